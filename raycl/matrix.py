@@ -1,0 +1,134 @@
+"""The accuracy matrix of one trial, as counts, and the metrics of continual learning over it.
+
+Row i: after learning task i. Column j: evaluated task j. A cell without examples is null: the network had no output
+units for that task, or the row was left out (joint training has one row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What learning one task took, and what the method holds after it.
+
+    Seconds, updates and examples are those of this task alone; examples are rows that went through an update or a
+    strategy's extra pass. Bytes and parameters are totals after the task.
+    """
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    updates: int = 0
+    examples: int = 0
+    parameters: int = 0
+    state_bytes: int = 0
+    buffer_bytes: int = 0
+    buffer_examples: int = 0
+
+
+COST_COLUMNS = tuple(field.name for field in fields(Cost))
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One row of the matrix.
+
+    Attributes:
+        task: the task just learned; -1 for the row before training.
+        correct, total: int64 ``[num_tasks]``; ``total`` is 0 where the cell is null.
+    """
+
+    task: int
+    correct: np.ndarray
+    total: np.ndarray
+    cost: Cost = Cost()
+
+
+@dataclass(frozen=True)
+class AccuracyMatrix:
+    """Accuracies in [0, 1] with NaN for null cells.
+
+    Attributes:
+        accuracy: float64 ``[num_tasks, num_tasks]``.
+        untrained: float64 ``[num_tasks]``, before training: b_j of forward transfer.
+    """
+
+    accuracy: np.ndarray
+    untrained: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Iterable[TaskRow], num_tasks: int) -> AccuracyMatrix:
+        """Build the matrix from rows in any order; missing rows stay null."""
+        accuracy = np.full((num_tasks, num_tasks), np.nan)
+        untrained = np.full(num_tasks, np.nan)
+        for row in rows:
+            with np.errstate(invalid="ignore"):
+                values = np.where(row.total > 0, row.correct / np.maximum(row.total, 1), np.nan)
+            if row.task < 0:
+                untrained = values
+            else:
+                accuracy[row.task] = values
+        return cls(accuracy, untrained)
+
+    @classmethod
+    def from_array(cls, accuracy: Sequence[Sequence[float]], untrained: Sequence[float] | None = None) -> AccuracyMatrix:
+        values = np.asarray(accuracy, dtype=float)
+        start = np.full(len(values), np.nan) if untrained is None else np.asarray(untrained, dtype=float)
+        return cls(values, start)
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self.accuracy)
+
+    def average_accuracy(self, after: int | None = None) -> float:
+        """ACC: mean over the tasks learned of the accuracy after task ``after`` (Lopez-Paz and Ranzato 2017)."""
+        row = self.num_tasks - 1 if after is None else after
+        return float(np.mean(self.accuracy[row, : row + 1]))
+
+    def average_incremental_accuracy(self, after: int | None = None) -> float:
+        """Mean over steps i of the average accuracy after task i; steps without a row are left out."""
+        last = self.num_tasks - 1 if after is None else after
+        steps = np.array([self.average_accuracy(step) for step in range(last + 1)])
+        return float(np.nanmean(steps)) if np.isfinite(steps).any() else float("nan")
+
+    def learning_accuracy(self) -> float:
+        """LA: mean of the diagonal. ACC = LA + (T - 1) / T * BWT."""
+        return float(np.mean(np.diagonal(self.accuracy)))
+
+    def backward_transfer(self) -> float:
+        """BWT: mean over j < T of R[T, j] - R[j, j]; negative means forgetting. NaN for one task."""
+        return _mean(self.accuracy[-1, :-1] - np.diagonal(self.accuracy)[:-1])
+
+    def forward_transfer(self) -> float:
+        """FWT: mean over j >= 2 of R[j-1, j] - b_j. NaN where a cell above the diagonal is null."""
+        return _mean(np.diagonal(self.accuracy, offset=1) - self.untrained[1:])
+
+    def forgetting(self) -> float:
+        """Mean over j < T of max over i in j..T-1 of R[i, j], minus R[T, j] (Chaudhry et al. 2018)."""
+        tasks = range(self.num_tasks - 1)
+        best = np.array([self.accuracy[task:-1, task].max() for task in tasks])
+        return _mean(best - self.accuracy[-1, :-1])
+
+    def intransigence(self, reference: Sequence[float] | np.ndarray) -> float:
+        """Mean over t of a*_t - R[t, t]; a*_t is a reference accuracy, of cumulative training (Chaudhry et al. 2018)."""
+        return _mean(np.asarray(reference, dtype=float) - np.diagonal(self.accuracy))
+
+    def metrics(self) -> dict[str, float]:
+        """All metrics that need no reference, by their names in results."""
+        return {
+            "average_accuracy": self.average_accuracy(),
+            "average_incremental_accuracy": self.average_incremental_accuracy(),
+            "learning_accuracy": self.learning_accuracy(),
+            "backward_transfer": self.backward_transfer(),
+            "forward_transfer": self.forward_transfer(),
+            "forgetting": self.forgetting(),
+        }
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

@@ -1,0 +1,1 @@
+"""Replay memory: what is kept, which rows stay, and who holds them."""

@@ -1,0 +1,39 @@
+"""Multi-layer perceptron."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from raycl.models.network import Network, initialize
+from raycl.models.registry import Model
+from raycl.spec.options import ModelConfig
+
+
+class MLPConfig(ModelConfig):
+    """Fully connected layers with ReLU."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((400, 400), min_length=1, description="units per layer")
+    norm: Literal["none", "batch"] = Field("none", description="after each layer, before the ReLU")
+
+
+def build(config: MLPConfig, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:
+    """An MLP over flattened images ``[batch, channels, height, width]``."""
+    channels, height, width = image_shape
+    widths = (channels * height * width, *config.hidden)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers.append(nn.Linear(inputs, outputs))
+        if config.norm == "batch":
+            layers.append(nn.BatchNorm1d(outputs))
+        layers.append(nn.ReLU())
+    backbone = nn.Sequential(*layers)
+    initialize(backbone, generator)
+    return Network(backbone, widths[-1], generator)
+
+
+MLP = Model(MLPConfig, build)

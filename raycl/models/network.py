@@ -1,0 +1,95 @@
+"""A backbone with one growable matrix as its head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class GrowingHead(nn.Module):
+    """A linear layer whose output units are added as tasks arrive: one matrix, never a module a task.
+
+    New rows are drawn as in ``nn.Linear`` (uniform within 1/sqrt(features)); existing rows keep their values.
+
+    Args:
+        features: inputs.
+        generator: draws new rows; part of the checkpoint.
+    """
+
+    def __init__(self, features: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.features = features
+        self.weight = nn.Parameter(torch.empty(0, features))
+        self.bias = nn.Parameter(torch.empty(0))
+        self._generator = generator
+
+    @property
+    def outputs(self) -> int:
+        return self.weight.shape[0]
+
+    def grow(self, outputs: int) -> None:
+        """Add rows until there are ``outputs`` of them."""
+        missing = outputs - self.outputs
+        if missing <= 0:
+            return
+        bound = 1 / math.sqrt(self.features)
+        weight = torch.empty(missing, self.features).uniform_(-bound, bound, generator=self._generator)
+        bias = torch.empty(missing).uniform_(-bound, bound, generator=self._generator)
+        device = self.weight.device
+        self.weight = nn.Parameter(torch.cat([self.weight.data, weight.to(device)]))
+        self.bias = nn.Parameter(torch.cat([self.bias.data, bias.to(device)]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """float ``[batch, features]`` -> logits ``[batch, outputs]``."""
+        return nn.functional.linear(features, self.weight, self.bias)
+
+
+class Network(nn.Module):
+    """A backbone and its growing head.
+
+    Args:
+        backbone: float ``[batch, channels, height, width]`` -> ``[batch, features]``.
+        features: width of the backbone's output.
+        generator: draws the head's rows.
+    """
+
+    def __init__(self, backbone: nn.Module, features: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = GrowingHead(features, generator)
+
+    def grow_head(self, outputs: int) -> None:
+        self.head.grow(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float ``[batch, channels, height, width]`` -> logits ``[batch, outputs]``."""
+        logits: Tensor = self.head(self.backbone(x))
+        return logits
+
+
+def initialize(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw every linear and convolutional layer from ``generator``, as torch's own defaults would.
+
+    Kaiming-uniform with a = sqrt(5), which is uniform within 1/sqrt(fan_in), for weights and biases alike.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            for parameter in layer.parameters(recurse=False):
+                parameter.data.uniform_(-bound, bound, generator=generator)
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the duration, so that extra forward passes move no running statistics and no dropout."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes.items():
+            child.training = training

@@ -1,0 +1,31 @@
+"""Every built-in model, a line each. Installed packages add theirs through the entry-point group ``raycl.models``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from raycl.models.network import Network
+from raycl.registry import Registry
+from raycl.spec.options import ModelConfig
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's options and the function that builds it: (config, image shape, generator) -> network."""
+
+    Config: type[ModelConfig]
+    build: Callable[[Any, tuple[int, int, int], torch.Generator], Network]
+
+
+MODELS: Registry[Model] = Registry(
+    "model",
+    "raycl.models",
+    {
+        "mlp": "raycl.models.mlp:MLP",
+        "cnn": "raycl.models.cnn:CNN",
+        "resnet18": "raycl.models.resnet:RESNET18",
+        "resnet32": "raycl.models.resnet:RESNET32",
+    },
+)

@@ -1,0 +1,1 @@
+"""Sweep files: YAML in, checked and frozen objects out. Nothing here imports torch or ray."""

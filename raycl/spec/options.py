@@ -1,0 +1,164 @@
+"""The base of every options class, and the blocks of a sweep file that all methods share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ScenarioName = Literal["task", "domain", "class"]
+HeadKind = Literal["auto", "single", "per_task"]
+ActiveLogits = Literal["auto", "own", "current", "seen", "all"]
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Options(BaseModel):
+    """Strict, frozen options: unknown keys are refused, and nothing is silently converted.
+
+    Values are validated in JSON mode (``Options.model_validate_json``), so that lists become tuples and
+    whole numbers may stand for floats, while ``"4"`` and ``true`` never stand for 4.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    search_space: ClassVar[dict[str, Any]] = {}
+    """The usual search space, as it would stand in a sweep file: ``{"penalty": {"loguniform": [1, 1e6]}}``."""
+
+
+class TrainingConfig(Options):
+    """How one task is learned."""
+
+    optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
+    learning_rate: Positive = 1e-3
+    momentum: Fraction = Field(0.0, description="of sgd and rmsprop")
+    weight_decay: NonNegative = 0.0
+    batch_size: Count = Field(128, description="new examples per update")
+    epochs: Count | None = Field(None, description="passes over the phase's source per task; or set iterations")
+    iterations: Count | None = Field(None, description="updates per task; or set epochs")
+    reset_optimizer: bool = Field(True, description="a new optimiser for every task")
+    active_logits: ActiveLogits = Field(
+        "auto",
+        description="units inside the training softmax: the row's own task, the current task, tasks seen so far, or all; "
+        "auto: own with a head per task, seen for class-incremental, all for a shared head",
+    )
+    gradient_clip: NonNegative = Field(0.0, description="largest norm of the gradient; 0 clips nothing")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingConfig:
+        if self.epochs is not None and self.iterations is not None:
+            raise ValueError("set epochs or iterations, not both")
+        if self.epochs is None and self.iterations is None:
+            object.__setattr__(self, "epochs", 1)
+        return self
+
+
+class MemoryConfig(Options):
+    """The replay memory of methods that keep examples."""
+
+    capacity: Count = Field(500, description="examples, counted per unit")
+    unit: Literal["total", "class", "task"] = Field("total", description="what the capacity counts for")
+    selection: Literal["auto", "reservoir", "class_balanced", "random", "ring", "greedy"] = Field(
+        "auto", description="which examples stay; auto: the method's own rule"
+    )
+    batch_size: Count | None = Field(None, description="replayed examples per update; default: training's batch_size")
+    combine: Literal["sum", "mean", "task_share"] = Field(
+        "sum", description="loss of new and replayed examples: added, averaged, or weighted 1/t and 1 - 1/t"
+    )
+    insert: Literal["first_epoch", "every_epoch"] = Field(
+        "first_epoch", description="when examples are offered to the memory"
+    )
+    mix: Literal["size", "equal", "paired"] = Field(
+        "size",
+        description="where one shuffled union is trained on: in proportion to the sizes, memory repeated to about the "
+        "size of the new data, or a batch of each in every update",
+    )
+    home: Literal["actor", "local"] = Field(
+        "actor", description="who holds the rows in a sweep: Ray actors or the trial itself; results are equal"
+    )
+    shards: Count = Field(1, description="replay actors per trial; results are equal")
+
+
+class StreamConfig(Options):
+    """What every stream has; each stream adds its own options."""
+
+    name: str
+    dataset: str = Field("digits", description="a registered data set")
+    scenario: ScenarioName = Field("class", description="what is known at test, van de Ven and Tolias 2019")
+    tasks: Count = 5
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of the training examples, stratified by class, on which a search scores"
+    )
+    normalize: Literal["unit", "mean_std", "none"] = Field(
+        "unit", description="pixels to [0, 1]; then by the training set's mean and deviation; or left in 0..255"
+    )
+    pad: Annotated[int, Field(ge=0, le=16)] = Field(0, description="zero pixels added on each side")
+    augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
+    train_per_task: Count | None = Field(None, description="at most so many training examples a task, stratified")
+    seed: int | None = Field(None, description="pins class order, split and permutations; default: the run's seed")
+    boundaries: Literal["given", "hidden"] = Field("given", description="whether training is told where a task ends")
+
+
+class ModelConfig(Options):
+    """What every model has; each model adds its own options."""
+
+    name: str
+    head: HeadKind = Field(
+        "auto",
+        description="one set of output units per task, or a single set; auto: per_task where the task id is given",
+    )
+
+
+class SearchConfig(Options):
+    """How the hyperparameters of each strategy are searched, on validation data only."""
+
+    class Finalists(Options):
+        """The best points are run again on more validation seeds before a winner is named."""
+
+        top: Count = 3
+        seeds: tuple[int, ...] = (1, 2)
+
+    protocol: Literal["end_of_training"] = Field("end_of_training", description="when the metric is taken")
+    trials: Count = Field(10, description="per strategy and variant")
+    generation: Count = Field(5, description="suggestions made at once, from all earlier generations")
+    startup: Count = Field(5, description="random suggestions before the sampler learns from results")
+    metric: Literal["average_accuracy", "average_incremental_accuracy"] = "average_accuracy"
+    mode: Literal["max"] = "max"
+    sampler: Literal["tpe", "random"] = "tpe"
+    seed: int = Field(0, description="of the sampler")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="run seeds of every search trial; the mean counts")
+    finalists: Finalists | None = None
+    max_concurrent: Count | None = Field(None, description="default: what the resources allow")
+
+
+class PrunerConfig(Options):
+    """Stops a search trial whose metric lies below a quantile of the earlier generations at the same task."""
+
+    quantile: Fraction = 0.5
+    grace_tasks: Count = Field(10, description="tasks learned before a trial may be pruned")
+    min_trials: Count = Field(3, description="earlier trials with a row at that task, at the least")
+
+
+class FinalConfig(Options):
+    """The winner of each strategy over fresh seeds, scored on test data once."""
+
+    seeds: tuple[int, ...] = Field((10, 11, 12), min_length=1)
+    train_on: Literal["train", "train_and_validation"] = "train"
+
+
+class LimitsConfig(Options):
+    """What buys accuracy by size; a trial above a limit fails with a clear reason."""
+
+    max_state_bytes: Count | None = None
+    max_parameters: Count | None = None
+    max_compression_ratio: Positive | None = Field(None, description="hypernetworks: trainable over target weights")
+
+
+class ResourcesConfig(Options):
+    """What one trial asks of the cluster."""
+
+    cpus: Count = Field(1, description="CPU slots; also the trial's threads")
+    gpus: NonNegative = 0.0

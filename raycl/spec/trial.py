@@ -1,0 +1,75 @@
+"""One trial: one method, one point of its search space, one seed, one phase. Its hash names everything it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any, Literal
+
+from raycl.spec.options import LimitsConfig, MemoryConfig, Options, ResourcesConfig, TrainingConfig
+
+FORMAT_VERSION = 1
+"""Raised when the same specification would leave other numbers than before."""
+
+Phase = Literal["search", "finalists", "final"]
+Scalar = str | int | float | bool
+
+
+class TrialSpec(Options):
+    """Everything that decides one accuracy matrix, fully resolved: no distribution and no default is left open.
+
+    Attributes:
+        variant: name of the sweep's variant; empty where there are none.
+        alias: the method's name in the sweep; ``strategy`` is its name in the registry.
+        options: the strategy's options, defaults included.
+        point: the searched values by dotted path, for tables; they stand in the blocks already.
+        score_on: which rows are evaluated; a search trial is never given test data.
+        uses_memory: whether the method reads ``memory``; without it ``memory`` is left out of the hash.
+    """
+
+    variant: str = ""
+    alias: str
+    strategy: str
+    options: dict[str, Any]
+    stream: dict[str, Any]
+    model: dict[str, Any]
+    training: TrainingConfig
+    memory: MemoryConfig
+    limits: LimitsConfig = LimitsConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    point: dict[str, Scalar] = {}
+    seed: int
+    phase: Phase = "final"
+    score_on: Literal["validation", "test"] = "test"
+    train_on: Literal["train", "train_and_validation"] = "train"
+    uses_memory: bool = False
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits over what decides the matrix: not alias, phase, search, tracking or placement."""
+        decisive: dict[str, Any] = {
+            "format": FORMAT_VERSION,
+            "strategy": self.strategy,
+            "options": self.options,
+            "stream": self.stream,
+            "model": self.model,
+            "training": self.training.model_dump(mode="json"),
+            "limits": self.limits.model_dump(mode="json"),
+            "cpus": self.resources.cpus,
+            "seed": self.seed,
+            "score_on": self.score_on,
+            "train_on": self.train_on,
+        }
+        if self.uses_memory:
+            decisive["memory"] = self.memory.model_dump(mode="json", exclude={"home", "shards"})
+        text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def dumps(self) -> str:
+        """Canonical JSON; :meth:`loads` reads it back."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1)
+
+    @classmethod
+    def loads(cls, text: str | bytes) -> TrialSpec:
+        return cls.model_validate_json(text)

@@ -1,0 +1,1 @@
+"""Continual-learning methods, one file each. ``registry.py`` lists them."""

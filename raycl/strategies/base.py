@@ -1,0 +1,323 @@
+"""What a method is: options, a class with a few override points, and phases that the trainer runs.
+
+The trainer owns the loops, the strategy owns the update. Override points, from small to large: :meth:`Strategy.loss`,
+:meth:`~Strategy.edit_gradients`, :meth:`~Strategy.after_update`, :meth:`~Strategy.step`, :meth:`~Strategy.phases`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from raycl.memory.buffer import ReplayBuffer
+from raycl.models.network import Network
+from raycl.spec.options import MemoryConfig, Options, TrainingConfig
+from raycl.streams.scenario import Scenario
+from raycl.streams.task import Batch
+
+Losses = dict[str, Tensor]
+"""Named scalar parts; their sum is what is minimised."""
+
+
+class Source(Flag):
+    """Where the rows of a phase come from. ``CURRENT | MEMORY`` is one shuffled union."""
+
+    CURRENT = auto()
+    MEMORY = auto()
+    SEEN = auto()
+    ALL = auto()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that a strategy made itself: cached features, teacher targets, generated images.
+
+    ``x`` float ``[n, *input shape]`` is used as it stands (``image`` is then empty); the other columns as in ``Batch``.
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Tensor
+    replayed: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """So many passes over the phase's source."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Updates:
+    """So many updates."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in a task the trainer stands.
+
+    Attributes:
+        fraction: share of the phase's updates that are done, 0 <= fraction < 1.
+        last: whether this is the last update of the phase.
+    """
+
+    task: int
+    phase: str
+    epoch: int
+    update: int
+    fraction: float
+    last: bool
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One loop over one source. Phases are data, so the trainer has no flag for any method.
+
+    Attributes:
+        batch_size: default: ``training.batch_size``.
+        order: ``stream``: as the rows come, without shuffling.
+        step: default: the strategy's own.
+        start: called before the first batch.
+        new_optimizers: build all optimisers anew before the phase, from :meth:`Strategy.trainable`.
+        learning_rate: factor on every learning rate, asked for before each update.
+    """
+
+    name: str
+    length: Epochs | Updates
+    source: Source | Rows = Source.CURRENT
+    batch_size: int | None = None
+    order: Literal["shuffled", "stream"] = "shuffled"
+    step: Callable[[Batch, Position], Losses] | None = None
+    start: Callable[[], None] | None = None
+    new_optimizers: bool = False
+    learning_rate: Callable[[Position], float] | None = None
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """One optimiser: its parameter groups (torch's format) and, where it departs from ``training``, its settings.
+
+    A group may carry ``"scale"``, a factor on the learning rate.
+    """
+
+    groups: Sequence[dict[str, Any]]
+    training: TrainingConfig | None = None
+
+    @staticmethod
+    def of(parameters: Sequence[nn.Parameter] | Iterator[nn.Parameter]) -> Trainable:
+        return Trainable([{"params": list(parameters)}])
+
+
+class TaskData(Protocol):
+    """The current task's training data, for :meth:`Strategy.begin_task` and :meth:`Strategy.end_task`.
+
+    Passes over it count as examples processed.
+    """
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """Batches in stream order without augmentation; at most ``limit`` rows, drawn at random when given."""
+        ...
+
+    def counts(self) -> dict[int, int]:
+        """Rows per output unit."""
+        ...
+
+
+class Optimizers(Protocol):
+    """The trainer's optimisers, by the names of :meth:`Strategy.trainable`."""
+
+    def zero_grad(self) -> None: ...
+
+    def step(self, *names: str) -> None:
+        """Update the named optimisers' parameters; all of them where no name is given."""
+        ...
+
+    def __getitem__(self, name: str) -> torch.optim.Optimizer: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the trainer lends a strategy.
+
+    Attributes:
+        new_network: builds a freshly initialised network of the sweep's model, without output units.
+        num_tasks: tasks of the stream. Only upper bounds and sized-up-front methods may read it.
+        memory: the replay memory; None for methods without one.
+        normalize: uint8 ``[batch, channels, height, width]`` -> float32, without augmentation.
+        augment: float32 -> float32, the stream's random augmentation; the identity where there is none.
+        generator: the generator of a purpose, part of the checkpoint: ``generator("fisher")``.
+    """
+
+    scenario: Scenario
+    image_shape: tuple[int, int, int]
+    num_tasks: int
+    training: TrainingConfig
+    memory_config: MemoryConfig
+    memory: ReplayBuffer | None
+    optimizers: Optimizers
+    new_network: Callable[[], Network]
+    normalize: Callable[[Tensor], Tensor]
+    augment: Callable[[Tensor], Tensor]
+    generator: Callable[[str], torch.Generator]
+    device: torch.device
+
+
+class StrategyConfig(Options):
+    """Base of every strategy's options."""
+
+
+class Strategy(ABC):
+    """Base of every method. The default is naive fine-tuning of one network."""
+
+    Config: ClassVar[type[StrategyConfig]] = StrategyConfig
+    scenarios: ClassVar[frozenset[str]] = frozenset({"task", "domain", "class"})
+    paper: ClassVar[str] = ""
+    upper_bound: ClassVar[bool] = False
+    """May ask for ``Source.SEEN`` or ``Source.ALL``; marked in every result."""
+    boundary_free: ClassVar[bool] = False
+    """Needs no word of where a task ends."""
+    inference_batch: ClassVar[int] = 1
+    """Rows pooled per prediction when the task id is hidden."""
+    uses_memory: ClassVar[bool] = False
+    selection: ClassVar[str] = "reservoir"
+    """The method's own selection rule, taken where ``memory.selection`` is ``auto``."""
+    memory_columns: ClassVar[Mapping[str, tuple[str, torch.dtype]]] = {}
+    """Extra memory columns: name -> (``"outputs"``, dtype) for one entry per output unit, (``"scalar"``, dtype) for one."""
+    naive_when: ClassVar[Mapping[str, Any] | None] = None
+    """Options under which the method must equal naive fine-tuning bit for bit: ``{"penalty": 0.0}``."""
+
+    def __init__(self, config: Any, context: Context) -> None:
+        self.config = config
+        self.context = context
+        self.network = context.new_network()
+        self.task = -1
+
+    # -- growth and optimisation -------------------------------------------------------------------------------
+
+    def grow(self, task: int) -> None:
+        """Add the parameters the task needs, nothing else. A restore replays it for every task begun."""
+        self.task = task
+        self.network.grow_head(self.context.scenario.outputs(task))
+
+    def trainable(self, task: int) -> Mapping[str, Trainable]:
+        """The optimisers and their parameter groups; the trainer builds, extends or resets all of them."""
+        return {"network": Trainable.of(p for p in self.network.parameters() if p.requires_grad)}
+
+    # -- the task ----------------------------------------------------------------------------------------------
+
+    def begin_task(self, task: int, data: TaskData) -> None:
+        """Make teachers, masks and targets of old tasks. Parameters have grown, optimisers exist."""
+
+    def phases(self, task: int) -> Sequence[Phase]:
+        """The loops of this task, in order. Lengths come from ``training`` by :meth:`length`."""
+        return (Phase("train", self.length()),)
+
+    def length(self) -> Epochs | Updates:
+        """``training.epochs`` or ``training.iterations``."""
+        training = self.context.training
+        return Updates(training.iterations) if training.iterations is not None else Epochs(training.epochs or 1)
+
+    def measured(self, task: int) -> bool:
+        """Whether the network means something after this task. False leaves the matrix row out (joint training)."""
+        return True
+
+    def end_task(self, task: int, data: TaskData) -> None:
+        """Fisher information, herding, consolidation. The training data of the task is at hand once more."""
+
+    # -- the update --------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch, at: Position) -> Losses:
+        """One update. Returns the named losses, detached."""
+        batch = self.draw(batch, at)
+        losses = self.loss(batch)
+        optimizers = self.context.optimizers
+        optimizers.zero_grad()
+        total(losses).backward()
+        self.edit_gradients(batch, at)
+        optimizers.step()
+        self.after_update(batch, at)
+        self.remember(batch, at)
+        return {name: value.detach() for name, value in losses.items()}
+
+    def draw(self, batch: Batch, at: Position) -> Batch:
+        """Add replayed rows to the new ones. Default: none."""
+        return batch
+
+    def loss(self, batch: Batch) -> Losses:
+        """Named loss parts; ``batch.replayed`` tells memory rows apart."""
+        return {"task": self.cross_entropy(self.network(batch.x), batch)}
+
+    def edit_gradients(self, batch: Batch, at: Position) -> None:
+        """Project or mask gradients, or add closed-form gradients of penalties, in place."""
+
+    def after_update(self, batch: Batch, at: Position) -> None:
+        """Clamp, restore frozen entries, integrate paths."""
+
+    def remember(self, batch: Batch, at: Position) -> None:
+        """Offer the new rows to the memory."""
+
+    def cross_entropy(self, logits: Tensor, batch: Batch, reduction: str = "mean") -> Tensor:
+        """Cross-entropy ``[]`` (or ``[batch]``) over the active units of each row."""
+        scenario = self.context.scenario
+        if scenario.policy in ("all", "seen") and logits.shape[1] == scenario.outputs(self.task):
+            return nn.functional.cross_entropy(logits, batch.y, reduction=reduction)
+        mask = scenario.mask(batch.task, scenario.policy, self.task)
+        return nn.functional.cross_entropy(logits.masked_fill(~mask, float("-inf")), batch.y, reduction=reduction)
+
+    # -- prediction and state ----------------------------------------------------------------------------------
+
+    def predict(self, x: Tensor, task: int | None) -> Tensor:
+        """Logits ``[batch, outputs so far]``, in evaluation mode and under ``no_grad``; ``task`` is None where hidden.
+
+        Row i may depend on ``x[i]`` only (or on ``inference_batch`` rows): a batch that happens to hold one task
+        must not leak its id. The evaluator masks units that the scenario rules out.
+        """
+        return self.network(x)
+
+    def parameter_count(self) -> int:
+        """Trainable numbers of the method as it stands."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    def state_bytes(self) -> int:
+        """Bytes the method keeps between tasks, without the replay memory: parameters, masks, teachers, importances."""
+        return nested_bytes(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the future, as nested dicts of tensors, numbers, strings and lists."""
+        return {"network": self.network.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict` into a fresh strategy that has grown through the same tasks."""
+        self.network.load_state_dict(state["network"])
+
+
+def total(losses: Losses) -> Tensor:
+    """The sum of the named parts."""
+    parts = iter(losses.values())
+    value = next(parts)
+    for part in parts:
+        value = value + part
+    return value
+
+
+def nested_bytes(state: Any) -> int:
+    """Bytes of all tensors in nested dicts and lists."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(nested_bytes(value) for value in state.values())
+    if isinstance(state, (list, tuple)):
+        return sum(nested_bytes(value) for value in state)
+    return 0

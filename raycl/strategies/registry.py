@@ -1,0 +1,21 @@
+"""Every built-in method, a line each. Installed packages add theirs through the entry-point group ``raycl.strategies``."""
+
+from raycl.registry import Registry
+from raycl.strategies.base import Strategy
+
+STRATEGIES: Registry[type[Strategy]] = Registry(
+    "strategy",
+    "raycl.strategies",
+    {
+        "naive": "raycl.strategies.naive:Naive",
+        "joint": "raycl.strategies.joint:Joint",
+        "cumulative": "raycl.strategies.cumulative:Cumulative",
+        "replay": "raycl.strategies.replay:Replay",
+        "rehearsal": "raycl.strategies.rehearsal:Rehearsal",
+        "gdumb": "raycl.strategies.gdumb:GDumb",
+        "ewc": "raycl.strategies.ewc:EWC",
+        "gem": "raycl.strategies.gem:GEM",
+        "packnet": "raycl.strategies.packnet:PackNet",
+        "hypernetwork": "raycl.strategies.hypernetwork:Hypernetwork",
+    },
+)

@@ -1,0 +1,1 @@
+"""Task streams: data sets, how they become sequences of tasks, and how classes become output units."""

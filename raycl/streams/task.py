@@ -1,0 +1,162 @@
+"""The vocabulary of streams: layouts, parts of tasks, and the recipe that turns stored pixels into a task's pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known of a stream without holding its images.
+
+    Attributes:
+        classes: for each task the data set's class ids; the position in the tuple is the task-local label.
+        image_shape: channels, height, width of a task's images, padding included.
+        split_hash: names the rows of every part of every task, and the recipes; equal hash, equal data.
+        mean, std: per channel, of the training images in [0, 1]; used by ``normalize: mean_std``.
+    """
+
+    classes: tuple[tuple[int, ...], ...]
+    image_shape: tuple[int, int, int]
+    split_hash: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a task's images come from the shared base images: zero padding, then a rotation or a pixel permutation.
+
+    Attributes:
+        pad: zero pixels on each side.
+        permutation: int64 ``[height * width]``, new pixel i is old pixel ``permutation[i]``, in every channel; or None.
+        angle: degrees counter-clockwise, bilinear, zero fill; or None.
+    """
+
+    pad: int = 0
+    permutation: np.ndarray | None = None
+    angle: float | None = None
+
+    @property
+    def costly(self) -> bool:
+        """Whether applying the recipe to each batch costs more than applying it once to the whole part."""
+        return self.angle is not None
+
+    def apply(self, images: Tensor) -> Tensor:
+        """uint8 ``[n, channels, height, width]`` -> uint8 of the same layout, padded, rotated, permuted."""
+        if self.pad:
+            images = torch.nn.functional.pad(images, (self.pad,) * 4)
+        if self.angle:
+            from torchvision.transforms import InterpolationMode
+            from torchvision.transforms.functional import rotate
+
+            images = rotate(images, self.angle, InterpolationMode.BILINEAR)
+        if self.permutation is not None:
+            index = torch.from_numpy(self.permutation)
+            images = images.flatten(2).index_select(2, index).view_as(images)
+        return images
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split of one task: rows of a base array that many tasks share without copying it.
+
+    Attributes:
+        images: uint8 ``[base rows, channels, height, width]``, read-only, shared.
+        rows: int64 ``[n]``, the base rows that belong to this part.
+        labels: int64 ``[n]``, task-local labels.
+        base: names the base array; parts with equal names share it.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    recipe: Recipe
+    base: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class TaskSource(Protocol):
+    """Serves one stream, for one seed. The local source and the one over Ray actors meet the same contract."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    def part(self, task: int, split: Split) -> Part:
+        """Return one split of one task.
+
+        Raises:
+            DataError: the data set is missing, or the task does not exist.
+            InfrastructureError: the actor that serves it cannot be reached.
+        """
+        ...
+
+    def prefetch(self, task: int, split: Split) -> None:
+        """Begin to fetch a part that will be asked for soon. Costs nothing where there is nothing to hide."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that are learned together; every column has one entry per row.
+
+    Attributes:
+        image: uint8 ``[batch, channels, height, width]``, un-augmented, as a replay memory keeps it.
+        x: float32 of the same shape, normalised and augmented, as the network sees it.
+        y: int64 ``[batch]``, output units (:class:`raycl.streams.scenario.Scenario`).
+        task: int64 ``[batch]``, the task each row came from.
+        replayed: bool ``[batch]``, whether the row came from memory or a generator.
+        columns: further columns by name, such as stored logits; NaN where a row has none.
+    """
+
+    image: Tensor
+    x: Tensor
+    y: Tensor
+    task: Tensor
+    replayed: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, rows: Tensor | slice) -> Batch:
+        """The rows of a mask, an index or a slice, every column kept."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Batch(self.image[rows], self.x[rows], self.y[rows], self.task[rows], self.replayed[rows], columns)
+
+    @staticmethod
+    def cat(batches: list[Batch]) -> Batch:
+        """One batch after another. A column that one of them lacks is NaN (0 for whole numbers) there."""
+        if len(batches) == 1:
+            return batches[0]
+        names = {name: batch.columns[name] for batch in batches for name in batch.columns}
+        columns = {
+            name: torch.cat([batch.columns.get(name, _absent(like, len(batch))) for batch in batches])
+            for name, like in names.items()
+        }
+        return Batch(
+            torch.cat([batch.image for batch in batches]),
+            torch.cat([batch.x for batch in batches]),
+            torch.cat([batch.y for batch in batches]),
+            torch.cat([batch.task for batch in batches]),
+            torch.cat([batch.replayed for batch in batches]),
+            columns,
+        )
+
+
+def _absent(like: Tensor, rows: int) -> Tensor:
+    fill = float("nan") if like.is_floating_point() else 0
+    return torch.full((rows, *like.shape[1:]), fill, dtype=like.dtype, device=like.device)
