@@ -76,7 +76,9 @@ class AccuracyMatrix:
         return cls(accuracy, untrained)
 
     @classmethod
-    def from_array(cls, accuracy: Sequence[Sequence[float]], untrained: Sequence[float] | None = None) -> AccuracyMatrix:
+    def from_array(
+        cls, accuracy: Sequence[Sequence[float]], untrained: Sequence[float] | None = None
+    ) -> AccuracyMatrix:
         values = np.asarray(accuracy, dtype=float)
         start = np.full(len(values), np.nan) if untrained is None else np.asarray(untrained, dtype=float)
         return cls(values, start)
