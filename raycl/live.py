@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -109,23 +109,28 @@ class LiveTable:
             self._say(status, at_once=False)
 
     def _say(self, status: SweepStatus, at_once: bool) -> None:
-        """A line for each entry that changed; ended trials and new phases first, mere progress after a while."""
-        now = time.monotonic()
+        """A line for each entry whose counts changed; while only tasks advance, ten times as seldom."""
         for entry in status.entries:
-            spoken, before = self._said.get(entry.key, (-self._every, None))
-            if entry == before or not (at_once or now - spoken >= self._every):
-                continue
-            if before is None and entry.barred is None and not entry.running and not entry.ended:
-                continue
-            self._said[entry.key] = (now, entry)
-            self._console.print(
-                f"[{clock(status.elapsed)}] {plain(entry)}", markup=False, highlight=False, soft_wrap=True
-            )
+            if at_once or self._worth_saying(entry):
+                self._speak(entry, status.elapsed)
         if status.note and status.note != self._note:
-            self._console.print(
-                f"[{clock(status.elapsed)}] {status.note}", markup=False, highlight=False, soft_wrap=True
-            )
+            self._print(status.elapsed, status.note)
         self._note = status.note
+
+    def _worth_saying(self, entry: EntryStatus) -> bool:
+        if entry.key not in self._said:
+            return entry.barred is not None or bool(entry.running or entry.ended)
+        spoken, before = self._said[entry.key]
+        only_tasks = entry == replace(before, tasks=entry.tasks)
+        return time.monotonic() - spoken >= self._every * (10 if only_tasks else 1)
+
+    def _speak(self, entry: EntryStatus, elapsed: float) -> None:
+        if entry != self._said.get(entry.key, (0.0, None))[1]:
+            self._said[entry.key] = (time.monotonic(), entry)
+            self._print(elapsed, plain(entry))
+
+    def _print(self, elapsed: float, text: str) -> None:
+        self._console.print(f"[{clock(elapsed)}] {text}", markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> RenderableType:
         status = self._status
