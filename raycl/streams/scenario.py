@@ -78,7 +78,7 @@ class Scenario:
         return max(self.sizes) if self.shared else self._bounds[-1]
 
     def outputs(self, task: int) -> int:
-        """Output units that exist once ``task`` has begun: those of tasks 0..task, or all where softmax runs over all."""
+        """Output units that exist once ``task`` has begun: of tasks 0..task, or all where the softmax runs over all."""
         if self.policy == "all":
             return self.num_outputs
         return max(self.sizes[: task + 1]) if self.shared else self._bounds[task + 1]
@@ -130,7 +130,3 @@ class Scenario:
             return units
         lower = torch.tensor(self._bounds[:-1], device=units.device)
         return units - lower[torch.bucketize(units, lower, right=True) - 1]
-
-    def masked(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Logits with inactive units at minus infinity; the very same tensor where every unit is active."""
-        return logits if bool(mask.all()) else logits.masked_fill(~mask, float("-inf"))
