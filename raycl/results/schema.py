@@ -1,0 +1,222 @@
+"""The tables of a sweep's data set, and their bytes as Parquet.
+
+``rows``: one row per learned task of one trial, with its counts as lists; the trial's own log.
+``cells``: one row per cell of the accuracy matrix, long; cells without examples are left out.
+``trials``: one row per trial: who, how it ended, metrics, cost, hyperparameters as typed columns ``hp.*``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raycl.errors import TornFile
+from raycl.matrix import COST_COLUMNS, AccuracyMatrix, Cost, TaskRow
+from raycl.spec.trial import TrialSpec
+
+SCHEMA_VERSION = 1
+_METADATA = {b"raycl.schema_version": str(SCHEMA_VERSION).encode()}
+
+_COST_TYPES = {
+    field.name: pa.float64() if field.type in ("float", float) else pa.int64() for field in dataclasses.fields(Cost)
+}
+
+ROWS = pa.schema(
+    [
+        pa.field("task", pa.int32(), nullable=False),
+        pa.field("correct", pa.list_(pa.int32()), nullable=False),
+        pa.field("total", pa.list_(pa.int32()), nullable=False),
+        *(pa.field(name, kind) for name, kind in _COST_TYPES.items()),
+    ],
+    metadata=_METADATA,
+)
+
+CELLS = pa.schema(
+    [
+        pa.field("trial", pa.string(), nullable=False),
+        pa.field("train_task", pa.int32(), nullable=False),
+        pa.field("eval_task", pa.int32(), nullable=False),
+        pa.field("correct", pa.int32(), nullable=False),
+        pa.field("total", pa.int32(), nullable=False),
+    ],
+    metadata=_METADATA,
+)
+
+METRICS = tuple(AccuracyMatrix.from_array([[1.0]]).metrics())
+
+PROVENANCE = {
+    "split_hash": pa.string(),
+    "torch_version": pa.string(),
+    "threads": pa.int32(),
+    "cpu_capability": pa.string(),
+    "active_logits": pa.string(),
+    "inference_batch": pa.int32(),
+    "upper_bound": pa.bool_(),
+    "num_tasks": pa.int32(),
+}
+"""What the session knows and the spec does not. Further keys are kept as JSON in the column ``provenance``."""
+
+TRIALS = pa.schema(
+    [
+        *(
+            pa.field(name, pa.string())
+            for name in ("trial", "sweep", "variant", "alias", "strategy", "phase", "scenario")
+        ),
+        pa.field("seed", pa.int64()),
+        *(pa.field(name, pa.string()) for name in ("scored_on", "trained_on", "selected_by", "status", "reason")),
+        pa.field("value", pa.float64()),
+        pa.field("tasks_done", pa.int32()),
+        *(pa.field(name, kind) for name, kind in PROVENANCE.items()),
+        pa.field("provenance", pa.string()),
+        *(pa.field(name, pa.float64()) for name in METRICS),
+        *(pa.field(name, kind) for name, kind in _COST_TYPES.items()),
+        pa.field("spec", pa.string()),
+    ],
+    metadata=_METADATA,
+)
+"""``*_seconds`` add up over tasks and attempts, ``updates`` and ``examples`` over tasks; parameters and bytes are those
+after the last task. ``selected_by`` names the data that chose the point."""
+
+
+def encode(table: pa.Table) -> bytes:
+    """Parquet bytes, zstd-compressed; nothing is opened before all of them are there."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=[c for c in table.column_names if c == "trial"])
+    return bytes(sink.getvalue())
+
+
+def decode(data: bytes, name: str, schema: pa.Schema | None = None) -> pa.Table:
+    """Read Parquet bytes.
+
+    Raises:
+        TornFile: the bytes are no complete Parquet file of this schema; the message names ``name`` and the remedy.
+    """
+    try:
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        return table if schema is None else table.cast(schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TornFile(
+            f"{name}: not a complete Parquet result ({error}); `raycl resume` on the results folder repairs it: "
+            "a trial's parts are written again from its task rows"
+        ) from error
+
+
+def rows_table(rows: Sequence[TaskRow]) -> pa.Table:
+    """Task rows as a table of schema :data:`ROWS`."""
+    columns: dict[str, Any] = {
+        "task": [row.task for row in rows],
+        "correct": [np.asarray(row.correct, dtype=np.int32) for row in rows],
+        "total": [np.asarray(row.total, dtype=np.int32) for row in rows],
+    }
+    columns |= {name: [getattr(row.cost, name) for row in rows] for name in COST_COLUMNS}
+    return pa.table(columns, schema=ROWS)
+
+
+def rows_of(table: pa.Table) -> list[TaskRow]:
+    """The task rows of a table of schema :data:`ROWS`."""
+    costs = table.select(COST_COLUMNS).to_pylist()
+    return [
+        TaskRow(task, _counts(correct), _counts(total), Cost(**cost))
+        for task, correct, total, cost in zip(
+            table["task"].to_pylist(), table["correct"], table["total"], costs, strict=True
+        )
+    ]
+
+
+def cells_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:
+    """The cells of a trial's matrix, in row order; null cells are left out."""
+    sizes = [len(row.total) for row in rows]
+    correct = np.concatenate([row.correct for row in rows] or [np.empty(0)]).astype(np.int32)
+    total = np.concatenate([row.total for row in rows] or [np.empty(0)]).astype(np.int32)
+    learned = np.repeat(np.array([row.task for row in rows], dtype=np.int32), sizes)
+    evaluated = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes] or [np.empty(0, np.int32)])
+    kept = total > 0
+    names = pa.DictionaryArray.from_arrays(np.zeros(int(kept.sum()), np.int32), pa.array([trial])).cast(pa.string())
+    return pa.table([names, learned[kept], evaluated[kept], correct[kept], total[kept]], schema=CELLS)
+
+
+def trials_table(
+    sweep: str,
+    spec: TrialSpec,
+    ending: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    rows: Sequence[TaskRow],
+    seconds: Mapping[str, float],
+) -> pa.Table:
+    """The one row of a trial.
+
+    Args:
+        ending: status, reason, value of the verdict.
+        seconds: the cost columns that add up over attempts, by name.
+    """
+    learned = [row for row in rows if row.task >= 0]
+    num_tasks = int(provenance.get("num_tasks") or max((len(row.total) for row in rows), default=0))
+    values: dict[str, Any] = {
+        "trial": spec.hash,
+        "sweep": sweep,
+        **{name: getattr(spec, name) for name in ("variant", "alias", "strategy", "phase", "seed")},
+        "scenario": spec.stream.get("scenario"),
+        "scored_on": spec.score_on,
+        "trained_on": spec.train_on,
+        "selected_by": "validation" if spec.point else "none",
+        **ending,
+        "tasks_done": learned[-1].task + 1 if learned else 0,
+        **{name: provenance.get(name) for name in PROVENANCE},
+        "num_tasks": num_tasks or None,
+        "provenance": json.dumps({k: v for k, v in provenance.items() if k not in PROVENANCE}, sort_keys=True),
+        **_finite(AccuracyMatrix.of(rows, num_tasks).metrics() if learned else {}),
+        **_cost(learned, seconds),
+        "spec": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
+    }
+    table = pa.table({field.name: pa.array([values.get(field.name)], field.type) for field in TRIALS}, schema=TRIALS)
+    for name, value in hyperparameters(spec).items():
+        table = table.append_column(f"hp.{name}", pa.array([value]))
+    return table.replace_schema_metadata(_METADATA)
+
+
+def hyperparameters(spec: TrialSpec) -> dict[str, str | int | float | bool]:
+    """Every value that the trial ran with, by the dotted path of the sweep file; lists as JSON, None left out."""
+    blocks: dict[str, Any] = {
+        **spec.options,
+        "training": spec.training.model_dump(mode="json"),
+        "model": spec.model,
+        "stream": spec.stream,
+    }
+    if spec.uses_memory:
+        blocks["memory"] = spec.memory.model_dump(mode="json")
+    flat: dict[str, str | int | float | bool] = {}
+    _flatten("", blocks, flat)
+    return flat
+
+
+def _flatten(prefix: str, value: Any, into: dict[str, str | int | float | bool]) -> None:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _flatten(f"{prefix}.{name}" if prefix else str(name), inner, into)
+    elif isinstance(value, (list, tuple)):
+        into[prefix] = json.dumps(value)
+    elif value is not None:
+        into[prefix] = value
+
+
+def _counts(scalar: pa.ListScalar) -> np.ndarray:
+    return np.asarray(scalar.values.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """Undefined metrics are null in tables, as NaN would poison a mean."""
+    return {name: value for name, value in values.items() if np.isfinite(value)}
+
+
+def _cost(learned: Sequence[TaskRow], seconds: Mapping[str, float]) -> dict[str, Any]:
+    if not learned:
+        return dict(seconds)
+    last = learned[-1].cost
+    sums = {name: sum(getattr(row.cost, name) for row in learned) for name in ("updates", "examples")}
+    return {name: getattr(last, name) for name in COST_COLUMNS} | sums | dict(seconds)

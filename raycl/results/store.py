@@ -1,0 +1,298 @@
+"""The results folder of a sweep: the truth from which everything continues.
+
+    sweep.json                              the sweep, and its hash
+    lease.json                              who drives it at present
+    trials/<hash>/spec.json                 the trial's resolved specification
+    trials/<hash>/attempts/0000.json        who ran it, and when
+    trials/<hash>/rows/0005-0000.parquet    what task 5 left, written by attempt 0
+    trials/<hash>/ckpt/0005-0000/<file>     its checkpoint
+    trials/<hash>/manifests/0005-0000.json  names, sizes and digests of both, and what they continue; written last
+    trials/<hash>/verdict.json              how it ended
+    data/cells/<hash>.parquet               its matrix, in the sweep's data set
+    data/trials/<hash>.parquet              its metrics, cost and hyperparameters
+
+Files of tasks are immutable and carry their attempt, so a worker that was given up but lives on destroys nothing.
+Readers trust what a manifest names and verify it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from raycl.errors import StoreError, TornFile
+from raycl.matrix import TaskRow
+from raycl.results import schema
+from raycl.results.files import Files, digest, dump_json
+from raycl.results.history import History, Manifest, seals
+from raycl.results.lease import Lease
+from raycl.spec.trial import TrialSpec
+
+FOLDER_FORMAT = 1
+__all__ = ["Manifest", "Results", "TrialStore", "Verdict"]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a trial ended.
+
+    Attributes:
+        value: the search's metric, where there is one.
+        task: the last task learned; -1 where none was.
+    """
+
+    status: Literal["finished", "pruned", "failed"]
+    reason: str = ""
+    value: float | None = None
+    task: int = -1
+
+
+class Results:
+    """A sweep's folder."""
+
+    def __init__(self, files: Files, head: Mapping[str, Any]) -> None:
+        self.files = files
+        self.sweep_json: str = head["sweep"]
+        self.sweep_hash: str = head["hash"]
+        self.name: str = head["name"]
+
+    @classmethod
+    def create(cls, uri: str | Path, sweep_json: str, sweep_hash: str) -> Results:
+        """Create the folder, or continue in it.
+
+        Raises:
+            StoreError: the folder belongs to another sweep, or cannot be written.
+        """
+        files = Files.at(uri)
+        name = str(json.loads(sweep_json).get("name", ""))
+        head = {"format": FOLDER_FORMAT, "name": name, "hash": sweep_hash, "sweep": sweep_json}
+        if not files.write_once("sweep.json", dump_json(head)):
+            held = _head(files)
+            if held["hash"] != sweep_hash:
+                raise StoreError(
+                    f"results folder {files.uri} belongs to sweep {held['name']!r} ({held['hash']}), not to sweep "
+                    f"{name!r} ({sweep_hash}) as it stands now; choose another results folder"
+                )
+            if held != head:  # keys that change no trial may change between runs; the folder keeps the newest
+                files.write("sweep.json", dump_json(head))
+        return cls(files, head)
+
+    @classmethod
+    def open(cls, uri: str | Path) -> Results:
+        """Open a folder that a sweep has left.
+
+        Raises:
+            StoreError: there is none.
+        """
+        files = Files.at(uri)
+        return cls(files, _head(files))
+
+    @property
+    def uri(self) -> str:
+        return self.files.uri
+
+    def trial(self, spec: TrialSpec) -> TrialStore:
+        return TrialStore(self.files, spec, self.name)
+
+    def trial_hashes(self) -> list[str]:
+        """Names of all trials that have begun, sorted."""
+        return [name for name in self.files.children("trials") if self.files.exists(f"trials/{name}/spec.json")]
+
+    def specs(self) -> Iterator[TrialSpec]:
+        """Specifications of all trials that have begun, by hash."""
+        for name in self.trial_hashes():
+            yield TrialSpec.loads(self.files.read(f"trials/{name}/spec.json") or b"")
+
+    def read_json(self, relative: str) -> dict[str, Any] | None:
+        """A JSON object of the folder; None where it is absent."""
+        value: dict[str, Any] | None = self.files.read_json(relative)
+        return value
+
+    def write_json_once(self, relative: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a decision down unless it is there already; returns what is stored, the first writer's."""
+        self.files.write_once(relative, dump_json(value))
+        stored: dict[str, Any] = self.files.read_json(relative)
+        return stored
+
+    def list(self, relative: str) -> Sequence[str]:
+        """Names of files and folders directly in a folder, sorted; empty where it is absent."""
+        return self.files.children(relative)
+
+    def lease(self, force: bool = False) -> Lease:
+        """A context manager that holds the folder against other drivers.
+
+        Raises:
+            FolderInUse: on entering, while another driver's heartbeat is fresh.
+        """
+        return Lease(self.files, force)
+
+    def repair(self) -> Sequence[str]:
+        """Write damaged parts of the data set again from the task rows; returns the hashes of the trials repaired."""
+        sizes = self.files.sizes("data")
+        repaired = []
+        for spec in self.specs():
+            trial = self.trial(spec)
+            if not trial.parts_complete(sizes):
+                trial.rewrite_parts()
+                repaired.append(spec.hash)
+        return repaired
+
+
+class TrialStore:
+    """What one trial leaves. One object serves one attempt."""
+
+    def __init__(self, files: Files, spec: TrialSpec, sweep: str) -> None:
+        self.spec = spec
+        self._files = files
+        self._sweep = sweep
+        self._folder = f"trials/{spec.hash}"
+        self._continued: tuple[int, int] | None = None
+
+    # -- an attempt --------------------------------------------------------------------------------------------
+
+    def begin(self) -> int:
+        """Register an attempt: its number is one more than any seen."""
+        self._files.write_once(f"{self._folder}/spec.json", (self.spec.dumps() + "\n").encode())
+        self._continued = None
+        names = self._files.children(f"{self._folder}/attempts")
+        attempt = max((int(Path(name).stem) for name in names), default=-1) + 1
+        record = dump_json({"host": socket.gethostname(), "pid": os.getpid(), "began": time.time()})
+        while not self._files.write_once(f"{self._folder}/attempts/{attempt:04d}.json", record):
+            attempt += 1
+        return attempt
+
+    def write_task(
+        self,
+        attempt: int,
+        task: int,
+        rows: Sequence[TaskRow],
+        checkpoint: Mapping[str, bytes],
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store what a task left. It counts from the moment its manifest is there, which is written last."""
+        stem = f"{task:04d}-{attempt:04d}"
+        table = {f"rows/{stem}.parquet": schema.encode(schema.rows_table(rows))}
+        states = {f"ckpt/{stem}/{name}": data for name, data in checkpoint.items()}
+        for name, data in (table | states).items():
+            self._files.write(f"{self._folder}/{name}", data)
+        manifest = Manifest(task, attempt, self._continued, seals(table), seals(states), dict(extra or {}))
+        self._files.write(f"{self._folder}/manifests/{stem}.json", dump_json(asdict(manifest)))
+        self._continued = manifest.key
+        self._drop_checkpoints(before=task - 1)
+
+    def latest(self) -> Manifest | None:
+        """The highest complete manifest: its checkpoint is there, and so are the rows of all it continues."""
+        return next(self._history().complete(), None)
+
+    def read_checkpoint(self, manifest: Manifest) -> dict[str, bytes]:
+        """The verified files of a checkpoint by name. What this object writes afterwards continues it.
+
+        Raises:
+            TornFile: a file is missing or not what the manifest says.
+        """
+        files = {}
+        for path, (_, sha256) in manifest.checkpoint.items():
+            data = self._files.read(f"{self._folder}/{path}")
+            if data is None or digest(data) != sha256:
+                raise TornFile(f"{self._files.name(f'{self._folder}/{path}')}: does not match its manifest")
+            files[path.split("/", 2)[2]] = data
+        self._continued = manifest.key
+        return files
+
+    def restore(self) -> tuple[Manifest, dict[str, bytes]] | None:
+        """:meth:`latest` and its checkpoint; where that cannot be read, the one before. None: from the start."""
+        for manifest in self._history().complete():
+            try:
+                return manifest, self.read_checkpoint(manifest)
+            except TornFile as error:
+                log.warning("skipped a checkpoint: %s", error)
+        return None
+
+    def rows(self, upto: Manifest | None = None) -> list[TaskRow]:
+        """The rows of one unbroken line of work, by task: that of ``upto``, else the one that got furthest."""
+        return self._history().rows(upto)
+
+    def _history(self) -> History:
+        return History.read(self._files, self._folder)
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def finish(self, verdict: Verdict, provenance: Mapping[str, Any]) -> None:
+        """Write the trial's parts of the data set, then its verdict. Finished trials drop their checkpoints.
+
+        Raises:
+            TornFile: the trial is said to have finished, but rows of its tasks are lost.
+        """
+        parts = self._write_parts(verdict, provenance)
+        record = {"verdict": asdict(verdict), "provenance": dict(provenance), "parts": seals(parts)}
+        self._files.write(f"{self._folder}/verdict.json", dump_json(record))
+        if verdict.status == "finished":
+            self._files.delete_folder(f"{self._folder}/ckpt")
+
+    def verdict(self) -> Verdict | None:
+        """How the trial ended; None while it has not."""
+        record = self._files.read_json(f"{self._folder}/verdict.json")
+        return None if record is None else Verdict(**record["verdict"])
+
+    def reopen(self) -> None:
+        """Forget the verdict, so that the trial goes on from its last checkpoint (a retry, or other cut-offs)."""
+        for part in _part_names(self.spec.hash):  # the verdict goes last: without it nothing would restore the parts
+            self._files.delete(part)
+        self._files.delete(f"{self._folder}/verdict.json")
+
+    def parts_complete(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the parts are as the verdict says; ``sizes`` lists the folder ``data``. True before the end."""
+        record = self._files.read_json(f"{self._folder}/verdict.json")
+        if record is None:
+            return True
+        return all(sizes.get(part.removeprefix("data/")) == size for part, (size, _) in record["parts"].items())
+
+    def rewrite_parts(self) -> None:
+        """Write the parts of the data set again, from the task rows."""
+        record = self._files.read_json(f"{self._folder}/verdict.json")
+        if record is not None:
+            self.finish(Verdict(**record["verdict"]), record["provenance"])
+
+    def _write_parts(self, verdict: Verdict, provenance: Mapping[str, Any]) -> dict[str, bytes]:
+        history = self._history()
+        rows = history.rows()
+        done = max((row.task for row in rows), default=-1)
+        if verdict.status == "finished" and done < verdict.task:
+            raise TornFile(
+                f"{self._files.name(self._folder)}: rows of tasks {done + 1} to {verdict.task} are lost; "
+                "delete this trial's folder and run the sweep again"
+            )
+        ending = {name: getattr(verdict, name) for name in ("status", "reason", "value")}
+        trial = schema.trials_table(self._sweep, self.spec, ending, provenance, rows, history.seconds())
+        cells = schema.cells_table(self.spec.hash, rows)
+        parts = dict(zip(_part_names(self.spec.hash), map(schema.encode, (cells, trial)), strict=True))
+        for part, data in parts.items():
+            self._files.write(part, data)  # the same rows give the same bytes, so replacing a part loses nothing
+        return parts
+
+    def _drop_checkpoints(self, before: int) -> None:
+        """Two checkpoints stay: the newest, and the one before it in case the newest cannot be read."""
+        for name in self._files.children(f"{self._folder}/ckpt"):
+            if int(name.split("-")[0]) < before:
+                self._files.delete_folder(f"{self._folder}/ckpt/{name}")
+
+
+def _head(files: Files) -> dict[str, Any]:
+    head: dict[str, Any] | None = files.read_json("sweep.json")
+    if head is None:
+        raise StoreError(f"{files.uri}: no results folder of raycl (sweep.json is missing); give the path of one")
+    if head.get("format") != FOLDER_FORMAT:
+        raise StoreError(f"{files.uri}: format {head.get('format')}, this raycl reads {FOLDER_FORMAT}; run it anew")
+    return head
+
+
+def _part_names(trial: str) -> tuple[str, str]:
+    return f"data/cells/{trial}.parquet", f"data/trials/{trial}.parquet"
