@@ -7,7 +7,7 @@ units for that task, or the row was left out (joint training has one row).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -29,6 +29,10 @@ class Cost:
     state_bytes: int = 0
     buffer_bytes: int = 0
     buffer_examples: int = 0
+
+    def evaluated(self, seconds: float) -> Cost:
+        """The same cost with the seconds of evaluation filled in."""
+        return replace(self, evaluation_seconds=seconds)
 
 
 COST_COLUMNS = tuple(field.name for field in fields(Cost))
@@ -117,7 +121,7 @@ class AccuracyMatrix:
         return _mean(best - self.accuracy[-1, :-1])
 
     def intransigence(self, reference: Sequence[float] | np.ndarray) -> float:
-        """Mean over t of a*_t - R[t, t]; a*_t is a reference accuracy, of cumulative training (Chaudhry et al. 2018)."""
+        """Mean over t of a*_t - R[t, t]; a*_t is a reference, of cumulative training (Chaudhry et al. 2018)."""
         return _mean(np.asarray(reference, dtype=float) - np.diagonal(self.accuracy))
 
     def metrics(self) -> dict[str, float]:

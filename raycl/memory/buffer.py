@@ -1,8 +1,8 @@
 """The replay buffer: a selection policy decides the slots, a storage holds the rows.
 
-All decisions (which slot a row takes, which slots a draw reads) are made by the policy and the buffer's own generator,
-from labels and task ids alone. Storage only keeps rows by slot, in this process or in Ray actors, so the same seed gives
-the same contents and the same draws wherever the rows live.
+All decisions (which slot a row takes, which slots a draw reads) are made by the policy and the buffer's own
+generator, from labels and task ids alone. Storage only keeps rows by slot, in this process or in Ray actors, so the
+same seed gives the same contents and the same draws wherever the rows live.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 Table = dict[str, Tensor]
-"""Rows by column: ``image`` uint8 ``[n, channels, height, width]`` un-augmented, ``label`` int64 ``[n]`` (output units),
-``task`` int64 ``[n]``, and the method's further columns."""
+"""Rows by column: ``image`` uint8 ``[n, channels, height, width]`` un-augmented, ``label`` int64 ``[n]`` (output
+units), ``task`` int64 ``[n]``, and the method's further columns."""
 
 
 class ReplayBuffer(Protocol):

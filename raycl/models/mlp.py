@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -26,7 +27,7 @@ def build(config: MLPConfig, image_shape: tuple[int, int, int], generator: torch
     channels, height, width = image_shape
     widths = (channels * height * width, *config.hidden)
     layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers.append(nn.Linear(inputs, outputs))
         if config.norm == "batch":
             layers.append(nn.BatchNorm1d(outputs))

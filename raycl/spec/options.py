@@ -42,7 +42,7 @@ class TrainingConfig(Options):
     reset_optimizer: bool = Field(True, description="a new optimiser for every task")
     active_logits: ActiveLogits = Field(
         "auto",
-        description="units inside the training softmax: the row's own task, the current task, tasks seen so far, or all; "
+        description="units in the training softmax: the row's own task, the current task, tasks seen so far, or all; "
         "auto: own with a head per task, seen for class-incremental, all for a shared head",
     )
     gradient_clip: NonNegative = Field(0.0, description="largest norm of the gradient; 0 clips nothing")
@@ -155,6 +155,13 @@ class LimitsConfig(Options):
     max_state_bytes: Count | None = None
     max_parameters: Count | None = None
     max_compression_ratio: Positive | None = Field(None, description="hypernetworks: trainable over target weights")
+
+
+class EvaluationConfig(Options):
+    """What is measured after every task."""
+
+    future_tasks: bool = Field(True, description="also tasks not yet learned, where their output units exist")
+    max_examples: Count | None = Field(None, description="at most so many examples of each task, the first ones")
 
 
 class ResourcesConfig(Options):

@@ -7,7 +7,7 @@ import json
 from functools import cached_property
 from typing import Any, Literal
 
-from raycl.spec.options import LimitsConfig, MemoryConfig, Options, ResourcesConfig, TrainingConfig
+from raycl.spec.options import EvaluationConfig, LimitsConfig, MemoryConfig, Options, ResourcesConfig, TrainingConfig
 
 FORMAT_VERSION = 1
 """Raised when the same specification would leave other numbers than before."""
@@ -36,6 +36,7 @@ class TrialSpec(Options):
     model: dict[str, Any]
     training: TrainingConfig
     memory: MemoryConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
     limits: LimitsConfig = LimitsConfig()
     resources: ResourcesConfig = ResourcesConfig()
     point: dict[str, Scalar] = {}
@@ -55,6 +56,7 @@ class TrialSpec(Options):
             "stream": self.stream,
             "model": self.model,
             "training": self.training.model_dump(mode="json"),
+            "evaluation": self.evaluation.model_dump(mode="json"),
             "limits": self.limits.model_dump(mode="json"),
             "cpus": self.resources.cpus,
             "seed": self.seed,

@@ -6,7 +6,6 @@ The trainer owns the loops, the strategy owns the update. Override points, from 
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from raycl.memory.buffer import ReplayBuffer
+from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
 from raycl.spec.options import MemoryConfig, Options, TrainingConfig
 from raycl.streams.scenario import Scenario
@@ -87,8 +86,8 @@ class Phase:
         batch_size: default: ``training.batch_size``.
         order: ``stream``: as the rows come, without shuffling.
         step: default: the strategy's own.
-        start: called before the first batch.
-        new_optimizers: build all optimisers anew before the phase, from :meth:`Strategy.trainable`.
+        start: called before the first batch; rows of ``source`` are gathered after it.
+        new_optimizers: build all optimisers anew after ``start``, from :meth:`Strategy.trainable`.
         learning_rate: factor on every learning rate, asked for before each update.
     """
 
@@ -132,6 +131,10 @@ class TaskData(Protocol):
 
     def counts(self) -> dict[int, int]:
         """Rows per output unit."""
+        ...
+
+    def table(self) -> Table:
+        """All rows in stream order, as a replay memory takes them."""
         ...
 
 
@@ -178,7 +181,7 @@ class StrategyConfig(Options):
     """Base of every strategy's options."""
 
 
-class Strategy(ABC):
+class Strategy:
     """Base of every method. The default is naive fine-tuning of one network."""
 
     Config: ClassVar[type[StrategyConfig]] = StrategyConfig
@@ -194,7 +197,9 @@ class Strategy(ABC):
     selection: ClassVar[str] = "reservoir"
     """The method's own selection rule, taken where ``memory.selection`` is ``auto``."""
     memory_columns: ClassVar[Mapping[str, tuple[str, torch.dtype]]] = {}
-    """Extra memory columns: name -> (``"outputs"``, dtype) for one entry per output unit, (``"scalar"``, dtype) for one."""
+    """Extra memory columns: name -> (``"outputs"`` or ``"scalar"``, dtype): one entry per output unit, or one."""
+    zero_shot: ClassVar[bool] = True
+    """Can answer for tasks that have not begun, where the scenario's output units exist."""
     naive_when: ClassVar[Mapping[str, Any] | None] = None
     """Options under which the method must equal naive fine-tuning bit for bit: ``{"penalty": 0.0}``."""
 
@@ -203,6 +208,13 @@ class Strategy(ABC):
         self.context = context
         self.network = context.new_network()
         self.task = -1
+
+    @property
+    def memory(self) -> ReplayBuffer:
+        """The replay memory of a method that uses one."""
+        memory = self.context.memory
+        assert memory is not None, "set uses_memory on the strategy's class"
+        return memory
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 
@@ -268,6 +280,20 @@ class Strategy(ABC):
     def remember(self, batch: Batch, at: Position) -> None:
         """Offer the new rows to the memory."""
 
+    def replayed(self, rows: Table) -> Batch:
+        """Rows of the memory as a batch: normalised, augmented anew, marked as replayed."""
+        context = self.context
+        image = rows["image"].to(context.device)
+        known = ("image", "label", "task")
+        return Batch(
+            image,
+            context.augment(context.normalize(image)),
+            rows["label"].to(context.device),
+            rows["task"].to(context.device),
+            torch.ones(len(image), dtype=torch.bool, device=context.device),
+            {name: column.to(context.device) for name, column in rows.items() if name not in known},
+        )
+
     def cross_entropy(self, logits: Tensor, batch: Batch, reduction: str = "mean") -> Tensor:
         """Cross-entropy ``[]`` (or ``[batch]``) over the active units of each row."""
         scenario = self.context.scenario
@@ -286,9 +312,19 @@ class Strategy(ABC):
         """
         return self.network(x)
 
+    def train(self, mode: bool) -> None:
+        """Switch every network that is an attribute to training or evaluation mode."""
+        for value in vars(self).values():
+            if isinstance(value, nn.Module):
+                value.train(mode)
+
     def parameter_count(self) -> int:
         """Trainable numbers of the method as it stands."""
         return sum(p.numel() for p in self.network.parameters())
+
+    def compression_ratio(self) -> float | None:
+        """Trainable over target weights, of methods that generate the weights of a target network."""
+        return None
 
     def state_bytes(self) -> int:
         """Bytes the method keeps between tasks, without the replay memory: parameters, masks, teachers, importances."""

@@ -1,4 +1,4 @@
-"""Every built-in method, a line each. Installed packages add theirs through the entry-point group ``raycl.strategies``."""
+"""Every built-in method, a line each. Installed packages add theirs through entry points: ``raycl.strategies``."""
 
 from raycl.registry import Registry
 from raycl.strategies.base import Strategy

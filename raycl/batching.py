@@ -1,0 +1,88 @@
+"""Which rows each update of a phase sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from raycl.loading import Pool
+from raycl.strategies.base import Epochs, Phase, Position
+from raycl.streams.task import Batch
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The batches of one phase.
+
+    Epochs see every row: a last batch may be smaller, but a single left-over row joins the batch before it, so that
+    batch statistics exist. Updates see full batches only, from one shuffled pass after another.
+
+    Attributes:
+        pool: the rows; those from ``fresh`` on are the memory's, in a union of current task and memory.
+        batch_size: rows per update, of the shuffled order.
+        memory_batch_size: rows that ``paired`` adds to every update.
+        mix: how a union is composed, as in the sweep file.
+        generator: draws orders.
+    """
+
+    pool: Pool
+    fresh: int
+    phase: Phase
+    batch_size: int
+    memory_batch_size: int
+    mix: Literal["size", "equal", "paired"]
+    generator: torch.Generator
+
+    def batches(self, task: int) -> Iterator[tuple[Batch, Position]]:
+        """Every update's batch and position."""
+        if not len(self.pool):
+            return
+        length, name = self.phase.length, self.phase.name
+        update = epoch = 0
+        total = -1
+        while total < 0 or update < total:
+            splits = self._epoch()
+            if total < 0:
+                total = length.count * len(splits) if isinstance(length, Epochs) else length.count
+            for index in splits[: total - update]:
+                at = Position(task, name, epoch, update, update / total, update == total - 1)
+                yield self.pool.gather(self._with_memory(index)), at
+                update += 1
+            epoch += 1
+
+    def _epoch(self) -> list[Tensor]:
+        """Row indices of each update of one pass."""
+        index = self._index()
+        size = min(self.batch_size, len(index))
+        splits = list(index.split(size))
+        if isinstance(self.phase.length, Epochs):
+            if len(splits) > 1 and len(splits[-1]) == 1:
+                splits[-2:] = [torch.cat(splits[-2:])]
+        elif len(splits[-1]) < size:
+            splits.pop()
+        return splits
+
+    def _index(self) -> Tensor:
+        """Row indices of one pass, in order."""
+        rows = torch.arange(len(self.pool))
+        remembered = len(rows) - self.fresh
+        if remembered and self.fresh and self.mix == "paired":
+            rows = rows[: self.fresh]
+        elif remembered and self.fresh and self.mix == "equal":
+            times = max(1, round(self.fresh / remembered))
+            rows = torch.cat([rows[: self.fresh], rows[self.fresh :].repeat(times)])
+        if self.phase.order == "stream":
+            return rows
+        return rows[torch.randperm(len(rows), generator=self.generator)]
+
+    def _with_memory(self, index: Tensor) -> Tensor:
+        """``paired``: add rows of the memory, drawn without replacement."""
+        remembered = len(self.pool) - self.fresh
+        if self.mix != "paired" or not remembered or not self.fresh:
+            return index
+        drawn = torch.randperm(remembered, generator=self.generator)[: self.memory_batch_size]
+        return torch.cat([index, drawn + self.fresh])

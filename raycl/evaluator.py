@@ -1,0 +1,86 @@
+"""Measures a strategy on every task: counts of correct predictions, in large batches."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import torch
+
+from raycl.loading import Pixels, Pool, part_segment
+from raycl.spec.options import EvaluationConfig
+from raycl.strategies.base import Strategy
+from raycl.streams.scenario import Scenario
+from raycl.streams.task import Split, TaskSource
+
+BATCH_SIZE = 1000
+CACHED_TASKS = 32
+"""Tasks whose evaluation rows are kept at hand; others are fetched again."""
+
+
+class Evaluator:
+    """Evaluates one strategy on one split of a stream.
+
+    Args:
+        split: ``validation`` during a search, ``test`` in the final phase.
+    """
+
+    def __init__(
+        self,
+        source: TaskSource,
+        split: Split,
+        scenario: Scenario,
+        pixels: Pixels,
+        options: EvaluationConfig,
+        device: torch.device,
+    ) -> None:
+        self._source = source
+        self._split: Split = split
+        self._scenario = scenario
+        self._pixels = pixels
+        self._options = options
+        self._device = device
+        self._pools: OrderedDict[int, Pool] = OrderedDict()
+
+    def measure(self, strategy: Strategy, learned: int) -> tuple[np.ndarray, np.ndarray]:
+        """Correct and total counts, int64 ``[num_tasks]`` each, after tasks 0..learned (-1: none).
+
+        A total of 0 marks a null cell: no output units for that task, or a task the strategy cannot answer for yet.
+        """
+        correct = np.zeros(self._scenario.num_tasks, dtype=np.int64)
+        total = np.zeros(self._scenario.num_tasks, dtype=np.int64)
+        strategy.train(False)
+        with torch.no_grad():
+            for task in range(self._scenario.num_tasks):
+                if self._answerable(strategy, task, learned):
+                    correct[task], total[task] = self._count(strategy, task, learned)
+        return correct, total
+
+    def _answerable(self, strategy: Strategy, task: int, learned: int) -> bool:
+        if task <= learned:
+            return True
+        wanted = self._options.future_tasks and strategy.zero_shot
+        return wanted and self._scenario.answerable(task, learned)
+
+    def _count(self, strategy: Strategy, task: int, learned: int) -> tuple[int, int]:
+        scenario, pool = self._scenario, self._pool(task)
+        given = task if scenario.task_given else None
+        policy = "own" if scenario.task_given else "seen"
+        hits = torch.zeros((), dtype=torch.int64, device=self._device)
+        for batch in pool.batches(torch.arange(len(pool)), BATCH_SIZE, augment=False):
+            logits = strategy.predict(batch.x, given)
+            mask = scenario.mask(batch.task, policy, max(learned, 0))
+            units = logits.masked_fill(~mask, float("-inf")).argmax(1)
+            hits += (scenario.answers(units) == scenario.answers(batch.y)).sum()
+        return int(hits), len(pool)
+
+    def _pool(self, task: int) -> Pool:
+        if task not in self._pools:
+            part = self._source.part(task, self._split)
+            y = self._scenario.labels(torch.from_numpy(part.labels.astype(np.int64)), task)
+            segment = part_segment(part, y, task, self._device, self._options.max_examples)
+            self._pools[task] = Pool([segment], self._pixels)
+            if len(self._pools) > CACHED_TASKS:
+                self._pools.popitem(last=False)
+        self._pools.move_to_end(task)
+        return self._pools[task]

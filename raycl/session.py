@@ -1,0 +1,132 @@
+"""One trial from its stored state to its verdict: restore, learn a task, store it, and decide whether to go on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from raycl import checkpoint
+from raycl.errors import MethodError
+from raycl.matrix import AccuracyMatrix, TaskRow
+from raycl.memory.local import Storage
+from raycl.results.store import TrialStore, Verdict
+from raycl.spec.trial import TrialSpec
+from raycl.streams.task import TaskSource
+from raycl.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a trial stands after a task.
+
+    Attributes:
+        task: the last task learned; -1 before the first.
+        metric: the search metric after it; None where the method leaves no row yet.
+        verdict: why the trial has ended; None while it goes on.
+    """
+
+    task: int
+    num_tasks: int
+    metric: float | None
+    verdict: Verdict | None
+
+
+class TrialSession:
+    """Runs one trial task by task; everything it learns is stored before it is reported.
+
+    Args:
+        metric: name of the :class:`raycl.matrix.AccuracyMatrix` method that a search maximises.
+        cutoffs: task -> least metric to go on with; the trial ends itself as pruned below it.
+        storage: of the replay memory.
+    """
+
+    def __init__(
+        self,
+        trial: TrialSpec,
+        source: TaskSource,
+        store: TrialStore,
+        *,
+        metric: str = "average_accuracy",
+        cutoffs: Mapping[int, float] | None = None,
+        storage: Storage | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self._store = store
+        self._metric = metric
+        self._cutoffs = dict(cutoffs or {})
+        self._attempt = store.begin()
+        self._trainer = Trainer(trial, source, storage=storage, device=device)
+        self._rows: list[TaskRow] = []
+        manifest = store.latest()
+        if manifest is not None:
+            self._trainer.load_state_dict(checkpoint.decode(store.read_checkpoint(manifest)))
+            self._rows = store.rows()
+
+    @property
+    def num_tasks(self) -> int:
+        return self._trainer.num_tasks
+
+    def step(self) -> Progress:
+        """Learn the next task, store its row and the state after it, and judge.
+
+        A failure of the method becomes a verdict; a loss of infrastructure is raised.
+        """
+        known = self._judge()
+        if known is not None:
+            return self._ended(known)
+        trainer = self._trainer
+        try:
+            rows = trainer.run_task()
+        except MethodError as error:
+            return self._ended(Verdict("failed", str(error), None, trainer.next_task))
+        task = trainer.next_task - 1
+        self._rows += rows
+        state = checkpoint.encode(trainer.state_dict())
+        self._store.write_task(self._attempt, task, rows, state, self._provenance())
+        verdict = self._judge()
+        return self._ended(verdict) if verdict is not None else self._progress(None)
+
+    def close(self) -> None:
+        """Give back what the trial holds outside its store."""
+        self._trainer.close()
+
+    def _judge(self) -> Verdict | None:
+        """The verdict that the stored rows and the cut-offs imply; None while the trial should go on."""
+        learned = self._trainer.next_task - 1
+        for task in range(learned + 1):
+            value = self._value(task)
+            cutoff = self._cutoffs.get(task)
+            if cutoff is not None and value is not None and task < self.num_tasks - 1 and not value >= cutoff:
+                return Verdict("pruned", f"{self._metric} below {cutoff:.4f} after task {task}", value, task)
+        if self._trainer.done:
+            return Verdict("finished", "", self._value(learned), learned)
+        return None
+
+    def _ended(self, verdict: Verdict) -> Progress:
+        self._store.finish(verdict, self._provenance())
+        return self._progress(verdict)
+
+    def _progress(self, verdict: Verdict | None) -> Progress:
+        task = self._trainer.next_task - 1
+        return Progress(task, self.num_tasks, self._value(task) if task >= 0 else None, verdict)
+
+    def _value(self, task: int) -> float | None:
+        value = getattr(AccuracyMatrix.of(self._rows, self.num_tasks), self._metric)(task)
+        return None if math.isnan(value) else float(value)
+
+    def _provenance(self) -> dict[str, str | int | bool]:
+        """What the results record beside the specification."""
+        trainer = self._trainer
+        return {
+            "num_tasks": trainer.num_tasks,
+            "split_hash": trainer.split_hash,
+            "active_logits": trainer.scenario.policy,
+            "inference_batch": trainer.strategy.inference_batch,
+            "upper_bound": trainer.strategy.upper_bound,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        }

@@ -1,0 +1,33 @@
+"""Joint training: one network on the data of all tasks at once. The upper bound of every comparison.
+
+It is trained once, when the last task has arrived, with T times the updates of one task, and leaves one row of the
+accuracy matrix: forgetting is not defined for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from raycl.strategies.base import Epochs, Phase, Source, Strategy, StrategyConfig, Updates
+
+
+class JointConfig(StrategyConfig):
+    """Joint training has no options."""
+
+
+class Joint(Strategy):
+    """One shuffled pass over all tasks' data, ``training.epochs`` times."""
+
+    Config = JointConfig
+    upper_bound: ClassVar[bool] = True
+
+    def phases(self, task: int) -> Sequence[Phase]:
+        if not self.measured(task):
+            return ()
+        length = self.length()
+        scaled = Updates(length.count * self.context.num_tasks) if isinstance(length, Updates) else Epochs(length.count)
+        return (Phase("train", scaled, Source.ALL),)
+
+    def measured(self, task: int) -> bool:
+        return task == self.context.num_tasks - 1

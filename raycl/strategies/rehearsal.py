@@ -1,0 +1,33 @@
+"""Rehearsal: each task is learned on one shuffled union of its data and the memory, which is updated afterwards.
+
+Random replay of Pellegrini, Graffieti, Lomonaco and Maltoni, IROS 2020 (arXiv 1912.01100), algorithm 2: after the i-th
+task (counted from 1) h = M / i of its examples replace as many random ones. "Naive rehearsal" of Hsu et al. 2018
+(arXiv 1810.12488) is the same with ``memory.mix: equal``, where the memory is repeated to about the size of the new
+data. ``mix: paired`` takes a batch of new rows and a batch of the memory in every update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from raycl.strategies.base import Phase, Source, Strategy, StrategyConfig, TaskData
+
+
+class RehearsalConfig(StrategyConfig):
+    """Rehearsal is set by the sweep's ``memory`` block."""
+
+
+class Rehearsal(Strategy):
+    """Train on CURRENT | MEMORY, then remember the task."""
+
+    Config = RehearsalConfig
+    uses_memory: ClassVar[bool] = True
+    selection: ClassVar[str] = "random"
+    paper: ClassVar[str] = "Pellegrini et al. 2020, Latent replay for real-time continual learning (arXiv 1912.01100)"
+
+    def phases(self, task: int) -> Sequence[Phase]:
+        return (Phase("train", self.length(), Source.CURRENT | Source.MEMORY),)
+
+    def end_task(self, task: int, data: TaskData) -> None:
+        self.memory.add(data.table())

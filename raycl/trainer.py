@@ -1,0 +1,340 @@
+"""Runs one trial in one process: the loops over tasks, phases and batches. The strategy owns the updates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raycl.batching import BatchPlan
+from raycl.catalog import catalog
+from raycl.errors import MethodError
+from raycl.evaluator import Evaluator
+from raycl.loading import MadeSegment, Pixels, Pool, Segment, part_segment, table_segment
+from raycl.matrix import Cost, TaskRow
+from raycl.memory.buffer import ReplayBuffer, Table, everything
+from raycl.memory.local import LocalStorage, Storage
+from raycl.memory.replay import Replay
+from raycl.models.network import Network
+from raycl.optimizers import OptimizerSet
+from raycl.randomness import Randomness
+from raycl.spec.trial import TrialSpec
+from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
+from raycl.streams.scenario import Scenario
+from raycl.streams.task import Batch, Layout, TaskSource
+
+
+@dataclass
+class Work:
+    """Updates done and rows processed since the task began."""
+
+    updates: int = 0
+    examples: int = 0
+
+
+class Trainer:
+    """One trial: a method, a stream, a seed.
+
+    Calling :meth:`run_task` until :attr:`done` learns and measures every task. :meth:`state_dict` between two calls is
+    enough for a new trainer to go on to bit-equal results (on the CPU, with equal threads).
+
+    Args:
+        trial: the resolved specification.
+        source: serves the stream for the trial's seed.
+        storage: holds the rows of the replay memory; default: this process.
+        device: where the networks live; default: the CPU.
+    """
+
+    def __init__(
+        self,
+        trial: TrialSpec,
+        source: TaskSource,
+        *,
+        storage: Storage | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.trial = trial
+        self.next_task = 0
+        self._source = source
+        self._device = device or torch.device("cpu")
+        self._random = Randomness(trial.seed)
+        layout, stream = source.layout, trial.stream
+        sizes = tuple(len(classes) for classes in layout.classes)
+        policy = trial.training.active_logits
+        self.scenario = Scenario(stream["scenario"], trial.model["head"], sizes, policy)
+        augmentation = self._random("augmentation")
+        self._pixels = Pixels(stream["normalize"], stream["augment"], layout, augmentation, self._device)
+        method = catalog().strategies.get(trial.strategy)
+        self._memory = self._new_memory(method, storage) if method.uses_memory else None
+        self._optimizers = OptimizerSet(trial.training)
+        options = method.Config.model_validate(trial.options, strict=False)
+        self.strategy: Strategy = method(options, self._context(layout))
+        self._evaluator = Evaluator(source, trial.score_on, self.scenario, self._pixels, trial.evaluation, self._device)
+        self._work = Work()
+
+    @property
+    def num_tasks(self) -> int:
+        return self.scenario.num_tasks
+
+    @property
+    def split_hash(self) -> str:
+        """Names the data: :attr:`raycl.streams.task.Layout.split_hash`."""
+        return self._source.layout.split_hash
+
+    @property
+    def done(self) -> bool:
+        return self.next_task == self.num_tasks
+
+    def close(self) -> None:
+        """Give the replay memory's storage back."""
+        if self._memory is not None:
+            self._memory.close()
+
+    # -- one task ----------------------------------------------------------------------------------------------
+
+    def run_task(self) -> list[TaskRow]:
+        """Learn and measure the next task.
+
+        Returns:
+            The task's row of the accuracy matrix, all null where the strategy says that its network means nothing yet;
+            before the first task also the row of the untrained network.
+
+        Raises:
+            MethodError: the loss or a parameter is not finite, or a limit of the sweep file is passed.
+            InfrastructureError: the stream or the memory was lost.
+        """
+        task, strategy = self.next_task, self.strategy
+        started = _Clock()
+        self._work = Work()
+        strategy.grow(task)
+        rows = [self._measure(-1, Cost())] if task == 0 else []
+        if task + 1 < self.num_tasks:
+            self._source.prefetch(task + 1, "train")
+        self._optimizers.build(strategy.trainable(task), keep_state=not self.trial.training.reset_optimizer)
+        data = _CurrentData(self._pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
+        strategy.train(True)
+        strategy.begin_task(task, data)
+        for phase in strategy.phases(task):
+            self._run_phase(phase, task)
+        strategy.end_task(task, data)
+        self.next_task = task + 1
+        rows.append(self._measure(task, self._cost(started)))
+        return rows
+
+    def _run_phase(self, phase: Phase, task: int) -> None:
+        strategy = self.strategy
+        if phase.start is not None:
+            phase.start()
+        if phase.new_optimizers:
+            self._optimizers.build(strategy.trainable(task))
+        strategy.train(True)
+        step = phase.step or strategy.step
+        losses: Losses = {}
+        epoch = 0
+        for batch, at in self._plan(phase, task).batches(task):
+            if at.epoch > epoch:
+                self._check_finite(losses, at)
+                epoch = at.epoch
+            if phase.learning_rate is not None:
+                self._optimizers.scale_learning_rate(phase.learning_rate(at))
+            losses = step(batch, at)
+            self._work.updates += 1
+            self._work.examples += len(batch)
+        self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
+
+    def _plan(self, phase: Phase, task: int) -> BatchPlan:
+        training, memory = self.trial.training, self.trial.memory
+        pool, fresh = self._pool(phase.source, task)
+        return BatchPlan(
+            pool,
+            fresh,
+            phase,
+            phase.batch_size or training.batch_size,
+            memory.batch_size or training.batch_size,
+            memory.mix,
+            self._random("order"),
+        )
+
+    def _check_finite(self, losses: Losses, at: Position) -> None:
+        """Once per epoch: a synchronisation per update would cost more than the update."""
+        finite = not losses or bool(torch.isfinite(total(losses)))
+        finite = finite and all(bool(torch.isfinite(p).all()) for p in self._optimizers.parameters())
+        if not finite:
+            values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+            raise MethodError(
+                f"{self.trial.strategy}: losses and parameters must stay finite (got {values} in task {at.task}, phase "
+                f"{at.phase!r}, epoch {at.epoch}); lower training.learning_rate or the method's strength, "
+                f"here {self.trial.options}"
+            )
+
+    # -- rows --------------------------------------------------------------------------------------------------
+
+    def _pool(self, source: Source | Rows, task: int) -> tuple[Pool, int]:
+        """The rows of a source, and how many of them (the first ones) do not come from the memory."""
+        if isinstance(source, Rows):
+            return Pool([MadeSegment(source)], self._pixels), len(source.y)
+        if source & (Source.SEEN | Source.ALL) and not self.strategy.upper_bound:
+            raise MethodError(
+                f"{self.trial.strategy}: only upper bounds may ask for data of other tasks (got {source})"
+            )
+        tasks = range(self.num_tasks) if source & Source.ALL else range(task + 1)
+        segments = [self._part(index) for index in (tasks if source & (Source.SEEN | Source.ALL) else ())]
+        if source & Source.CURRENT:
+            segments.append(self._part(task))
+        fresh = sum(len(segment) for segment in segments)
+        if source & Source.MEMORY and self._memory is not None and len(self._memory):
+            segments.append(table_segment(everything(self._memory), self._device))
+        return Pool(segments, self._pixels), fresh
+
+    def _part(self, task: int) -> Segment:
+        part = self._source.part(task, "train")
+        y = self.scenario.labels(torch.from_numpy(part.labels).long(), task)
+        return part_segment(part, y, task, self._device)
+
+    # -- what the strategy is lent -----------------------------------------------------------------------------
+
+    def _new_memory(self, method: type[Strategy], storage: Storage | None) -> ReplayBuffer:
+        options = self.trial.memory
+        selection = method.selection if options.selection == "auto" else options.selection
+        return Replay(options, selection, self._random("memory"), storage or LocalStorage())
+
+    def _context(self, layout: Layout) -> Context:
+        return Context(
+            scenario=self.scenario,
+            image_shape=layout.image_shape,
+            num_tasks=layout.num_tasks,
+            training=self.trial.training,
+            memory_config=self.trial.memory,
+            memory=self._memory,
+            optimizers=self._optimizers,
+            new_network=self._new_network,
+            normalize=self._pixels.normalize,
+            augment=self._pixels.augment,
+            generator=self._random,
+            device=self._device,
+        )
+
+    def _new_network(self) -> Network:
+        model = catalog().models.get(self.trial.model["name"])
+        config = model.Config.model_validate(self.trial.model, strict=False)
+        return model.build(config, self._source.layout.image_shape, self._random("network")).to(self._device)
+
+    # -- measuring ---------------------------------------------------------------------------------------------
+
+    def _measure(self, task: int, cost: Cost) -> TaskRow:
+        started = time.perf_counter()
+        if task >= 0 and not self.strategy.measured(task):
+            nothing = torch.zeros(self.num_tasks, dtype=torch.int64).numpy()
+            return TaskRow(task, nothing, nothing, cost)
+        correct, counts = self._evaluator.measure(self.strategy, task)
+        return TaskRow(task, correct, counts, cost.evaluated(time.perf_counter() - started))
+
+    def _cost(self, started: _Clock) -> Cost:
+        memory = self._memory
+        cost = Cost(
+            wall_seconds=started.wall(),
+            cpu_seconds=started.cpu(),
+            updates=self._work.updates,
+            examples=self._work.examples,
+            parameters=self.strategy.parameter_count(),
+            state_bytes=self.strategy.state_bytes(),
+            buffer_bytes=memory.bytes if memory is not None else 0,
+            buffer_examples=len(memory) if memory is not None else 0,
+        )
+        self._check_limits(cost)
+        return cost
+
+    def _check_limits(self, cost: Cost) -> None:
+        limits = self.trial.limits
+        ratio = self.strategy.compression_ratio()
+        found = (
+            ("max_state_bytes", limits.max_state_bytes, cost.state_bytes + cost.buffer_bytes),
+            ("max_parameters", limits.max_parameters, cost.parameters),
+            ("max_compression_ratio", limits.max_compression_ratio, ratio),
+        )
+        for name, limit, value in found:
+            if limit is not None and value is not None and value > limit:
+                raise MethodError(f"{self.trial.strategy}: limits.{name} is {limit} (got {value})")
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the tasks to come; only between two tasks."""
+        return {
+            "next_task": self.next_task,
+            "split_hash": self.split_hash,
+            "strategy": self.strategy.state_dict(),
+            "optimizers": {} if self.trial.training.reset_optimizer else self._optimizers.state_dict(),
+            "memory": None if self._memory is None else self._memory.state_dict(),
+            "random": self._random.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`; the trainer must be new.
+
+        Raises:
+            MethodError: the data are not those on which the state was learned.
+        """
+        if state["split_hash"] != self.split_hash:
+            raise MethodError(
+                "a trial goes on with the very data it began with "
+                f"(split {state['split_hash']} before, {self.split_hash} now); restore the data set"
+            )
+        self.next_task = state["next_task"]
+        for task in range(self.next_task):
+            self.strategy.grow(task)
+        self.strategy.load_state_dict(state["strategy"])
+        if state["optimizers"]:
+            self._optimizers.build(self.strategy.trainable(self.next_task - 1))
+            self._optimizers.load_state_dict(state["optimizers"])
+        if self._memory is not None:
+            self._memory.load_state_dict(state["memory"])
+        self._random.load_state_dict(state["random"])
+
+
+class _Clock:
+    """Seconds since its creation, of the wall and of this process."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def wall(self) -> float:
+        return time.perf_counter() - self._wall
+
+    def cpu(self) -> float:
+        return time.process_time() - self._cpu
+
+
+class _CurrentData:
+    """The current task's training rows, as :class:`raycl.strategies.base.TaskData`; passes are counted."""
+
+    def __init__(self, pool: Pool, generator: torch.Generator, work: Work) -> None:
+        self._pool = pool
+        self._generator = generator
+        self._work = work
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        index = torch.arange(len(self))
+        if limit is not None and limit < len(self):
+            index = torch.randperm(len(self), generator=self._generator)[:limit].sort().values
+        self._work.examples += len(index)
+        return self._pool.batches(index, batch_size, augment=False)
+
+    def counts(self) -> dict[int, int]:
+        units, counts = self._pool.labels().unique(return_counts=True)
+        return dict(zip(units.tolist(), counts.tolist(), strict=True))
+
+    def table(self) -> Table:
+        images: list[Tensor] = []
+        tasks: list[Tensor] = []
+        for batch in self._pool.batches(torch.arange(len(self)), 4096, augment=False):
+            images.append(batch.image)
+            tasks.append(batch.task)
+        return {"image": torch.cat(images), "label": self._pool.labels(), "task": torch.cat(tasks)}
