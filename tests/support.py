@@ -1,0 +1,79 @@
+"""Small trials that tests share, resolved from the catalogue as a sweep would resolve them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from raycl.catalog import catalog
+from raycl.matrix import AccuracyMatrix, TaskRow
+from raycl.spec.options import MemoryConfig, TrainingConfig
+from raycl.spec.trial import TrialSpec
+from raycl.streams.source import LocalSource
+from raycl.trainer import Trainer
+
+TINY: dict[str, dict[str, Any]] = {
+    "stream": {"name": "split", "dataset": "digits", "tasks": 3, "classes_per_task": 2, "class_order": "fixed"},
+    "model": {"name": "mlp", "hidden": [32]},
+    "training": {"learning_rate": 3e-3, "batch_size": 16, "epochs": 2},
+    "memory": {"capacity": 40},
+}
+
+
+def resolved(config: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a block, defaults included, as a trial stores them."""
+    return dict(config.model_validate_json(json.dumps(dict(values))).model_dump(mode="json"))
+
+
+def trial(strategy: str, scenario: str = "class", *, seed: int = 0, **blocks: Mapping[str, Any]) -> TrialSpec:
+    """A small trial on digits; ``blocks`` override ``options``, ``stream``, ``model``, ``training`` and ``memory``."""
+    known = catalog()
+    method = known.strategies.get(strategy)
+    stream = {**TINY["stream"], "scenario": scenario, **blocks.pop("stream", {})}
+    if stream["name"] != "split":
+        stream = {key: value for key, value in stream.items() if key not in ("classes_per_task", "class_order")}
+    model = {**TINY["model"], **blocks.pop("model", {})}
+    training = {**TINY["training"], **blocks.pop("training", {})}
+    if "iterations" in training:
+        training.pop("epochs")
+    memory = {**TINY["memory"], **blocks.pop("memory", {})}
+    return TrialSpec(
+        alias=strategy,
+        strategy=strategy,
+        options=resolved(method.Config, blocks.pop("options", {})),
+        stream=resolved(known.streams.get(stream["name"]).Config, stream),
+        model=resolved(known.models.get(model["name"]).Config, model),
+        training=TrainingConfig.model_validate_json(json.dumps(training)),
+        memory=MemoryConfig.model_validate_json(json.dumps(memory)),
+        seed=seed,
+        uses_memory=method.uses_memory,
+        **blocks,
+    )
+
+
+def trainer(spec: TrialSpec, data_root: Path | None = None) -> Trainer:
+    """A new trainer over a local source and a local memory."""
+    return Trainer(spec, LocalSource(spec.stream, spec.seed, data_root, spec.train_on))
+
+
+def finish(trainer: Trainer, after_task: Callable[[Trainer], None] | None = None) -> list[TaskRow]:
+    """Run the tasks that are left."""
+    rows: list[TaskRow] = []
+    while not trainer.done:
+        rows += trainer.run_task()
+        if after_task is not None:
+            after_task(trainer)
+    return rows
+
+
+def matrix(spec: TrialSpec, data_root: Path | None = None) -> AccuracyMatrix:
+    """The accuracy matrix of a whole trial."""
+    running = trainer(spec, data_root)
+    return AccuracyMatrix.of(finish(running), running.num_tasks)
+
+
+def counts(rows: list[TaskRow]) -> list[tuple[int, list[int], list[int]]]:
+    """Rows as plain values that compare to the last bit."""
+    return [(row.task, row.correct.tolist(), row.total.tolist()) for row in rows]
