@@ -64,6 +64,13 @@ class Images:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    def fitted(self, shape: tuple[int, int, int]) -> Images:
+        """The same set with images of another shape: centred on black, grey repeated to three channels."""
+        if shape == self.image_shape:
+            return self
+        train, test = _fitted(self.train_images, shape), _fitted(self.test_images, shape)
+        return Images(train, self.train_labels, test, self.test_labels)
+
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Per channel, of the training images in [0, 1]: mean ``[channels]`` and mean square ``[channels]``."""
@@ -71,6 +78,15 @@ class Images:
         counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in _channels(self.train_images)])
         share = counts / counts.sum(axis=1, keepdims=True)
         return share @ values, share @ values**2
+
+
+def _fitted(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 ``[n, 1 or 3, height, width]`` -> ``[n, *shape]``; ``shape`` is at least as large in every dimension."""
+    height, width = images.shape[2:]
+    top, left = (shape[1] - height) // 2, (shape[2] - width) // 2
+    fitted = np.zeros((len(images), *shape), dtype=np.uint8)
+    fitted[:, :, top : top + height, left : left + width] = images
+    return fitted
 
 
 def _channels(images: np.ndarray) -> list[np.ndarray]:

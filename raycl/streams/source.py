@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,22 +23,42 @@ from raycl.streams.task import Layout, Part, Recipe, Split
 
 TrainOn = Literal["train", "train_and_validation"]
 
-_loaded: dict[tuple[str, Path | None], Images] = {}
-_loading = threading.Lock()
+Shape = tuple[int, int, int]
+
+_loaded: dict[tuple[str, Path | None, Shape | None], Images] = {}
+_loading = threading.RLock()
 
 
-def load_images(name: str, data_root: Path | None) -> Images:
+def load_images(name: str, data_root: Path | None, shape: Shape | None = None) -> Images:
     """The data set ``name``, read once per process and data root.
+
+    Args:
+        shape: channels, height, width to fit the images into; default: their own.
 
     Raises:
         UnknownName: no such data set.
         DataError: it is missing or unreadable.
     """
-    key = (name, data_root.resolve() if data_root else None)
+    key = (name, data_root.resolve() if data_root else None, shape)
     with _loading:
         if key not in _loaded:
-            _loaded[key] = checked(DATASETS.get(name).load(data_root), f"data set {name!r}")
+            if shape is None:
+                _loaded[key] = checked(DATASETS.get(name).load(data_root), f"data set {name!r}")
+            else:
+                _loaded[key] = load_images(name, data_root).fitted(shape)
         return _loaded[key]
+
+
+def common_shape(shapes: Iterable[Shape]) -> Shape:
+    """The smallest shape into which all images fit."""
+    channels, height, width = (max(sizes) for sizes in zip(*shapes, strict=True))
+    return channels, height, width
+
+
+def padded(shape: Shape, pad: int) -> Shape:
+    """The shape of images with ``pad`` more pixels on each side."""
+    channels, height, width = shape
+    return channels, height + 2 * pad, width + 2 * pad
 
 
 def make_stream(stream: Mapping[str, Any], seed: int) -> Stream:
@@ -65,18 +86,18 @@ class LocalSource:
     ) -> None:
         self._stream = make_stream(stream, seed)
         self._train_on = train_on
-        self._images = {name: load_images(name, data_root) for name in self._stream.datasets()}
+        names = self._stream.datasets()
+        self._base_shape = common_shape(load_images(name, data_root).image_shape for name in names)
+        self._images = {name: load_images(name, data_root, self._base_shape) for name in names}
         self._tasks = self._stream.tasks({name: images.num_classes for name, images in self._images.items()})
         self._rows: dict[TaskClasses, Rows] = {}
 
     @cached_property
     def layout(self) -> Layout:
         mean, std = self._mean_and_std()
-        channels, height, width = self._image_shape
-        pad = 2 * self._stream.config.pad
         return Layout(
             classes=tuple(task.classes for task in self._tasks),
-            image_shape=(channels, height + pad, width + pad),
+            image_shape=padded(self._base_shape, self._stream.config.pad),
             split_hash=self._split_hash(),
             mean=mean,
             std=std,
@@ -102,34 +123,35 @@ class LocalSource:
             rows=rows,
             labels=local[labels],
             recipe=self._recipe(task),
-            base=f"{chosen.dataset}/{'test' if testing else 'train'}",
+            base=f"{chosen.dataset}/{'x'.join(map(str, self._base_shape))}/{'test' if testing else 'train'}",
         )
 
     def prefetch(self, task: int, split: Split) -> None:
         """Nothing to hide: the arrays are here."""
 
-    @property
-    def _image_shape(self) -> tuple[int, int, int]:
-        return next(iter(self._images.values())).image_shape
-
     def _recipe(self, task: int) -> Recipe:
-        return self._stream.recipe(task, *self._image_shape[1:])
+        return self._stream.recipe(task, *self._base_shape[1:])
 
-    def _task_rows(self, task: int) -> Rows:
-        """The base rows of each split. Tasks of the same classes share one validation split, and its arrays."""
-        config, seed, chosen = self._stream.config, self._stream.seed, self._tasks[task]
-        images = self._images[chosen.dataset]
+    def _class_rows(self, chosen: TaskClasses) -> Rows:
+        """The base rows of each split; tasks of the same classes share them."""
         if chosen not in self._rows:
-            rows = partition(images, chosen.classes, config.validation_fraction, seed, chosen.dataset)
+            config = self._stream.config
+            images = self._images[chosen.dataset]
+            rows = partition(images, chosen.classes, config.validation_fraction, self._stream.seed, chosen.dataset)
             if self._train_on == "train_and_validation":
                 merged = np.concatenate([rows["train"], rows["validation"]])
                 rows = {"train": merged, "validation": merged[:0], "test": rows["test"]}
             self._rows[chosen] = rows
-        rows = self._rows[chosen]
-        if config.train_per_task is not None:
-            train = subsample(rows["train"], images.train_labels, config.train_per_task, seed, task)
-            rows = {**rows, "train": train}
-        return rows
+        return self._rows[chosen]
+
+    def _task_rows(self, task: int) -> Rows:
+        chosen = self._tasks[task]
+        rows = self._class_rows(chosen)
+        size = self._stream.config.train_per_task
+        if size is None:
+            return rows
+        labels = self._images[chosen.dataset].train_labels
+        return {**rows, "train": subsample(rows["train"], labels, size, self._stream.seed, task)}
 
     def _mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         sizes = np.array([len(images.train_labels) for images in self._images.values()])
@@ -144,22 +166,18 @@ class LocalSource:
         digest = hashlib.sha256()
         for name, images in self._images.items():
             digest.update(f"{name} {images.fingerprint}\n".encode())
-        known: dict[int, bytes] = {}
+        for chosen in dict.fromkeys(self._tasks):
+            for split, rows in self._class_rows(chosen).items():
+                digest.update(f"{chosen} {split} {len(rows)}\n".encode())
+                digest.update(rows)
         for task, chosen in enumerate(self._tasks):
-            rows = self._task_rows(task)
             recipe = self._recipe(task)
-            digest.update(f"{task} {chosen.dataset} {chosen.classes} {recipe.pad} {recipe.angle}\n".encode())
+            digest.update(f"{task} {chosen} {recipe.pad} {recipe.angle}\n".encode())
             if recipe.permutation is not None:
-                digest.update(recipe.permutation.tobytes())
-            for split in ("train", "validation", "test"):
-                digest.update(self._digest_of(rows[split], known))
+                digest.update(recipe.permutation)
+            if self._stream.config.train_per_task is not None:
+                digest.update(self._task_rows(task)["train"])
         return digest.hexdigest()[:16]
-
-    def _digest_of(self, rows: np.ndarray, known: dict[int, bytes]) -> bytes:
-        """Digest of rows; arrays that tasks share are read once."""
-        if any(rows is kept for shared in self._rows.values() for kept in shared.values()):
-            return known.setdefault(id(rows), b"") or known.setdefault(id(rows), hashlib.sha256(rows).digest())
-        return hashlib.sha256(rows).digest()
 
 
 @dataclass(frozen=True)
@@ -194,7 +212,7 @@ def stream_outline(stream: Mapping[str, Any]) -> Outline | None:
     if len(known) < len(infos):
         return None
     tasks = made.tasks({name: info.num_classes for name, info in known.items()})
-    channels, height, width = next(iter(known.values())).image_shape
-    pad = 2 * made.config.pad
-    rows = sum((info.train_size + info.test_size) * int(np.prod(info.image_shape)) for info in known.values())
-    return Outline(tuple(len(task.classes) for task in tasks), (channels, height + pad, width + pad), rows)
+    shape = common_shape(info.image_shape for info in known.values())
+    rows = sum(info.train_size + info.test_size for info in known.values())
+    sizes = tuple(len(task.classes) for task in tasks)
+    return Outline(sizes, padded(shape, made.config.pad), rows * math.prod(shape))
