@@ -1,0 +1,178 @@
+"""The replay buffer: one selection policy, one generator, and a storage anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raycl.memory.buffer import Table
+from raycl.memory.columns import Schema, absent, widened
+from raycl.memory.local import Fetch, Storage
+from raycl.memory.selection import Selection
+from raycl.spec.options import MemoryConfig
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """A draw that was requested: its slots' labels and tasks, and the rows that are on their way."""
+
+    count: int
+    label: Tensor
+    task: Tensor
+    fetch: Fetch
+
+
+class Replay:
+    """Meets :class:`raycl.memory.buffer.ReplayBuffer`.
+
+    Labels and task ids stay here, since the policy and the draws need them at once; images and further columns go to
+    the storage. A draw returns rows as they were when it was requested, wherever they live.
+
+    Args:
+        config: capacity and unit.
+        selection: name of the selection policy, resolved.
+        generator: decides every selection and draw; its state is part of :meth:`state_dict`.
+        storage: an empty storage; the buffer owns it from now on.
+    """
+
+    def __init__(self, config: MemoryConfig, selection: str, generator: torch.Generator, storage: Storage) -> None:
+        self._selection = Selection(selection, config.capacity, config.unit, generator)
+        self._generator = generator
+        self._storage = storage
+        self._schema: Schema = {}
+        self._label = torch.empty(0, dtype=torch.int64)
+        self._task = torch.empty(0, dtype=torch.int64)
+        self._draw: _Draw | None = None
+
+    def __len__(self) -> int:
+        return len(self._selection)
+
+    @property
+    def capacity(self) -> int:
+        return self._selection.capacity
+
+    @property
+    def labels(self) -> Tensor:
+        return self._label[: len(self)]
+
+    @property
+    def tasks(self) -> Tensor:
+        return self._task[: len(self)]
+
+    @property
+    def bytes(self) -> int:
+        per_row = sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in self._schema.values())
+        label_and_task = self._label.element_size() + self._task.element_size()
+        return len(self) * (per_row + label_and_task)
+
+    def add(self, rows: Table) -> None:
+        """Offer rows in order; where two of them would take one slot, the later one does."""
+        columns = {name: column.detach().cpu() for name, column in rows.items()}
+        labels, tasks = columns.pop("label"), columns.pop("task")
+        kept = self._selection.offer(labels, tasks)
+        if not kept:
+            return
+        slots, chosen = torch.tensor(list(kept)), torch.tensor(list(kept.values()))
+        self._reserve(len(self))
+        self._label[slots], self._task[slots] = labels[chosen], tasks[chosen]
+        columns = {name: column[chosen] for name, column in columns.items()}
+        self._declare(columns)
+        self._storage.write(slots, self._completed(columns, len(slots)))
+
+    def write(self, slots: Tensor, columns: Table) -> None:
+        """Overwrite some columns of distinct slots; labels and tasks stay."""
+        columns = {name: column.detach().cpu() for name, column in columns.items()}
+        self._declare(columns)
+        self._storage.write(slots.cpu(), {name: self._widened(name, column) for name, column in columns.items()})
+
+    def request(self, count: int) -> None:
+        """Choose the next draw from what is held now and begin to fetch it; a draw requested before is dropped."""
+        slots = torch.randperm(len(self), generator=self._generator)[:count]
+        fetch = self._storage.begin_read(slots)
+        self._draw = _Draw(count, self._label[slots], self._task[slots], fetch)
+
+    def sample(self, count: int) -> Table:
+        """``min(count, len)`` rows; the requested draw where one of this size was requested, else a new one.
+
+        The draw of an empty memory has no rows, and is drawn anew.
+        """
+        if self._draw is None or self._draw.count != count or not len(self._draw.label):
+            self.request(count)
+        draw, self._draw = self._draw, None
+        assert draw is not None
+        return {"label": draw.label, "task": draw.task, **draw.fetch()}
+
+    def read(self, slots: Tensor) -> Table:
+        slots = slots.cpu()
+        return {"label": self._label[slots], "task": self._task[slots], **self._storage.begin_read(slots)()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Contents, policy, generator and the requested draw; the buffer goes on as if it had not been asked."""
+        return {
+            "selection": self._selection.state_dict(),
+            "generator": self._generator.get_state(),
+            "rows": self.read(torch.arange(len(self))),
+            "draw": self._draw_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._selection.load_state_dict(state["selection"])
+        rows = dict(state["rows"])
+        self._label, self._task = rows.pop("label").clone(), rows.pop("task").clone()
+        self._declare(rows)
+        self._storage.write(torch.arange(len(self)), rows)
+        self._draw = None
+        if state["draw"] is not None:
+            drawn = dict(state["draw"])
+            self._draw = _Draw(drawn.pop("count"), drawn.pop("label"), drawn.pop("task"), lambda: drawn)
+        self._generator.set_state(state["generator"])
+
+    def close(self) -> None:
+        self._draw = None
+        self._storage.close()
+
+    def _draw_state(self) -> dict[str, Any] | None:
+        if self._draw is None:
+            return None
+        draw, rows = self._draw, self._draw.fetch()
+        self._draw = _Draw(draw.count, draw.label, draw.task, lambda: rows)
+        return {"count": draw.count, "label": draw.label, "task": draw.task, **rows}
+
+    def _declare(self, columns: Table) -> None:
+        """Tell the storage of new columns, and of entries that have become larger (logits of a head that grew)."""
+        changed: Schema = {}
+        for name, column in columns.items():
+            dtype, shape = column.numpy().dtype.str, tuple(column.shape[1:])
+            known = self._schema.get(name)
+            if known is not None:
+                dtype = known[0]
+                shape = tuple(max(pair) for pair in zip(shape, known[1], strict=True))
+            if known != (dtype, shape):
+                changed[name] = (dtype, shape)
+        if changed:
+            self._schema |= changed
+            self._storage.declare(changed)
+
+    def _widened(self, name: str, column: Tensor) -> Tensor:
+        if tuple(column.shape[1:]) == self._schema[name][1]:
+            return column
+        return torch.from_numpy(widened(column.numpy(), self._schema[name][1]))
+
+    def _completed(self, columns: Table, rows: int) -> Table:
+        """Every column of the schema; what these rows lack is absent."""
+        return {
+            name: self._widened(name, columns[name])
+            if name in columns
+            else torch.from_numpy(absent(rows, dtype, shape))
+            for name, (dtype, shape) in self._schema.items()
+        }
+
+    def _reserve(self, rows: int) -> None:
+        if rows > len(self._label):
+            room = torch.zeros(max(rows, 2 * len(self._label)) - len(self._label), dtype=torch.int64)
+            self._label, self._task = torch.cat([self._label, room]), torch.cat([self._task, room])
