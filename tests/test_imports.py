@@ -1,0 +1,167 @@
+"""Data flows down one list, and a file imports only what stands above it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ORDER = (
+    "errors",
+    "registry randomness",
+    "spec",
+    "streams",
+    "models",
+    "memory",
+    "learning",
+    "strategies",
+    "catalog",
+    "matrix checkpoint",
+    "loading",
+    "batching optimizers",
+    "evaluator",
+    "trainer",
+    "results",
+    "session",
+    "live",
+    "distributed",
+    "cli",
+)
+"""Folders and files of raycl/ from top to bottom; those of one line stand side by side and know nothing of each other.
+Files that begin with ``cli`` count as ``cli``. A file or folder that is not here has no place yet: give it one."""
+
+HOMES = {"ray": "raycl.distributed", "mlflow": "raycl.results.tracking"}
+"""Packages that one place alone may import."""
+
+BARRED = {"raycl.spec": {"torch", "torchvision", "numpy", "optuna"}}
+"""Packages that a folder may not import."""
+
+
+def sources() -> dict[str, str]:
+    """Module name -> source, of every file of the package."""
+    files = sorted((ROOT / "raycl").rglob("*.py"))
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file.read_text()
+        for file in files
+    }
+
+
+def imports(module: str, tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported anywhere in the file, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            yield node.module or ""
+
+
+def level(module: str) -> int:
+    """The place of a module in :data:`ORDER`."""
+    part = module.split(".")[1]
+    part = "cli" if part.startswith("cli") else part
+    found = [place for place, line in enumerate(ORDER) if part in line.split()]
+    assert found, f"raycl/{part} has no place in the order; give it one in {Path(__file__).name}"
+    return found[0]
+
+
+def broken(files: Mapping[str, str]) -> list[str]:
+    """Every import or print that breaks a rule."""
+    faults = []
+    for module, source in files.items():
+        tree = ast.parse(source)
+        if module != "raycl":
+            faults += [f"{module} imports {name}" for name in imports(module, tree) if not allowed(module, name)]
+        if not module.startswith("raycl.cli"):
+            calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+            faults += [
+                f"{module} prints" for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"
+            ]
+    return faults
+
+
+def allowed(module: str, name: str) -> bool:
+    package = name.split(".")[0]
+    if package == "raycl":
+        same = module.split(".")[1] == name.split(".")[1] if name != "raycl" else False
+        return name == "raycl" or same or level(name) < level(module)
+    if package in HOMES:
+        return _within(module, HOMES[package])
+    return not any(_within(module, folder) and package in names for folder, names in BARRED.items())
+
+
+def _within(module: str, folder: str) -> bool:
+    return module == folder or module.startswith(folder + ".")
+
+
+def test_a_file_imports_only_what_stands_above_it() -> None:
+    assert broken(sources()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("raycl.spec.sweep", "import torch"),
+        ("raycl.spec.sweep", "from raycl.strategies.registry import STRATEGIES"),
+        ("raycl.streams.source", "from raycl.trainer import Trainer"),
+        ("raycl.memory.replay", "def f():\n    import ray"),
+        ("raycl.strategies.ewc", "from raycl.results import store"),
+        ("raycl.trainer", "from ray.util import x"),
+        ("raycl.results.store", "import mlflow.tracking"),
+        ("raycl.evaluator", "import raycl.trainer"),
+        ("raycl.loading", "import raycl.optimizers"),
+        ("raycl.session", "from raycl.distributed.runner import run_sweep"),
+        ("raycl.live", "print('hello')"),
+    ],
+)
+def test_each_kind_of_breach_is_found(module: str, source: str) -> None:
+    assert len(broken({module: source})) == 1
+
+
+def test_a_file_without_a_place_is_found() -> None:
+    with pytest.raises(AssertionError, match="has no place"):
+        broken({"raycl.trainer": "import raycl.helpers"})
+
+
+def test_no_two_files_import_each_other() -> None:
+    files = sources()
+    graph = {module: _neighbours(module, ast.parse(source), files) for module, source in files.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these files import each other: {' -> '.join(reversed(error.args[1]))}")
+
+
+def _neighbours(module: str, tree: ast.AST, files: Mapping[str, str]) -> set[str]:
+    """Modules of raycl that the file imports; ``from package import name`` counts for the module ``package.name``."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names} & files.keys()
+            found |= names or {node.module or ""}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return (found & files.keys()) - {module}
+
+
+def test_the_sweep_specification_loads_without_torch_and_ray() -> None:
+    code = "import sys, raycl.spec.sweep; print(sorted({'torch', 'ray', 'mlflow', 'optuna'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_notebooks_import_results_and_matrices_only() -> None:
+    for notebook in sorted((ROOT / "analysis").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text())["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        tree = ast.parse("\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!"))))
+        own = [name for name in imports(notebook.name, tree) if name.split(".")[0] == "raycl"]
+        assert all(_within(name, "raycl.results") or name == "raycl.matrix" for name in own), (notebook.name, own)
