@@ -42,8 +42,9 @@ class ParquetSet:
     train: str = "train*.parquet"
     test: str = "test*.parquet"
 
-    info: None = None
-    """Nothing is known before the files are read."""
+    @property
+    def info(self) -> None:
+        """Nothing is known before the files are read."""
 
     def configured(self, argument: str) -> ParquetSet:
         """The set that ``parquet:argument`` names.

@@ -38,10 +38,15 @@ def partition(images: Images, classes: Sequence[int], fraction: float, seed: int
             )
         validation.append(rows[:held_out])
         train.append(rows[held_out:])
-    # Files sorted by class must not make a stream sorted by class, for a method may take rows as they come.
+    # Files are often sorted by class; a method that takes rows as they come must not see them so.
     mixed = random_state(seed, "row_order").permutation(np.concatenate(train))
     test = np.flatnonzero(np.isin(images.test_labels, classes))
-    return {"train": mixed, "validation": np.sort(np.concatenate(validation)), "test": test}
+    order = random_state(seed, "score_order")
+    return {
+        "train": mixed,
+        "validation": interleaved(np.concatenate(validation), images.train_labels, order),
+        "test": interleaved(test, images.test_labels, order),
+    }
 
 
 def subsample(rows: np.ndarray, labels: np.ndarray, size: int, seed: int, task: int) -> np.ndarray:
@@ -52,10 +57,16 @@ def subsample(rows: np.ndarray, labels: np.ndarray, size: int, seed: int, task: 
     """
     if size >= len(rows):
         return rows
-    shuffled = random_state(seed, "subsample", task).permutation(rows)
+    chosen = interleaved(rows, labels, random_state(seed, "subsample", task))[:size]
+    return random_state(seed, "subsample_order", task).permutation(chosen)
+
+
+def interleaved(rows: np.ndarray, labels: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
+    """``rows`` in a random order of which every prefix holds each class within one row of its share."""
+    shuffled = generator.permutation(rows)
     own = labels[shuffled]
     depth = np.empty(len(rows))
     for label in np.unique(own):
         members = np.flatnonzero(own == label)
         depth[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return shuffled[np.argsort(depth, kind="stable")[:size]]
+    return shuffled[np.argsort(depth, kind="stable")]

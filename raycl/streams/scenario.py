@@ -116,9 +116,16 @@ class Scenario:
             active = torch.ones_like(unit, dtype=torch.bool)
         return active.expand(len(task), -1)
 
+    @cached_property
+    def _tables(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        return {}
+
     def _table(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        lower = torch.tensor([self.offset(task) for task in range(self.num_tasks)], device=device)
-        return lower, lower + torch.tensor(self.sizes, device=device)
+        """First unit of every task and the unit after its last, int64 ``[num_tasks]``, built once per device."""
+        if device not in self._tables:
+            lower = torch.tensor([self.offset(task) for task in range(self.num_tasks)], device=device)
+            self._tables[device] = lower, lower + torch.tensor(self.sizes, device=device)
+        return self._tables[device]
 
     def answerable(self, task: int, learned: int) -> bool:
         """Whether a network that has learned tasks 0..learned (-1: none) has output units for ``task``."""
@@ -128,5 +135,5 @@ class Scenario:
         """Output units ``[batch]`` -> what is asked for: the unit itself, or its place within its task."""
         if self.name == "class" or self.shared:
             return units
-        lower = torch.tensor(self._bounds[:-1], device=units.device)
+        lower, _ = self._table(units.device)
         return units - lower[torch.bucketize(units, lower, right=True) - 1]

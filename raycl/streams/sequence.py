@@ -29,12 +29,13 @@ class SequenceConfig(StreamConfig):
 
     @model_validator(mode="after")
     def _follow_parts(self) -> SequenceConfig:
+        names = DATASETS.names()
         for part in self.parts:
             if not SLICE.fullmatch(part) or "]" in _split(part)[0]:
                 raise ValueError(f"write a part as NAME or NAME[start:stop] (got {part!r})")
-            if _split(part)[0] not in DATASETS:
-                known = ", ".join(DATASETS.names())
-                raise ValueError(f"unknown data set {_split(part)[0]!r}{nearest(part, DATASETS.names())} (known: {known})")
+            dataset = _split(part)[0]
+            if dataset not in DATASETS:
+                raise ValueError(f"unknown data set {dataset!r}{nearest(dataset, names)} (known: {', '.join(names)})")
         first = _split(self.parts[0])[0]
         if self.tasks not in (0, len(self.parts)) or self.dataset not in ("", first):
             raise ValueError(f"tasks ({len(self.parts)}) and dataset ({first!r}) follow from parts; leave them out")

@@ -169,14 +169,14 @@ class LocalSource:
         for chosen in dict.fromkeys(self._tasks):
             for split, rows in self._class_rows(chosen).items():
                 digest.update(f"{chosen} {split} {len(rows)}\n".encode())
-                digest.update(rows)
+                digest.update(rows.tobytes())
         for task, chosen in enumerate(self._tasks):
             recipe = self._recipe(task)
             digest.update(f"{task} {chosen} {recipe.pad} {recipe.angle}\n".encode())
             if recipe.permutation is not None:
-                digest.update(recipe.permutation)
+                digest.update(recipe.permutation.tobytes())
             if self._stream.config.train_per_task is not None:
-                digest.update(self._task_rows(task)["train"])
+                digest.update(self._task_rows(task)["train"].tobytes())
         return digest.hexdigest()[:16]
 
 
