@@ -1,0 +1,201 @@
+"""What every registered method must do, in every scenario that it allows."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from support import counts, finish, matrix, trainer, trial
+from torch import Tensor
+
+from raycl import checkpoint
+from raycl.catalog import catalog
+from raycl.models.network import Network
+from raycl.spec.trial import TrialSpec
+from raycl.strategies.base import Strategy
+from raycl.trainer import Trainer
+
+SCENARIOS = ("task", "domain", "class")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gdumb": {"passes": 3},
+    "hypernetwork": {"chunk_size": 500, "task_embedding_dim": 8, "chunk_embedding_dim": 8},
+}
+"""Where a method's defaults are sized for larger streams."""
+
+CASES = [
+    pytest.param(name, scenario, id=f"{name}-{scenario}")
+    for name in catalog().strategies.names()
+    for scenario in SCENARIOS
+    if scenario in catalog().strategies.get(name).scenarios
+]
+HIDDEN = [case for case in CASES if case.values[1] != "task"]
+
+
+def small(name: str, scenario: str, **blocks: Any) -> TrialSpec:
+    return trial(name, scenario, options={**OPTIONS.get(name, {}), **blocks.pop("options", {})}, **blocks)
+
+
+def tensors(state: Any, path: str = "") -> dict[str, Tensor]:
+    """Every tensor of a nested state, by path."""
+    if isinstance(state, Tensor):
+        return {path: state}
+    pairs = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
+    return {key: value for name, entry in pairs for key, value in tensors(entry, f"{path}/{name}").items()}
+
+
+def assert_equal_state(left: Any, right: Any) -> None:
+    ours, theirs = tensors(left), tensors(right)
+    assert ours.keys() == theirs.keys()
+    differing = [key for key, value in ours.items() if not same_bits(value, theirs[key])]
+    assert not differing
+
+
+def same_bits(left: Tensor, right: Tensor) -> bool:
+    return left.dtype == right.dtype and left.shape == right.shape and bool(torch.equal(left, right))
+
+
+def stopped_after_every_task(spec: TrialSpec) -> tuple[Trainer, list[Any]]:
+    """Run a trial in a new trainer for every task, handing over nothing but the bytes of a checkpoint."""
+    current, rows = trainer(spec), []
+    while True:
+        rows += current.run_task()
+        if current.done:
+            return current, rows
+        files = checkpoint.encode(current.state_dict())
+        current.close()
+        current = trainer(spec)
+        current.load_state_dict(checkpoint.decode(files))
+
+
+@pytest.mark.parametrize(("name", "scenario"), CASES)
+class TestEveryMethod:
+    def test_resuming_after_every_task_equals_never_having_stopped(self, name: str, scenario: str) -> None:
+        spec = small(name, scenario)
+        straight = trainer(spec)
+        rows = finish(straight)
+        resumed, resumed_rows = stopped_after_every_task(spec)
+        assert counts(resumed_rows) == counts(rows)
+        assert_equal_state(resumed.state_dict(), straight.state_dict())
+
+    def test_the_seed_decides_the_matrix(self, name: str, scenario: str) -> None:
+        first, again, other = (trainer(small(name, scenario, seed=seed)) for seed in (3, 3, 4))
+        assert counts(finish(first)) == counts(finish(again))
+        assert_equal_state(first.state_dict(), again.state_dict())
+        finish(other)
+        ours, theirs = tensors(first.strategy.state_dict()), tensors(other.strategy.state_dict())
+        assert any(not same_bits(value, theirs[key]) for key, value in ours.items() if key in theirs)
+
+    def test_a_checkpoint_loads_without_pickle(
+        self, name: str, scenario: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        running = trainer(small(name, scenario))
+        running.run_task()
+        state = running.state_dict()
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError("pickle was used")
+
+        for function in ("load", "loads", "dump", "dumps", "Unpickler", "Pickler"):
+            monkeypatch.setattr(pickle, function, refuse)
+        assert_equal_state(checkpoint.decode(checkpoint.encode(state)), state)
+
+    def test_growing_adds_units_and_keeps_what_was_there(self, name: str, scenario: str) -> None:
+        running = trainer(small(name, scenario))
+        running.run_task()
+        strategy = running.strategy
+        before = {key: value.clone() for key, value in tensors(strategy.state_dict()).items()}
+        strategy.grow(1)
+        after = tensors(strategy.state_dict())
+        for key, value in before.items():
+            if value.dim() and value.shape[1:] == after[key].shape[1:]:
+                assert torch.equal(after[key][: len(value)], value), key
+        trained = {id(p) for entry in strategy.trainable(1).values() for group in entry.groups for p in group["params"]}
+        assert trained, "something must be trainable"
+
+    def test_it_learns_and_says_what_it_cost(self, name: str, scenario: str) -> None:
+        spec = small(name, scenario)
+        running = trainer(spec)
+        rows = finish(running)
+        last = rows[-1]
+        learned = last.correct[2] / last.total[2]
+        assert learned > 0.75, "the task just learned"
+        assert last.cost.updates > 0
+        assert last.cost.examples > 0
+        assert last.cost.parameters > 0
+        assert last.cost.state_bytes > 0
+        assert (last.cost.buffer_bytes > 0) == running.strategy.uses_memory
+
+    def test_measuring_does_not_change_learning(self, name: str, scenario: str) -> None:
+        seen, unseen = (
+            trainer(small(name, scenario, evaluation={"future_tasks": future, "max_examples": examples}))
+            for future, examples in ((True, None), (False, 5))
+        )
+        finish(seen)
+        finish(unseen)
+        assert_equal_state(seen.strategy.state_dict(), unseen.strategy.state_dict())
+
+
+def pixels_of_all_tasks(running: Trainer) -> Tensor:
+    """Evaluation inputs of every task, one task after another."""
+    parts = [running._evaluator._pool(task) for task in range(running.num_tasks)]
+    return torch.cat([pool.gather(torch.arange(len(pool)), augment=False).x for pool in parts])
+
+
+def leaks(strategy: Strategy, x: Tensor) -> bool:
+    """Whether a row's prediction depends on the rows beside it."""
+    strategy.train(False)
+    with torch.no_grad():
+        whole = strategy.predict(x, None)
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+        back = torch.argsort(order)
+        mixed = torch.cat([strategy.predict(rows, None) for rows in x[order].split(7)])[back]
+    same = torch.isclose(whole, mixed, rtol=1e-4, atol=1e-5) | (whole == mixed)
+    return not bool(same.all())
+
+
+@pytest.mark.parametrize(("name", "scenario"), HIDDEN)
+def test_a_hidden_task_id_stays_hidden(name: str, scenario: str) -> None:
+    running = trainer(small(name, scenario))
+    finish(running)
+    assert not leaks(running.strategy, pixels_of_all_tasks(running))
+
+
+def test_the_leak_check_sees_a_batch_wise_decision() -> None:
+    """The mutant: the unit that the whole batch prefers is raised for all of its rows."""
+    running = trainer(small("naive", "class"))
+    finish(running)
+    network: Network = running.strategy.network
+
+    def batch_wise(x: Tensor, task: int | None) -> Tensor:
+        logits = network(x)
+        return logits + 10 * torch.nn.functional.one_hot(logits.mean(0).argmax(), logits.shape[1])
+
+    running.strategy.predict = batch_wise  # type: ignore[method-assign]
+    assert leaks(running.strategy, pixels_of_all_tasks(running))
+
+
+NAIVE_TWINS = [case for case in CASES if catalog().strategies.get(str(case.values[0])).naive_when is not None]
+
+
+@pytest.mark.parametrize(("name", "scenario"), NAIVE_TWINS)
+def test_without_strength_it_equals_naive_to_the_bit(name: str, scenario: str) -> None:
+    naive, method = trainer(small("naive", scenario)), None
+    options = dict(catalog().strategies.get(name).naive_when or {})
+    method = trainer(small(name, scenario, options=options))
+    assert counts(finish(method)) == counts(finish(naive))
+    assert_equal_state(method.strategy.network.state_dict(), naive.strategy.network.state_dict())
+
+
+def test_naive_forgets_what_it_is_not_shown() -> None:
+    """Class-incremental naive fine-tuning keeps the last task only; more would mean that labels or masks leak."""
+    spec = trial("naive", "class", stream={"tasks": 5}, training={"epochs": 10})
+    assert 0.18 <= matrix(spec).average_accuracy() <= 0.22
+
+
+def test_joint_is_above_every_other_method() -> None:
+    training = {"epochs": 10}
+    best = matrix(small("joint", "class", training=training)).average_accuracy()
+    for name in ("naive", "replay", "rehearsal"):
+        assert best >= matrix(small(name, "class", training=training)).average_accuracy() - 0.005
