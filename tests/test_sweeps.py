@@ -1,0 +1,58 @@
+"""The sweep files that come with raycl: each is valid, says what it asks, what to expect and what it costs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from raycl.catalog import catalog
+from raycl.spec.sweep import SweepSpec
+
+SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
+
+
+def head(text: str) -> str:
+    """The comment before the first key, as running text."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_is_valid_and_no_warning_is_left(path: Path) -> None:
+    sweep = SweepSpec.load(path, catalog())
+    assert sweep.name == path.stem
+    assert sweep.warnings == ()
+    assert all(entry.barred is None for entry in sweep.entries)
+    assert len(sweep.entries) >= 4
+    for entry in sweep.entries:
+        assert sweep.runs(entry).final >= 3, "a mean over seeds"
+    again = SweepSpec.loads(sweep.dumps(), catalog())
+    assert again.hash == sweep.hash
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_says_what_it_asks_what_to_expect_and_what_it_costs(path: Path) -> None:
+    text = head(path.read_text())
+    assert "?" in text.split("Command:")[0], "the question comes first"
+    assert re.search(rf"^Command:\s+raycl run sweeps/{path.name}", text, re.MULTILINE)
+    assert re.search(r"^Expected:\s.*\d", text, re.MULTILINE)
+    assert re.search(r"arXiv \d{4}\.\d{5}", text), "the paper"
+    assert re.search(r"^Cost:\s.*(minute|hour).* cores", text, re.MULTILINE)
+
+
+def test_the_quick_start_searches_strength_size_and_embeddings() -> None:
+    sweep = SweepSpec.load(next(path for path in SWEEPS if path.stem == "quickstart"), catalog())
+    searched = {f"{entry.alias}.{name}" for entry in sweep.entries for name in entry.space}
+    assert {"ewc.penalty", "replay.memory.capacity", "hypernetwork.task_embedding_dim"} <= searched
+    assert len(sweep.entries) == 6
+    assert sweep.stream.dataset == "digits", "no download"
+
+
+def test_the_files_are_found() -> None:
+    assert {"quickstart", "split_mnist_class", "split_mnist_task", "permuted_mnist"} <= {path.stem for path in SWEEPS}
