@@ -1,0 +1,63 @@
+"""A small convolutional network for images of 8 x 8 pixels and more."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from raycl.errors import Problem, SpecError
+from raycl.models.network import Network, initialize
+from raycl.models.registry import Model
+from raycl.spec.options import Count, ModelConfig
+
+Norm = Literal["batch", "group", "none"]
+
+
+class CNNConfig(ModelConfig):
+    """Blocks of convolution (3 x 3), norm, ReLU and max-pooling (2 x 2), then a fully connected layer."""
+
+    name: Literal["cnn"] = "cnn"
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1, description="of each block")
+    hidden: Count = Field(128, description="units of the fully connected layer")
+    norm: Norm = Field("none", description="after each convolution")
+
+
+def norm_layer(norm: Norm, channels: int) -> nn.Module:
+    """Batch norm, group norm of (up to) eight groups, or nothing."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(math.gcd(8, channels), channels) if norm == "group" else nn.Identity()
+
+
+def build(config: CNNConfig, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:
+    """A CNN over images ``[batch, channels, height, width]``, initialised as torch's layers are by default.
+
+    Raises:
+        SpecError: the images are too small for so many halvings.
+    """
+    inputs, height, width = image_shape
+    halvings = len(config.channels)
+    if min(height, width) >> halvings == 0:
+        rule = f"images of {height} x {width} pixels can be halved fewer times; give fewer channels or pad the images"
+        raise SpecError([Problem("model.channels", rule, str(list(config.channels)))])
+    layers: list[nn.Module] = []
+    for outputs in config.channels:
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=config.norm == "none"),
+            norm_layer(config.norm, outputs),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+        inputs = outputs
+    pixels = (height >> halvings) * (width >> halvings)
+    layers += [nn.Flatten(), nn.Linear(inputs * pixels, config.hidden), nn.ReLU()]
+    backbone = nn.Sequential(*layers)
+    initialize(backbone, generator)
+    return Network(backbone, config.hidden, generator)
+
+
+CNN = Model(CNNConfig, build)

@@ -1,0 +1,117 @@
+"""Residual networks for images of 32 x 32 pixels.
+
+He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016 (arXiv 1512.03385). ``resnet32`` is the
+layout of section 4.2: three stages of five blocks, shortcuts without parameters (option A). ``resnet18`` is the layout
+of table 1 with 1 x 1 projections (option B), whose first layer is 3 x 3 with stride 1 and without pooling, as is usual
+for small images; ``width: 20`` gives the reduced ResNet-18 of Lopez-Paz and Ranzato 2017.
+Departure: weights are uniform within 1/sqrt(fan_in), torch's default, not He-normal; norm layers undo the difference.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raycl.errors import Problem, SpecError
+from raycl.models.cnn import Norm, norm_layer
+from raycl.models.network import Network, initialize
+from raycl.models.registry import Model
+from raycl.spec.options import Count, ModelConfig
+
+MIN_PIXELS = 16
+
+
+class ResNet18Config(ModelConfig):
+    """Four stages of two blocks, of 1, 2, 4 and 8 times ``width`` channels."""
+
+    name: Literal["resnet18"] = "resnet18"
+    width: Count = Field(64, description="channels of the first stage")
+    norm: Norm = Field("batch", description="after each convolution")
+
+
+class ResNet32Config(ModelConfig):
+    """Three stages of five blocks, of 1, 2 and 4 times ``width`` channels."""
+
+    name: Literal["resnet32"] = "resnet32"
+    width: Count = Field(16, description="channels of the first stage")
+    norm: Norm = Field("batch", description="after each convolution")
+
+
+class PaddedShortcut(nn.Module):
+    """Every ``stride``-th pixel, and zeros for the channels that are missing."""
+
+    def __init__(self, stride: int, missing: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.missing = missing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, channels, height, width]`` -> ``[batch, channels + missing, height / stride, width / stride]``."""
+        before = self.missing // 2
+        padding = (0, 0, 0, 0, before, self.missing - before)
+        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], padding)
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions around which a shortcut leads."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, projection: bool) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *_convolution(inputs, outputs, 3, stride, norm),
+            nn.ReLU(),
+            *_convolution(outputs, outputs, 3, 1, norm),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            padded = PaddedShortcut(stride, outputs - inputs)
+            self.shortcut = nn.Sequential(*_convolution(inputs, outputs, 1, stride, norm)) if projection else padded
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, inputs, height, width]`` -> ``[batch, outputs, height / stride, width / stride]``."""
+        return nn.functional.relu(self.residual(x) + self.shortcut(x))
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int, norm: Norm) -> tuple[nn.Module, nn.Module]:
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=norm == "none")
+    return layer, norm_layer(norm, outputs)
+
+
+def _resnet(
+    blocks: tuple[int, ...],
+    config: ResNet18Config | ResNet32Config,
+    image_shape: tuple[int, int, int],
+    generator: torch.Generator,
+    projection: bool,
+) -> Network:
+    if min(image_shape[1:]) < MIN_PIXELS:
+        rule = f"needs images of at least {MIN_PIXELS} x {MIN_PIXELS} pixels; set stream.pad, or take model cnn or mlp"
+        raise SpecError([Problem("model.name", rule, f"{config.name} on {image_shape[1]} x {image_shape[2]}")])
+    inputs = config.width
+    layers: list[nn.Module] = [*_convolution(image_shape[0], inputs, 3, 1, config.norm), nn.ReLU()]
+    for stage, count in enumerate(blocks):
+        outputs = config.width << stage
+        for place in range(count):
+            stride = 2 if stage > 0 and place == 0 else 1
+            layers.append(Block(inputs, outputs, stride, config.norm, projection))
+            inputs = outputs
+    backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    initialize(backbone, generator)
+    return Network(backbone, inputs, generator)
+
+
+def build_resnet18(config: ResNet18Config, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:
+    """ResNet-18 over images ``[batch, channels, height, width]``."""
+    return _resnet((2, 2, 2, 2), config, image_shape, generator, projection=True)
+
+
+def build_resnet32(config: ResNet32Config, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:
+    """ResNet-32 over images ``[batch, channels, height, width]``."""
+    return _resnet((5, 5, 5), config, image_shape, generator, projection=False)
+
+
+RESNET18 = Model(ResNet18Config, build_resnet18)
+RESNET32 = Model(ResNet32Config, build_resnet32)
