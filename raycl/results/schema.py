@@ -21,7 +21,7 @@ from raycl.matrix import COST_COLUMNS, AccuracyMatrix, Cost, TaskRow
 from raycl.spec.trial import TrialSpec
 
 SCHEMA_VERSION = 1
-_METADATA = {b"raycl.schema_version": str(SCHEMA_VERSION).encode()}
+_METADATA = {"raycl.schema_version": str(SCHEMA_VERSION)}
 
 _COST_TYPES = {
     field.name: pa.float64() if field.type in ("float", float) else pa.int64() for field in dataclasses.fields(Cost)
@@ -52,7 +52,7 @@ METRICS = tuple(AccuracyMatrix.from_array([[1.0]]).metrics())
 
 PROVENANCE = {
     "split_hash": pa.string(),
-    "torch_version": pa.string(),
+    "torch": pa.string(),
     "threads": pa.int32(),
     "cpu_capability": pa.string(),
     "active_logits": pa.string(),
@@ -84,10 +84,18 @@ TRIALS = pa.schema(
 after the last task. ``selected_by`` names the data that chose the point."""
 
 
-def encode(table: pa.Table) -> bytes:
-    """Parquet bytes, zstd-compressed; nothing is opened before all of them are there."""
+def encode(table: pa.Table, compression: str = "zstd") -> bytes:
+    """Parquet bytes; nothing is opened before all of them are there.
+
+    Statistics and Arrow's copy of the schema are left out: a sweep has many small files, of which they are the most.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=[c for c in table.column_names if c == "trial"])
+    many = table.num_rows > 1
+    with pq.ParquetWriter(
+        sink, table.schema, compression=compression, use_dictionary=many, write_statistics=False, store_schema=False
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(_METADATA)
     return bytes(sink.getvalue())
 
 

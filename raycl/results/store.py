@@ -106,6 +106,10 @@ class Results:
         """Names of all trials that have begun, sorted."""
         return [name for name in self.files.children("trials") if self.files.exists(f"trials/{name}/spec.json")]
 
+    def ended(self) -> Sequence[str]:
+        """Names of all trials that have a verdict, sorted."""
+        return [name for name in self.files.children("trials") if self.files.exists(f"trials/{name}/verdict.json")]
+
     def specs(self) -> Iterator[TrialSpec]:
         """Specifications of all trials that have begun, by hash."""
         for name in self.trial_hashes():
@@ -273,7 +277,8 @@ class TrialStore:
         ending = {name: getattr(verdict, name) for name in ("status", "reason", "value")}
         trial = schema.trials_table(self._sweep, self.spec, ending, provenance, rows, history.seconds())
         cells = schema.cells_table(self.spec.hash, rows)
-        parts = dict(zip(_part_names(self.spec.hash), map(schema.encode, (cells, trial)), strict=True))
+        encoded = schema.encode(cells), schema.encode(trial, compression="none")
+        parts = dict(zip(_part_names(self.spec.hash), encoded, strict=True))
         for part, data in parts.items():
             self._files.write(part, data)  # the same rows give the same bytes, so replacing a part loses nothing
         return parts
