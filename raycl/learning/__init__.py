@@ -1,0 +1,1 @@
+"""Mathematics that methods share, as plain functions and objects without a trainer."""

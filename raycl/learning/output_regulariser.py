@@ -1,0 +1,143 @@
+"""How far a hypernetwork's outputs for old tasks have moved: the distance that its output regulariser keeps small.
+
+von Oswald et al., "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695), eq. 2:
+``sum_t ||h(e_t; theta*) - h(e_t; theta')||^2 / (number of old tasks)``, summed over all weights of a task.
+
+The direct form builds every old network. The Gram form gives the same value and gradients at a cost that hardly depends
+on the number of old tasks: the generator ends in one linear map, so with features H and last layer (W, b)
+
+    h - h* = (H - H*) W^T + H* (W - W*)^T + 1 (b - b*)^T = A B^T,  A = [H - H*, H*, 1],  B = [W, W - W*, b - b*]
+    ||h - h*||^2 = <A^T A, B^T B>
+
+and the largest things ever built are A (a row per old task and chunk) and B (a row per weight of one chunk). It works
+on differences, so nothing cancels. Weights that do not exist (the surplus of the last chunk, head units that a task
+does not have) split a chunk's rows into segments; each segment has its own pair of Gram matrices, over the chunks in
+which it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from raycl.models.hypernetwork import Theta, WeightGenerator
+
+Form = Literal["gram", "direct"]
+
+
+class OutputRegulariser:
+    """Holds theta* and the old tasks' embeddings for the duration of one task.
+
+    Args:
+        generator: the hypernetwork; its present parameters are copied as theta*.
+        embeddings: ``[tasks, embedding_dim]`` of the old tasks.
+        excluded: for each old task, where in its flat weights nothing is protected (units its head does not have).
+        form: ``gram`` or ``direct``; equal up to rounding.
+        cache: keep H* of all old tasks (small, grows with tasks); otherwise it is computed anew from theta*.
+    """
+
+    def __init__(
+        self,
+        generator: WeightGenerator,
+        embeddings: Tensor,
+        excluded: Sequence[Sequence[slice]],
+        form: Form = "gram",
+        cache: bool = True,
+    ) -> None:
+        self._generator = generator
+        self._embeddings = embeddings.detach().clone()
+        self._excluded = excluded
+        self._form = form
+        self._snapshot: Theta = {name: value.detach().clone() for name, value in generator.named_parameters()}
+        self._cuts, self._counts = segments(generator, excluded, embeddings.device)
+        with torch.no_grad():
+            self._features = generator.features(self._snapshot, self._embeddings) if cache else None
+
+    def __call__(self, theta: Theta, tasks: Tensor | None = None) -> Tensor:
+        """Mean over old tasks of the squared distance ``[]`` between h(e_t; theta) and h(e_t; theta*).
+
+        Args:
+            theta: the generator's weights, usually theta + lookahead; gradients flow into them.
+            tasks: int64 ``[n]``, the old tasks that are looked at; default: all.
+        """
+        if tasks is None:
+            tasks = torch.arange(len(self._embeddings), device=self._embeddings.device)
+        embeddings = self._embeddings[tasks]
+        features = self._generator.features(theta, embeddings)
+        with torch.no_grad():
+            cached = self._features
+            target = self._generator.features(self._snapshot, embeddings) if cached is None else cached[tasks]
+        if self._form == "gram":
+            distance = gram_distance(theta, features, self._snapshot, target, self._cuts, self._counts[tasks])
+        else:
+            excluded = [self._excluded[task] for task in tasks.tolist()]
+            distance = direct_distance(self._generator, theta, features, self._snapshot, target, excluded)
+        return distance / len(tasks)
+
+
+def direct_distance(
+    generator: WeightGenerator,
+    theta: Theta,
+    features: Tensor,
+    snapshot: Theta,
+    target: Tensor,
+    excluded: Sequence[Sequence[slice]],
+) -> Tensor:
+    """Squared distance ``[]`` summed over tasks, every old network built, one after the other.
+
+    Args:
+        features, target: ``[tasks, num_chunks, features_dim]``, H under ``theta`` and H* under ``snapshot``.
+    """
+    distance = features.new_zeros(())
+    for own, fixed, without in zip(features, target, excluded, strict=True):
+        with torch.no_grad():
+            before = generator.assemble(snapshot, fixed[None])[0]
+        moved = generator.assemble(theta, own[None])[0] - before
+        for part in without:
+            moved = torch.cat([moved[: part.start], torch.zeros_like(moved[part]), moved[part.stop :]])
+        distance = distance + moved.square().sum()
+    return distance
+
+
+def gram_distance(
+    theta: Theta, features: Tensor, snapshot: Theta, target: Tensor, cuts: Sequence[int], counts: Tensor
+) -> Tensor:
+    """The same squared distance ``[]`` from Gram matrices.
+
+    Args:
+        features, target: ``[tasks, num_chunks, features_dim]``, H under ``theta`` and H* under ``snapshot``.
+        cuts: borders of the segments of a chunk's rows, from :func:`segments`.
+        counts: bool ``[tasks, num_chunks, segments]``, which segments exist where.
+    """
+    ones = torch.ones_like(target[..., :1])
+    left = torch.cat([features - target, target, ones], dim=2)
+    moved_bias = theta["bias"] - snapshot["bias"]
+    right = torch.cat([theta["weight"], theta["weight"] - snapshot["weight"], moved_bias[:, None]], dim=1)
+    distance = features.new_zeros(())
+    for segment, (start, stop) in enumerate(pairwise(cuts)):
+        rows, columns = left[counts[:, :, segment]], right[start:stop]
+        distance = distance + ((rows.T @ rows) * (columns.T @ columns)).sum()
+    return distance
+
+
+def segments(
+    generator: WeightGenerator, excluded: Sequence[Sequence[slice]], device: torch.device
+) -> tuple[list[int], Tensor]:
+    """Cut a chunk's rows where, in any chunk of any task, weights begin or cease to count.
+
+    Returns:
+        Borders ``0 = c_0 < ... < c_s = chunk_size``, and bool ``[tasks, num_chunks, s]``: which segments count.
+    """
+    size, numel = generator.chunk_size, generator.numel
+    borders = {numel, *(border for parts in excluded for part in parts for border in (part.start, part.stop))}
+    cuts = sorted({0, size, *(border % size for border in borders)})
+    first = size * torch.arange(generator.num_chunks)[:, None] + torch.tensor(cuts[:-1])
+    counts = (first < numel).repeat(len(excluded), 1, 1)
+    for task, parts in enumerate(excluded):
+        for part in parts:
+            counts[task] &= (first < part.start) | (first >= part.stop)
+    return cuts, counts.to(device)

@@ -1,0 +1,49 @@
+"""Which task does an example belong to? The one whose network is most certain about it.
+
+HNET+ENT of von Oswald et al., "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695), section 2.2:
+the task whose network gives the prediction of least entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def log_entropy(logits: Tensor) -> Tensor:
+    """Logarithm of the softmax's entropy (in nats), over the last dimension: ``[..., units]`` -> ``[...]``.
+
+    It orders as the entropy does, and still tells saturated predictions apart, whose entropy is 0 in float32. Units at
+    minus infinity do not count; a single unit has entropy 0.
+    """
+    log_probability = logits.log_softmax(-1).clamp(min=torch.finfo(logits.dtype).min / 2)
+    return torch.logsumexp(log_probability + torch.log(-log_probability), dim=-1)
+
+
+def least_entropy(groups: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Choose for each row the task of least entropy; ties go to the earlier task.
+
+    Args:
+        groups: logits ``[tasks of the group, batch, units]``, task after task, in groups so that memory is bounded.
+
+    Returns:
+        int64 ``[batch]``, the tasks, and ``[batch, units]``, their logits.
+    """
+    best: tuple[Tensor, Tensor, Tensor] | None = None
+    first = 0
+    for logits in groups:
+        entropy, place = log_entropy(logits).min(dim=0)
+        chosen = logits.gather(0, place[None, :, None].expand(1, -1, logits.shape[2]))[0]
+        task = place + first
+        first += len(logits)
+        if best is not None:
+            earlier, earlier_task, earlier_chosen = best
+            better = entropy < earlier
+            entropy = torch.where(better, entropy, earlier)
+            task = torch.where(better, task, earlier_task)
+            chosen = torch.where(better[:, None], chosen, earlier_chosen)
+        best = entropy, task, chosen
+    assert best is not None, "task inference needs at least one learned task"
+    return best[1], best[2]

@@ -1,0 +1,95 @@
+"""A target network: the sweep's model as a pure function of weights that something else makes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from raycl.models.network import Network
+
+State = dict[str, Tensor]
+"""Buffers by name, such as running statistics of batch normalisation; updated in place in training mode."""
+
+
+class TargetNetwork:
+    """A network that owns no weights: one flat vector holds all of them, in the order of ``named_parameters``.
+
+    Args:
+        network: gives the structure. It is taken over: its own weights are dropped.
+        outputs: output units of the head.
+
+    Attributes:
+        shapes: name -> shape of each weight tensor; the head's come last.
+        numel: D, the number of weights.
+        network: the structure on torch's meta device; its training mode is that of the target.
+    """
+
+    def __init__(self, network: Network, outputs: int, image_shape: tuple[int, int, int]) -> None:
+        network.grow_head(outputs)
+        self.shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+        self.numel = sum(shape.numel() for shape in self.shapes.values())
+        self._state = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
+        self.network = network.to("meta")
+        self.floats_per_row = self._count_activations(image_shape)
+
+    def new_state(self, device: torch.device) -> State:
+        """Buffers as a new network has them; empty for models without any."""
+        return {name: buffer.to(device, copy=True) for name, buffer in self._state.items()}
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """Weights ``[*sets, numel]`` -> name -> ``[*sets, *shape]``, views."""
+        parts = torch.split(flat, [shape.numel() for shape in self.shapes.values()], dim=-1)
+        return {
+            name: part.view(*part.shape[:-1], *shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+    def forward(self, flat: Tensor, state: State, x: Tensor) -> Tensor:
+        """Weights ``[numel]`` and images ``[batch, channels, height, width]`` -> logits ``[batch, outputs]``."""
+        logits: Tensor = functional_call(self.network, {**self.split(flat), **state}, (x,))
+        return logits
+
+    def forward_many(self, flat: Tensor, states: Sequence[State], x: Tensor) -> Tensor:
+        """Weight sets ``[sets, numel]`` and the same images for all -> logits ``[sets, batch, outputs]``.
+
+        For evaluation mode: running statistics are read and never written.
+        """
+        stacked = {name: torch.stack([state[name] for state in states]) for name in self._state}
+        weights: Mapping[str, Tensor] = {**self.split(flat), **stacked}
+
+        def one(own: Mapping[str, Tensor]) -> Tensor:
+            logits: Tensor = functional_call(self.network, dict(own), (x,))
+            return logits
+
+        outputs: Tensor = vmap(one)(weights)
+        return outputs
+
+    def beyond(self, units: int) -> list[slice]:
+        """Where in the flat vector the weights of the head's units ``units``, ``units + 1``, ... lie."""
+        weight, bias = self.shapes["head.weight"], self.shapes["head.bias"]
+        if units >= bias[0]:
+            return []
+        bias_start = self.numel - bias[0]
+        weight_start = bias_start - weight.numel()
+        return [slice(weight_start + units * weight[1], bias_start), slice(bias_start + units, self.numel)]
+
+    def _count_activations(self, image_shape: tuple[int, int, int]) -> int:
+        """Numbers that all layers put out for one image, the image included; nothing is computed."""
+        counts = [math.prod(image_shape)]
+
+        def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            counts.append(output[0].numel())
+
+        leaves = [module for module in self.network.modules() if not list(module.children())]
+        hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+        training = self.network.training
+        self.network.eval()
+        self.network(torch.empty(1, *image_shape, device="meta"))
+        self.network.train(training)
+        for hook in hooks:
+            hook.remove()
+        return sum(counts)

@@ -1,0 +1,113 @@
+"""GDumb: keep a class-balanced memory, and train a new network on nothing else whenever one is asked for.
+
+Prabhu, Torr and Dokania, "GDumb: a simple approach that questions our progress in continual learning", ECCV 2020. The
+greedy balanced sampler is ``memory.selection: greedy``. Nothing is learned while the stream passes; each evaluation is
+a query, so after each task a network is drawn anew and fitted to the memory. With a task id the evaluator masks its
+units.
+
+Departures: no CutMix (the authors use none on MNIST); rows are sampled from the stream as it passes (their code takes
+the first of each class from the data set); the last network counts, not the best epoch on test data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from raycl.spec.options import Count, Fraction, NonNegative, Positive
+from raycl.strategies.base import (
+    Context,
+    Epochs,
+    Losses,
+    Phase,
+    Position,
+    Source,
+    Strategy,
+    StrategyConfig,
+    Trainable,
+)
+from raycl.streams.task import Batch
+
+
+class GDumbConfig(StrategyConfig):
+    """How a new network is fitted to the memory."""
+
+    search_space: ClassVar[dict[str, Any]] = {"learning_rate": {"loguniform": [5e-3, 0.2]}}
+
+    passes: Count = Field(128, description="over the memory; a power of two ends at the bottom of the last cosine")
+    batch_size: Count = 16
+    optimizer: Literal["sgd", "training"] = Field(
+        "sgd", description="the authors' SGD with the options below; or what training says, at a constant rate"
+    )
+    learning_rate: Positive = 0.05
+    final_learning_rate: NonNegative = Field(5e-4, description="at the bottom of each cosine")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Fraction = 1e-6
+    gradient_clip: NonNegative = Field(10.0, description="largest norm of the gradient; 0 clips nothing")
+
+
+class GDumb(Strategy):
+    """Collect, then fit from scratch."""
+
+    Config = GDumbConfig
+    uses_memory: ClassVar[bool] = True
+    selection: ClassVar[str] = "greedy"
+    boundary_free: ClassVar[bool] = True
+    paper: ClassVar[str] = "Prabhu, Torr and Dokania 2020, GDumb (ECCV)"
+
+    def __init__(self, config: GDumbConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.config: GDumbConfig = config
+
+    def trainable(self, task: int) -> Mapping[str, Trainable]:
+        options = self.config
+        if options.optimizer == "training":
+            return super().trainable(task)
+        own = options.model_dump(include={"learning_rate", "momentum", "weight_decay", "gradient_clip"})
+        training = self.context.training.model_copy(update={"optimizer": "sgd", **own})
+        return {"network": Trainable([{"params": list(self.network.parameters())}], training)}
+
+    def phases(self, task: int) -> Sequence[Phase]:
+        options = self.config
+        return (
+            Phase("collect", Epochs(1), order="stream", step=self._collect),
+            Phase(
+                "fit",
+                Epochs(options.passes),
+                Source.MEMORY,
+                batch_size=options.batch_size,
+                start=self._renew,
+                new_optimizers=True,
+                learning_rate=self._rate if options.optimizer == "sgd" else None,
+            ),
+        )
+
+    def _collect(self, batch: Batch, at: Position) -> Losses:
+        self.memory.add({"image": batch.image, "label": batch.y, "task": batch.task})
+        return {}
+
+    def _renew(self) -> None:
+        self.network = self.context.new_network().to(self.context.device)
+        self.network.grow_head(self.context.scenario.outputs(self.task))
+
+    def _rate(self, at: Position) -> float:
+        lowest = self.config.final_learning_rate / self.config.learning_rate
+        return warm_restarts(at.epoch, lowest)
+
+
+def warm_restarts(epoch: int, lowest: float) -> float:
+    """Factor on the learning rate: a tenth in epoch 0, then from epoch 1 cosines over 1, 2, 4, ... epochs.
+
+    Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5, with T_0 = 1 and T_mult = 2.
+
+    Args:
+        lowest: the factor at the bottom of a cosine.
+    """
+    if epoch == 0:
+        return 0.1
+    cycle = int(math.log2(epoch))
+    length = 2**cycle
+    return lowest + (1 - lowest) * (1 + math.cos(math.pi * (epoch - length) / length)) / 2
