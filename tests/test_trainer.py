@@ -1,0 +1,118 @@
+"""The loops of one trial."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import counts, finish, trainer, trial
+from torch import Tensor
+
+from raycl import checkpoint
+from raycl.errors import MethodError
+from raycl.spec.options import LimitsConfig
+from raycl.strategies.naive import Naive
+from raycl.streams.task import Batch
+
+
+def test_updates_and_examples_are_counted() -> None:
+    spec = trial("naive", training={"epochs": 2, "batch_size": 16})
+    running = trainer(spec)
+    rows = finish(running)
+    sizes = [len(running._source.part(task, "train")) for task in range(3)]
+    assert sum(row.cost.examples for row in rows) == 2 * sum(sizes)
+    assert sum(row.cost.updates for row in rows) == 2 * sum(size // 16 + (size % 16 > 1) for size in sizes)
+
+
+@pytest.mark.parametrize("length", [{"epochs": 2}, {"iterations": 20}])
+def test_joint_takes_as_many_updates_as_all_tasks_together(length: dict[str, int]) -> None:
+    naive = sum(row.cost.updates for row in finish(trainer(trial("naive", training=length))))
+    rows = finish(trainer(trial("joint", training=length)))
+    assert abs(sum(row.cost.updates for row in rows) - naive) <= 3 * 2
+    assert [int(row.total.sum()) for row in rows[1:3]] == [0, 0], "joint leaves one row"
+
+
+def test_joint_batches_hold_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 2 of the discriminating tests: joint training that takes the tasks in turn is not joint."""
+    shares: list[Tensor] = []
+    loss = Naive.loss
+
+    def spy(self: Naive, batch: Batch) -> dict[str, Tensor]:
+        shares.append(torch.bincount(batch.task, minlength=3) / len(batch))
+        return loss(self, batch)
+
+    monkeypatch.setattr("raycl.strategies.base.Strategy.loss", spy)
+    finish(trainer(trial("joint", training={"batch_size": 64})))
+    probabilities = torch.stack(shares).clamp(min=1e-9)
+    entropy = -(probabilities * probabilities.log()).sum(1).mean()
+    assert entropy > 0.9 * torch.tensor(3.0).log()
+
+
+def test_the_untrained_row_is_measured_where_units_are_shared() -> None:
+    domain = finish(trainer(trial("naive", "domain")))
+    assert domain[0].task == -1
+    assert (domain[0].total > 0).all()
+    assert (domain[1].total > 0).all(), "future tasks too"
+    split = finish(trainer(trial("naive", "class")))
+    assert split[0].total.sum() == 0
+    assert [(row.total > 0).tolist() for row in split[1:3]] == [[True, False, False], [True, True, False]]
+
+
+def test_only_upper_bounds_see_other_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycl.strategies.joint.Joint.upper_bound", False)
+    with pytest.raises(MethodError, match="only upper bounds"):
+        finish(trainer(trial("joint")))
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_with_the_options_to_lower() -> None:
+    spec = trial("naive", training={"optimizer": "sgd", "learning_rate": 1e30})
+    with pytest.raises(MethodError, match=r"finite.*training\.learning_rate"):
+        finish(trainer(spec))
+
+
+@pytest.mark.parametrize(("name", "limit"), [("max_state_bytes", 1000), ("max_parameters", 100)])
+def test_limits_are_held(name: str, limit: int) -> None:
+    spec = trial("naive").model_copy(update={"limits": LimitsConfig.model_validate({name: limit})})
+    with pytest.raises(MethodError, match=rf"limits\.{name} is {limit} \(got \d+\)"):
+        finish(trainer(spec))
+
+
+def test_other_data_than_the_checkpoint_was_learned_on_are_refused() -> None:
+    running = trainer(trial("naive"))
+    running.run_task()
+    state = checkpoint.decode(checkpoint.encode(running.state_dict()))
+    with pytest.raises(MethodError, match="the very data it began with"):
+        trainer(trial("naive", seed=1)).load_state_dict(state)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_kept_optimisers_resume_to_the_bit(optimizer: str) -> None:
+    spec = trial("naive", training={"reset_optimizer": False, "optimizer": optimizer, "momentum": 0.9})
+    straight = trainer(spec)
+    rows = finish(straight)
+    first = trainer(spec)
+    begun = first.run_task()
+    second = trainer(spec)
+    second.load_state_dict(checkpoint.decode(checkpoint.encode(first.state_dict())))
+    assert counts(begun + finish(second)) == counts(rows)
+    for name, value in straight.strategy.network.state_dict().items():
+        assert torch.equal(value, second.strategy.network.state_dict()[name])
+
+
+def test_augmentation_and_batch_norm_resume_to_the_bit() -> None:
+    spec = trial("replay", stream={"augment": "crop_flip"}, model={"norm": "batch"})
+    straight = trainer(spec)
+    finish(straight)
+    first = trainer(spec)
+    first.run_task()
+    second = trainer(spec)
+    second.load_state_dict(checkpoint.decode(checkpoint.encode(first.state_dict())))
+    finish(second)
+    for name, value in straight.strategy.network.state_dict().items():
+        assert torch.equal(value, second.strategy.network.state_dict()[name]), name
+
+
+def test_a_permuted_stream_is_learned_task_by_task() -> None:
+    stream = {"name": "permuted", "tasks": 2}
+    rows = finish(trainer(trial("naive", "domain", stream=stream, training={"epochs": 8, "batch_size": 32})))
+    last = rows[-1]
+    assert last.correct[1] / last.total[1] > 0.85
