@@ -1,0 +1,258 @@
+"""The blocks of one method in one variant, merged from the file's places, with distributions where values are searched.
+
+Every value remembers where in the file it came from, so that an error in a merged block points at its own line.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from pydantic import BaseModel
+
+from raycl.errors import DataError, UnknownName, nearest
+from raycl.spec.options import (
+    EvaluationConfig,
+    LimitsConfig,
+    MemoryConfig,
+    ModelConfig,
+    Options,
+    StreamConfig,
+    TrainingConfig,
+)
+from raycl.spec.rules import Broken, BrokenRules, validate
+from raycl.spec.source import Path, dotted
+from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
+
+SEARCHED_BLOCKS = ("options", "model", "training", "memory")
+"""Where distributions may stand; ``options`` is the strategy's own block."""
+
+
+class Names(Protocol):
+    """A registry, as far as the specification needs one."""
+
+    def names(self) -> tuple[str, ...]: ...
+    def get(self, name: str) -> Any: ...
+    def __contains__(self, name: object) -> bool: ...
+
+
+class Catalog(Protocol):
+    """What a sweep file may name: :class:`raycl.catalog.Catalog` in the package, small fakes in tests.
+
+    Every entry but a data set has ``Config``. A stream is called with its options and a seed, and then tells its
+    ``datasets()`` and ``tasks()``; a data set has ``info``; a strategy has what :class:`raycl.strategies.base.Strategy`
+    declares of itself.
+    """
+
+    @property
+    def strategies(self) -> Names: ...
+    @property
+    def streams(self) -> Names: ...
+    @property
+    def datasets(self) -> Names: ...
+    @property
+    def models(self) -> Names: ...
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Blocks without distributions, checked."""
+
+    options: BaseModel
+    stream: StreamConfig
+    model: ModelConfig
+    training: TrainingConfig
+    memory: MemoryConfig
+    evaluation: EvaluationConfig
+    limits: LimitsConfig
+
+    def dump(self, block: str) -> dict[str, Any]:
+        """A block as plain data, defaults included."""
+        value: BaseModel = getattr(self, block)
+        return value.model_dump(mode="json")
+
+
+@dataclass
+class Blocks:
+    """Merged data by block name, and what is searched in it.
+
+    Attributes:
+        data: block name -> plain data as the file gives it, distributions included.
+        origins: path in ``data`` -> path in the file, for values that stand elsewhere; the longest prefix counts.
+        space: path in ``data`` -> distribution.
+    """
+
+    strategy: Any
+    data: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Path, Path] = field(default_factory=dict)
+    space: dict[Path, Distribution] = field(default_factory=dict)
+
+    def put(self, path: Path, value: Any, origin: Path) -> None:
+        """Set the value at ``path``, made where it does not exist. Epochs and iterations replace each other.
+
+        Raises:
+            BrokenRules: ``path`` runs through a value, or one block of the file gives both epochs and iterations.
+        """
+        inner = self.data
+        for part in path[:-1]:
+            child = inner.setdefault(str(part), {})
+            if not isinstance(child, dict):
+                raise BrokenRules([Broken(path, f"{part} holds a value, no keys", key=True)])
+            inner = child
+        rival = _RIVALS.get(path)
+        if rival is not None and rival[1] in inner:
+            if self.origins.get(rival, ())[:-1] == origin[:-1]:
+                raise BrokenRules([Broken(path, "set epochs or iterations, not both", key=True)])
+            del inner[rival[1]]
+        inner[str(path[-1])] = copy.deepcopy(value)
+        self.origins[path] = origin
+
+    def source_path(self, path: Path) -> Path:
+        """Where in the file the value at ``path`` stands."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origins:
+                return self.origins[path[:end]] + path[end:]
+        return path
+
+    def find_space(self) -> dict[Path, DistributionError]:
+        """Fill :attr:`space`; returns what is meant as a distribution but is none, by path in :attr:`data`."""
+        malformed: dict[Path, DistributionError] = {}
+        for block in SEARCHED_BLOCKS:
+            self._walk(self.data.get(block), (block,), malformed)
+        return malformed
+
+    def _walk(self, value: Any, path: Path, malformed: dict[Path, DistributionError]) -> None:
+        try:
+            found = self._usual(path) if value == SEARCH else find(value)
+        except DistributionError as error:
+            malformed[path] = error
+            return
+        if found is not None:
+            self.space[path] = found
+        elif isinstance(value, dict):
+            for key, child in value.items():
+                self._walk(child, (*path, key), malformed)
+        elif isinstance(value, list):
+            for index, child in enumerate(value):
+                self._walk(child, (*path, index), malformed)
+
+    def _usual(self, path: Path) -> Distribution | None:
+        """The usual distribution of the field at ``path``: the method's own, else the block's."""
+        own: Mapping[str, Any] = self.strategy.Config.search_space
+        usual = own.get(point_path(path))
+        if usual is None and path[0] in _SHARED:
+            usual = _SHARED[str(path[0])].search_space.get(dotted(path[1:]))
+        if usual is None:
+            with_one = ", ".join(own) or "none"
+            raise DistributionError(f"has no usual search space; write a distribution (fields with one: {with_one})")
+        return find(usual)
+
+    def without_memory(self) -> Blocks:
+        """For a method that keeps no examples: the memory block is left at its defaults, and not searched."""
+        space = {path: found for path, found in self.space.items() if path[0] != "memory"}
+        return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, space)
+
+    def resolve(self, catalog: Catalog, values: Mapping[Path, Any]) -> Resolved:
+        """Replace every distribution by its value and check all blocks.
+
+        Raises:
+            BrokenRules: with paths in :attr:`data`.
+        """
+        data = copy.deepcopy(self.data)
+        for path, value in values.items():
+            inner: Any = data
+            for part in path[:-1]:
+                inner = inner[part]
+            inner[path[-1]] = value
+        broken: list[Broken] = []
+        checked = {block: _check(block, data[block], self, catalog, broken) for block in BLOCK_NAMES}
+        if broken:
+            raise BrokenRules(broken)
+        return Resolved(**checked)
+
+
+_SHARED: dict[str, type[Options]] = {"training": TrainingConfig, "memory": MemoryConfig}
+_PLAIN: dict[str, type[BaseModel]] = {**_SHARED, "evaluation": EvaluationConfig, "limits": LimitsConfig}
+_RIVALS: dict[Path, tuple[str, str]] = {
+    ("training", "epochs"): ("training", "iterations"),
+    ("training", "iterations"): ("training", "epochs"),
+}
+BLOCK_NAMES = ("options", "stream", "model", "training", "memory", "evaluation", "limits")
+
+
+def point_path(path: Path) -> str:
+    """A searched value's name in points and tables: the strategy's own options stand without a prefix."""
+    return dotted(path[1:] if path[0] == "options" else path)
+
+
+def _check(block: str, data: Any, blocks: Blocks, catalog: Catalog, broken: list[Broken]) -> Any:
+    """Check one block; what is wrong is added to ``broken`` under the block's name."""
+    try:
+        checked = validate(_options_class(block, data, blocks, catalog), data)
+        if block == "stream":
+            _check_stream(catalog, cast(StreamConfig, checked))
+    except BrokenRules as error:
+        broken.extend(Broken((block, *entry.path), entry.rule, entry.value, entry.key) for entry in error.broken)
+        return None
+    return checked
+
+
+def _options_class(block: str, data: Any, blocks: Blocks, catalog: Catalog) -> type[BaseModel]:
+    if block == "options":
+        return cast(type[BaseModel], blocks.strategy.Config)
+    if block in _PLAIN:
+        return _PLAIN[block]
+    registry = catalog.streams if block == "stream" else catalog.models
+    if not isinstance(data, dict):
+        raise BrokenRules([Broken((), "must be a mapping of options", format_value(data))])
+    if "name" not in data:
+        raise BrokenRules([Broken(("name",), f"is required; one of {', '.join(registry.names())}", key=True)])
+    options: type[BaseModel] = look_up(registry, block, data["name"], ("name",)).Config
+    return options
+
+
+def _check_stream(catalog: Catalog, config: StreamConfig) -> None:
+    """The stream's data sets are registered, and their classes suffice where they are known without reading them."""
+    stream = catalog.streams.get(config.name)(config, 0)
+    infos = {name: look_up(catalog.datasets, "data set", name, ("dataset",)).info for name in stream.datasets()}
+    if any(info is None for info in infos.values()):
+        return
+    try:
+        stream.tasks({name: info.num_classes for name, info in infos.items()})
+    except DataError as error:
+        raise BrokenRules([Broken((), str(error))]) from error
+
+
+def look_up(registry: Names, kind: str, name: Any, path: Path) -> Any:
+    """The registered entry ``name``.
+
+    Raises:
+        BrokenRules: there is none; or it belongs to an installed package that cannot be imported.
+    """
+    if not isinstance(name, str) or name not in registry:
+        known = registry.names()
+        hint = nearest(name, known) if isinstance(name, str) else ""
+        raise BrokenRules([Broken(path, f"unknown {kind}{hint} (known: {', '.join(known)})", format_value(name))])
+    try:
+        return registry.get(name)
+    except UnknownName as error:
+        raise BrokenRules([Broken(path, str(error))]) from error
+    except ImportError as error:
+        raise BrokenRules([Broken(path, f"{kind} cannot be imported: {error}", format_value(name))]) from error
+
+
+def corner_points(space: Mapping[Path, Distribution]) -> Sequence[tuple[dict[Path, Any], dict[Path, Path]]]:
+    """Points that stand for the whole space: every end or choice of each dimension, the others at their first.
+
+    Each point comes with the place of each value below its distribution, for error messages.
+    """
+    first = {path: found.ends[0] for path, found in space.items()}
+    points = [first]
+    for path, found in space.items():
+        points.extend({**first, path: end} for end in found.ends[1:])
+    return [
+        ({path: value for path, (_, value) in point.items()}, {path: at for path, (at, _) in point.items()})
+        for point in points
+    ]

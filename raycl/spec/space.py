@@ -1,0 +1,260 @@
+"""Distributions that may stand in place of a value, by Ray Tune's names: ``{loguniform: [1e-4, 1e-2]}``.
+
+As in Ray Tune the upper end of whole-number ranges is exclusive: ``{randint: [8, 129]}`` draws 8..128.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from raycl.errors import nearest
+from raycl.spec.trial import Scalar
+
+SEARCH = "search"
+"""The word that stands for a method's, or a field's, usual search space."""
+
+
+class DistributionError(ValueError):
+    """A distribution is malformed.
+
+    Attributes:
+        rule: what must hold.
+        at: the offending part, below the mapping: ``("loguniform", 0)``.
+        value: what was found there.
+    """
+
+    def __init__(self, rule: str, at: tuple[str | int, ...] = (), value: Any = None) -> None:
+        super().__init__(rule)
+        self.rule, self.at, self.value = rule, at, value
+
+
+@dataclass(frozen=True)
+class Distribution(ABC):
+    """What a searched value is drawn from."""
+
+    word: ClassVar[str]
+    arguments: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def ends(self) -> tuple[tuple[tuple[str | int, ...], Any], ...]:
+        """The values that stand for all others when a field's rules are checked, each with its place below the mapping."""
+
+    @abstractmethod
+    def contains(self, value: Scalar) -> bool:
+        """Whether ``value`` may be drawn."""
+
+    @abstractmethod
+    def to_data(self) -> dict[str, list[Any]]:
+        """As it stands in a sweep file."""
+
+    def decode(self, drawn: Scalar) -> Any:
+        """The value that goes into the options for a drawn scalar."""
+        return drawn
+
+    def __str__(self) -> str:
+        ((word, arguments),) = self.to_data().items()
+        return f"{word}({', '.join(format_value(part) for part in arguments)})"
+
+
+@dataclass(frozen=True)
+class _Range(Distribution):
+    low: float
+    high: float
+    arguments: ClassVar[str] = "[low, high]"
+
+    @property
+    def ends(self) -> tuple[tuple[tuple[str | int, ...], Any], ...]:
+        return (((self.word, 0), self.low), ((self.word, 1), self.high))
+
+    def contains(self, value: Scalar) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def to_data(self) -> dict[str, list[Any]]:
+        return {self.word: [self.low, self.high]}
+
+    @classmethod
+    def parse(cls, arguments: Sequence[Any]) -> Distribution:
+        low, high = _ends(cls.word, arguments, 2)
+        return cls(low, high)
+
+
+class Uniform(_Range):
+    """Real, uniform between ``low`` and ``high``."""
+
+    word = "uniform"
+
+
+class LogUniform(_Range):
+    """Real, with a uniform logarithm."""
+
+    word = "loguniform"
+
+
+@dataclass(frozen=True)
+class QUniform(_Range):
+    """Real, uniform over multiples of ``q`` between ``low`` and ``high``, both included."""
+
+    q: float
+    word: ClassVar[str] = "quniform"
+    arguments: ClassVar[str] = "[low, high, q]"
+
+    def contains(self, value: Scalar) -> bool:
+        return super().contains(value) and _multiple(float(value), self.q)
+
+    def to_data(self) -> dict[str, list[Any]]:
+        return {self.word: [self.low, self.high, self.q]}
+
+    @classmethod
+    def parse(cls, arguments: Sequence[Any]) -> Distribution:
+        low, high, q = _ends(cls.word, arguments, 3)
+        for index, end in enumerate((low, high)):
+            if not _multiple(end, q):
+                raise DistributionError(f"both ends must be multiples of q = {q:g}", (cls.word, index), end)
+        return cls(low, high, q)
+
+
+@dataclass(frozen=True)
+class _IntRange(Distribution):
+    low: int
+    high: int
+    arguments: ClassVar[str] = "[low, high], high excluded"
+
+    @property
+    def ends(self) -> tuple[tuple[tuple[str | int, ...], Any], ...]:
+        return (((self.word, 0), self.low), ((self.word, 1), self.high - 1))
+
+    def contains(self, value: Scalar) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value < self.high
+
+    def to_data(self) -> dict[str, list[Any]]:
+        return {self.word: [self.low, self.high]}
+
+    @classmethod
+    def parse(cls, arguments: Sequence[Any]) -> Distribution:
+        for index, end in enumerate(arguments):
+            if isinstance(end, float):
+                raise DistributionError("must be a whole number", (cls.word, index), end)
+        low, high = _ends(cls.word, arguments, 2)
+        return cls(int(low), int(high))
+
+
+class RandInt(_IntRange):
+    """Whole numbers ``low .. high - 1``, uniform."""
+
+    word = "randint"
+
+
+class LogRandInt(_IntRange):
+    """Whole numbers ``low .. high - 1``, with a uniform logarithm."""
+
+    word = "lograndint"
+
+
+@dataclass(frozen=True)
+class Choice(Distribution):
+    """One of some values.
+
+    Attributes:
+        choices: scalars as samplers and tables take them: a list or null stands here as its JSON text.
+        values: the choices as they go into the options.
+    """
+
+    choices: tuple[Scalar, ...]
+    values: tuple[Any, ...]
+    word: ClassVar[str] = "choice"
+    arguments: ClassVar[str] = "[value, value, ...]"
+
+    @property
+    def ends(self) -> tuple[tuple[tuple[str | int, ...], Any], ...]:
+        return tuple(((self.word, index), value) for index, value in enumerate(self.values))
+
+    def contains(self, value: Scalar) -> bool:
+        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
+
+    def decode(self, drawn: Scalar) -> Any:
+        return self.values[self.choices.index(drawn)]
+
+    def to_data(self) -> dict[str, list[Any]]:
+        return {self.word: list(self.values)}
+
+    @classmethod
+    def parse(cls, arguments: Sequence[Any]) -> Distribution:
+        labels: list[Scalar] = []
+        for index, value in enumerate(arguments):
+            label = value if isinstance(value, (str, int, float)) else json.dumps(value, separators=(",", ":"))
+            if label in labels:
+                raise DistributionError("every choice may stand once", (cls.word, index), value)
+            labels.append(label)
+        if not labels:
+            raise DistributionError("must hold at least one value", (cls.word,), [])
+        return cls(tuple(labels), tuple(arguments))
+
+
+_FAMILY: tuple[type[_Range] | type[_IntRange] | type[Choice], ...] = (
+    Uniform,
+    LogUniform,
+    QUniform,
+    RandInt,
+    LogRandInt,
+    Choice,
+)
+DISTRIBUTIONS = {family.word: family for family in _FAMILY}
+"""Every distribution by its name in sweep files."""
+
+
+def find(data: Any) -> Distribution | None:
+    """The distribution that ``data`` denotes, or None where it is an ordinary value.
+
+    Raises:
+        DistributionError: it is meant as a distribution, but is none.
+    """
+    if not isinstance(data, Mapping) or len(data) != 1:
+        return None
+    ((word, arguments),) = data.items()
+    family = DISTRIBUTIONS.get(word)
+    if family is None:
+        if isinstance(arguments, list) and (hint := nearest(word, DISTRIBUTIONS)):
+            raise DistributionError(f"unknown distribution {word!r}{hint}")
+        return None
+    if not isinstance(arguments, list):
+        raise DistributionError(f"must be a list {family.arguments}", (word,), arguments)
+    return family.parse(arguments)
+
+
+def format_value(value: Any) -> str:
+    """A value as it would stand in YAML, cut after 60 characters."""
+    if isinstance(value, float):
+        short = f"{value:g}"
+        exact = short if not math.isfinite(value) or float(short) == value else repr(value)
+        text = f"{exact}.0" if exact.lstrip("-").isdigit() else exact
+    elif isinstance(value, str):
+        text = repr(value)
+    else:
+        text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _ends(word: str, arguments: Sequence[Any], count: int) -> tuple[float, ...]:
+    """The checked arguments of a range: finite numbers, low < high, low > 0 for logarithms, q > 0."""
+    if len(arguments) != count:
+        raise DistributionError(f"must be a list {DISTRIBUTIONS[word].arguments}", (word,), list(arguments))
+    for index, end in enumerate(arguments):
+        if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):
+            raise DistributionError("must be a finite number", (word, index), end)
+    if not arguments[0] < arguments[1]:
+        raise DistributionError("low must lie below high", (word,), list(arguments))
+    if word.startswith("log") and arguments[0] <= 0:
+        raise DistributionError("a logarithmic range must begin above 0", (word, 0), arguments[0])
+    if count == 3 and arguments[2] <= 0:
+        raise DistributionError("q must be above 0", (word, 2), arguments[2])
+    return tuple(float(end) for end in arguments)
+
+
+def _multiple(value: float, step: float) -> bool:
+    return math.isclose(value / step, round(value / step), rel_tol=0, abs_tol=1e-9)

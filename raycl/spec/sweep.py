@@ -1,0 +1,223 @@
+"""A sweep: which methods, with which search spaces, on which streams, and how winners are found and scored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path as FilePath
+from typing import Any
+
+from raycl.spec.blocks import BLOCK_NAMES, Blocks, Catalog, Resolved, corner_points, point_path
+from raycl.spec.options import (
+    FinalConfig,
+    LimitsConfig,
+    PrunerConfig,
+    ResourcesConfig,
+    SearchConfig,
+    StreamConfig,
+)
+from raycl.spec.source import Source, parse, read
+from raycl.spec.space import Distribution
+from raycl.spec.trial import FORMAT_VERSION, Phase, Scalar, TrialSpec
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method in one variant: searched, and scored, on its own.
+
+    Attributes:
+        variant: empty where the sweep has no variants.
+        alias: the method's name in the sweep; ``strategy`` is its name in the registry.
+        space: what is searched, by dotted path; the strategy's own options stand without a prefix.
+        barred: why the method cannot run in this variant ("n/a" in tables), or None.
+    """
+
+    variant: str
+    alias: str
+    strategy: str
+    space: dict[str, Distribution]
+    barred: str | None = None
+
+    @property
+    def key(self) -> str:
+        """``variant/alias``, or the alias alone."""
+        return f"{self.variant}/{self.alias}" if self.variant else self.alias
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Trials of one entry, at most: a choice with few values has fewer points than trials."""
+
+    search: int
+    finalists: int
+    final: int
+
+    @property
+    def total(self) -> int:
+        return self.search + self.finalists + self.final
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A checked sweep file.
+
+    Attributes:
+        text: the YAML as given.
+        stream: of the first variant.
+        entries: every variant and strategy, in file order.
+        warnings: what is allowed, but probably not meant.
+    """
+
+    name: str
+    text: str
+    file: str
+    search: SearchConfig | None
+    pruner: PrunerConfig | None
+    final: FinalConfig | None
+    limits: LimitsConfig
+    resources: ResourcesConfig
+    stream: StreamConfig
+    entries: tuple[Entry, ...]
+    warnings: tuple[str, ...]
+    catalog: Catalog
+    blocks: Mapping[str, Blocks]
+
+    @classmethod
+    def load(cls, path: str | FilePath, catalog: Catalog) -> SweepSpec:
+        """Read a sweep file.
+
+        Raises:
+            SpecError: with every problem and its place.
+        """
+        return cls._of(read(path), catalog)
+
+    @classmethod
+    def parse(cls, text: str, catalog: Catalog, file: str = "<text>") -> SweepSpec:
+        """Read a sweep from YAML text.
+
+        Raises:
+            SpecError: with every problem and its place.
+        """
+        return cls._of(parse(text, file), catalog)
+
+    @classmethod
+    def _of(cls, source: Source, catalog: Catalog) -> SweepSpec:
+        from raycl.spec.sweep_file import SweepFile  # it builds this class
+
+        return SweepFile(source, catalog).sweep()
+
+    def dumps(self) -> str:
+        """JSON for the results folder; :meth:`loads` reads it back."""
+        return json.dumps({"name": self.name, "hash": self.hash, "file": self.file, "text": self.text}, indent=1)
+
+    @classmethod
+    def loads(cls, text: str | bytes, catalog: Catalog) -> SweepSpec:
+        """Read :meth:`dumps` back.
+
+        Raises:
+            SpecError: this installation's catalog does not fit the sweep any more.
+        """
+        stored = json.loads(text)
+        return cls.parse(stored["text"], catalog, stored["file"])
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the variants in file order; one empty name where there are none."""
+        return tuple(dict.fromkeys(entry.variant for entry in self.entries))
+
+    def entry(self, key: str) -> Entry:
+        """The entry with the given :attr:`Entry.key`."""
+        return next(entry for entry in self.entries if entry.key == key)
+
+    def resolved(self, entry: Entry, point: Mapping[str, Scalar]) -> Resolved:
+        """The checked blocks of an entry at a point of its space."""
+        missing = set(entry.space) ^ set(point)
+        if missing:
+            raise ValueError(f"a point of {entry.key} must name exactly {sorted(entry.space)} (got {sorted(point)})")
+        blocks = self.blocks[entry.key]
+        values = {path: found.decode(point[point_path(path)]) for path, found in blocks.space.items()}
+        return blocks.resolve(self.catalog, values)
+
+    def trial(self, entry: Entry, point: Mapping[str, Scalar], seed: int, phase: Phase) -> TrialSpec:
+        """The fully resolved trial of an entry at a point of its space.
+
+        Search and finalists score on validation data, the final phase on test data.
+        """
+        resolved = self.resolved(entry, point)
+        scored = phase == "final"
+        return TrialSpec(
+            variant=entry.variant,
+            alias=entry.alias,
+            strategy=entry.strategy,
+            options=resolved.dump("options"),
+            stream=resolved.dump("stream"),
+            model=resolved.dump("model"),
+            training=resolved.training,
+            memory=resolved.memory,
+            evaluation=resolved.evaluation,
+            limits=resolved.limits,
+            resources=self.resources,
+            point=dict(point),
+            seed=seed,
+            phase=phase,
+            score_on="test" if scored else "validation",
+            train_on=self.final.train_on if scored and self.final else "train",
+            uses_memory=bool(self.blocks[entry.key].strategy.uses_memory),
+        )
+
+    def runs(self, entry: Entry) -> Runs:
+        """How many trials each phase gives an entry, at most."""
+        if entry.barred:
+            return Runs(0, 0, 0)
+        final = len(self.final.seeds) if self.final else 0
+        if self.search is None:
+            return Runs(0, 0, final)
+        points = self.search.trials if entry.space else 1
+        finalists = self.search.finalists
+        again = 0 if finalists is None or points == 1 else min(finalists.top, points) * len(finalists.seeds)
+        return Runs(points * len(self.search.seeds), again, final)
+
+    @property
+    def most_at_once(self) -> int:
+        """The most search trials (or final trials, without a search) that can run at the same time."""
+        if self.search is None:
+            return sum(self.runs(entry).final for entry in self.entries)
+        seeds = len(self.search.seeds)
+        waves = [
+            min(self.search.generation, self.search.trials) if entry.space else 1
+            for entry in self.entries
+            if not entry.barred
+        ]
+        return min(sum(waves) * seeds, self.search.max_concurrent or sum(waves) * seeds)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits that change with any key that changes which trials exist.
+
+        The name, comments, formatting, concurrency, GPUs and where replay rows live change none.
+        """
+        decisive = {
+            "format": FORMAT_VERSION,
+            "entries": sorted((self._decisive(entry) for entry in self.entries), key=lambda item: str(item["key"])),
+            "search": self.search and self.search.model_dump(mode="json", exclude={"max_concurrent"}),
+            "pruner": self.pruner and self.pruner.model_dump(mode="json"),
+            "final": self.final and self.final.model_dump(mode="json"),
+            "cpus": self.resources.cpus,
+        }
+        text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _decisive(self, entry: Entry) -> dict[str, Any]:
+        if entry.barred:
+            return {"key": entry.key, "barred": True}
+        blocks = self.blocks[entry.key]
+        resolved = blocks.resolve(self.catalog, corner_points(blocks.space)[0][0])
+        kept = {*BLOCK_NAMES} if blocks.strategy.uses_memory else {*BLOCK_NAMES} - {"memory"}
+        fixed = {name: resolved.dump(name) for name in sorted(kept)}
+        for key in ("home", "shards"):
+            fixed.get("memory", {}).pop(key, None)
+        space = {path: found.to_data() for path, found in entry.space.items()}
+        return {"key": entry.key, "strategy": entry.strategy, "fixed": fixed, "space": space}

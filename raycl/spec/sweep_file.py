@@ -1,0 +1,337 @@
+"""From a parsed file to a checked sweep: every broken rule is collected, with its place, before any is raised."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from raycl.errors import Problem, SpecError, nearest
+from raycl.spec.blocks import Blocks, Catalog, Resolved, corner_points, look_up, point_path
+from raycl.spec.options import (
+    FinalConfig,
+    LimitsConfig,
+    MemoryConfig,
+    PrunerConfig,
+    ResourcesConfig,
+    SearchConfig,
+    TrainingConfig,
+)
+from raycl.spec.rules import Broken, BrokenRules, validate
+from raycl.spec.source import Path, Source, dotted
+from raycl.spec.space import SEARCH, LogUniform, QUniform, Uniform, format_value
+from raycl.spec.sweep import Entry, SweepSpec
+
+O = TypeVar("O", bound=BaseModel)  # noqa: E741
+
+TOP_KEYS = {
+    "name": "names the sweep's results folder",
+    "stream": "what is learned",
+    "model": "the network that every method trains",
+    "training": "how one task is learned",
+    "memory": "the replay memory of methods that keep examples",
+    "strategies": "the methods that are compared",
+    "search": "how hyperparameters are found, on validation data",
+    "pruner": "stops bad search trials early",
+    "final": "how winners are scored, on test data",
+    "evaluation": "what is measured after every task",
+    "limits": "what a method may take",
+    "resources": "what one trial asks of the cluster",
+    "variants": "the same question on several streams or budgets",
+}
+REQUIRED = ("name", "stream", "model", "strategies")
+STRATEGY_OVERRIDES = ("training", "model", "memory")
+VARIANT_OVERRIDES = ("stream", "training", "model", "memory", "evaluation", "limits")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+_SIZE = re.compile(r"capacity|hidden|width|channels|embedding|units|memory_size|per_class")
+
+_Override = tuple[Path, Any, Path]
+"""Target path in the merged blocks, value, and where in the file it stands."""
+_Complete = tuple[Entry, Blocks, Resolved]
+
+
+class SweepFile:
+    """Reads one file. Use once: ``SweepFile(source, catalog).sweep()``."""
+
+    def __init__(self, source: Source, catalog: Catalog) -> None:
+        self.source = source
+        self.data = source.data
+        self.catalog = catalog
+        self._problems: dict[Problem, None] = {}
+
+    def sweep(self) -> SweepSpec:
+        """The checked sweep.
+
+        Raises:
+            SpecError: with every problem, in file order.
+        """
+        self._top_level()
+        search = self._block("search", SearchConfig)
+        pruner = self._block("pruner", PrunerConfig)
+        final = self._block("final", FinalConfig)
+        limits = self._block("limits", LimitsConfig) or LimitsConfig()
+        resources = self._block("resources", ResourcesConfig) or ResourcesConfig()
+        self._phases(search, final)
+        variants = self._variants()
+        strategies = self._mapping(("strategies",), "must name at least one method, such as naive: {}")
+        found = [
+            self._entry(variant, overrides, alias) for variant, overrides in variants.items() for alias in strategies
+        ]
+        complete = [item for item in found if item is not None]
+        if self._problems:
+            raise SpecError(sorted(self._problems, key=lambda problem: (problem.line, problem.column)))
+        warnings = [text for entry, blocks, resolved in complete for text in self._warnings(entry, blocks, resolved)]
+        return SweepSpec(
+            name=self.data["name"],
+            text=self.source.text,
+            file=self.source.file,
+            search=search,
+            pruner=pruner,
+            final=final,
+            limits=limits,
+            resources=resources,
+            stream=complete[0][2].stream,
+            entries=tuple(entry for entry, _, _ in complete),
+            warnings=tuple(dict.fromkeys(warnings)),
+            catalog=self.catalog,
+            blocks={entry.key: blocks for entry, blocks, _ in complete},
+        )
+
+    # -- problems ----------------------------------------------------------------------------------------------
+
+    def _refuse(self, path: Path, rule: str, value: str = "", key: bool = False, at: Path | None = None) -> None:
+        """Note a problem of ``path``; ``at``: where to point instead."""
+        place = self.source.place(path if at is None else at, key)
+        self._problems[Problem(dotted(path), rule, value, place.line, place.column, self.source.file)] = None
+
+    def _refuse_broken(self, broken: Sequence[Broken], blocks: Blocks, corner: Mapping[Path, Path]) -> None:
+        """Note what is wrong in merged blocks; a value of a distribution is pointed at by its end or choice."""
+        for entry in broken:
+            rule, at = entry.rule, None
+            searched = next((path for path in corner if entry.path[: len(path)] == path), None)
+            if searched is not None:
+                at = blocks.source_path(searched) + corner[searched]
+                real = isinstance(blocks.space[searched], (Uniform, LogUniform, QUniform))
+                rule += "; use randint or lograndint" if real and rule.endswith("whole number") else ""
+            self._refuse(blocks.source_path(entry.path), rule, entry.value, entry.key, at)
+
+    # -- the top level -----------------------------------------------------------------------------------------
+
+    def _top_level(self) -> None:
+        for key in self.data:
+            if key not in TOP_KEYS:
+                self._refuse((key,), f"unknown key{nearest(key, TOP_KEYS) or _known(TOP_KEYS)}", key=True)
+        for key in REQUIRED:
+            if key not in self.data:
+                self._refuse((key,), f"is required: {TOP_KEYS[key]}")
+        name = self.data.get("name", "a")
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            self._refuse(("name",), _NAME_RULE, format_value(name))
+
+    def _mapping(self, path: Path, rule: str) -> dict[str, Any]:
+        """The mapping of names at a top-level key, without the names that are refused."""
+        data = self.data.get(str(path[0]), {})
+        if str(path[0]) in self.data and (not isinstance(data, dict) or not data):
+            self._refuse(path, rule, format_value(data))
+            return {}
+        for name in data:
+            if not NAME.fullmatch(name):
+                self._refuse((*path, name), _NAME_RULE, format_value(name), key=True)
+        return dict(data)
+
+    def _block(self, key: str, options: type[O]) -> O | None:
+        """A block that holds no distributions; None where the file has none, or where it is refused."""
+        if key not in self.data:
+            return None
+        try:
+            return validate(options, self.data[key])
+        except BrokenRules as error:
+            for entry in error.broken:
+                self._refuse((key, *entry.path), entry.rule, entry.value, entry.key)
+            return None
+
+    def _phases(self, search: SearchConfig | None, final: FinalConfig | None) -> None:
+        """What must hold between search, pruner and final."""
+        if "search" not in self.data and "final" not in self.data:
+            self._refuse(("search",), "give search, final or both; otherwise there is nothing to run")
+        if "pruner" in self.data and "search" not in self.data:
+            self._refuse(("pruner",), "prunes search trials, but there is no search", key=True)
+        seeds: dict[Path, tuple[int, ...]] = {}
+        if search is not None:
+            seeds["search", "seeds"] = search.seeds
+            if search.finalists is not None:
+                seeds["search", "finalists", "seeds"] = search.finalists.seeds
+        if final is not None:
+            seeds["final", "seeds"] = final.seeds
+        earlier: dict[int, Path] = {}
+        for path, values in seeds.items():
+            for seed in dict.fromkeys(values):
+                if values.count(seed) > 1:
+                    self._refuse(path, "every seed may stand once", format_value(list(values)))
+                if seed in earlier:
+                    rule = f"must be disjoint from {dotted(earlier[seed])}; a seed that chose a winner may not score it"
+                    self._refuse(path, rule, format_value(list(values)))
+                earlier.setdefault(seed, path)
+
+    def _variants(self) -> dict[str, list[_Override]]:
+        """Overrides by the variant's name; one nameless variant where the file has none."""
+        names = self._mapping(("variants",), "must name at least one variant, such as small: {memory.capacity: 200}")
+        variants: dict[str, list[_Override]] = {}
+        for name, data in names.items():
+            path = ("variants", name)
+            if not isinstance(data, dict):
+                self._refuse(
+                    path, "must be a mapping of dotted paths, such as memory.capacity: 200", format_value(data)
+                )
+                continue
+            targets = [self._target((*path, key), VARIANT_OVERRIDES) for key in data]
+            pairs = zip(targets, data.items(), strict=True)
+            variants[name] = [(target, value, (*path, key)) for target, (key, value) in pairs if target]
+        return variants or {"": []}
+
+    def _target(self, origin: Path, roots: Sequence[str]) -> Path:
+        """What a dotted key overrides; empty where it is refused."""
+        key = str(origin[-1])
+        root, *rest = key.split(".")
+        if root not in roots or not all(rest) or not rest:
+            hint = nearest(root, roots) if root not in roots else ""
+            rule = f"must be a dotted path below {', '.join(roots)}, such as {roots[0]}.{_EXAMPLES[roots[0]]}{hint}"
+            self._refuse(origin, rule, repr(key), key=True)
+            return ()
+        return (root, *rest)
+
+    # -- one method in one variant -----------------------------------------------------------------------------
+
+    def _entry(self, variant: str, overrides: Sequence[_Override], alias: str) -> _Complete | None:
+        """The checked entry with its blocks; None where a problem was noted."""
+        before = len(self._problems)
+        blocks = self._merge(alias, overrides)
+        if blocks is None:
+            return None
+        malformed = blocks.find_space()
+        for path, error in malformed.items():
+            origin, shown = blocks.source_path(path), "" if error.value is None else format_value(error.value)
+            self._refuse(origin, error.rule, shown, at=origin + error.at)
+        resolved: Resolved | None = None
+        for values, corner in corner_points(blocks.space):
+            try:
+                found = blocks.resolve(self.catalog, values)
+                resolved = resolved or found
+            except BrokenRules as rules:
+                fresh = [item for item in rules.broken if not any(item.path[: len(bad)] == bad for bad in malformed)]
+                self._refuse_broken(fresh, blocks, corner)
+        if "search" not in self.data:
+            for path, searched in blocks.space.items():
+                rule = "is searched, but there is no search; add search: {trials: 20}, or write a value"
+                self._refuse(blocks.source_path(path), rule, str(searched))
+        barred = None if resolved is None else self._barred(variant, alias, blocks, resolved)
+        if resolved is None or malformed or len(self._problems) > before:
+            return None
+        if not blocks.strategy.uses_memory:
+            blocks = blocks.without_memory()
+        space = {point_path(path): searched for path, searched in blocks.space.items()}
+        return Entry(variant, alias, self._name(alias), space, barred), blocks, resolved
+
+    def _name(self, alias: str) -> Any:
+        own = self.data["strategies"][alias]
+        return own.get("strategy", alias) if isinstance(own, dict) else alias
+
+    def _merge(self, alias: str, overrides: Sequence[_Override]) -> Blocks | None:
+        """The file's blocks, then the method's overrides, then the variant's."""
+        path: Path = ("strategies", alias)
+        own, name = self.data["strategies"][alias], self._name(alias)
+        try:
+            strategy = look_up(self.catalog.strategies, "strategy", name, ())
+        except BrokenRules as error:
+            named = isinstance(own, dict) and "strategy" in own
+            self._refuse((*path, "strategy") if named else path, error.broken[0].rule, error.broken[0].value, not named)
+            return None
+        if name != alias and alias in self.catalog.strategies:
+            self._refuse((*path, "strategy"), f"{alias!r} is a method itself; give {name} another alias", repr(name))
+        blocks = Blocks(strategy, {block: copy.deepcopy(self.data.get(block, {})) for block in VARIANT_OVERRIDES})
+        blocks.data["options"], blocks.origins["options",] = {}, path
+        chosen = self._own(path, own, strategy)
+        for target, value, origin in (*chosen, *overrides):
+            try:
+                blocks.put(target, value, origin)
+            except BrokenRules as error:
+                self._refuse(origin, error.broken[0].rule, key=True)
+        return blocks
+
+    def _own(self, path: Path, own: Any, strategy: Any) -> list[_Override]:
+        """The keys of a strategy's block as overrides."""
+        usual = strategy.Config.search_space
+        if own == SEARCH and usual:
+            return [(_own_target(key), value, path) for key, value in usual.items()]
+        if not isinstance(own, dict):
+            rule = "has no usual search space; write {} or options" if own == SEARCH else "must be a mapping of options"
+            self._refuse(path, rule, "" if own == SEARCH else format_value(own))
+            return []
+        chosen: list[_Override] = []
+        known = strategy.Config.model_fields
+        for key, value in own.items():
+            origin = (*path, key)
+            blocks = [block for block, fields in _FIELDS.items() if key in fields and key not in known]
+            if key == "strategy":
+                continue
+            if key not in known and key in STRATEGY_OVERRIDES:
+                self._refuse(
+                    origin, f"unknown key; override it by a dotted path such as {key}.{_EXAMPLES[key]}", key=True
+                )
+            elif blocks:
+                self._refuse(origin, f"unknown key; did you mean '{blocks[0]}.{key}'?", key=True)
+            elif key.startswith("memory.") and not strategy.uses_memory:
+                self._refuse(origin, "does nothing: this method keeps no examples", key=True)
+            elif "." not in key:
+                chosen.append((("options", key), value, origin))
+            elif target := self._target(origin, STRATEGY_OVERRIDES):
+                chosen.append((target, value, origin))
+        return chosen
+
+    def _barred(self, variant: str, alias: str, blocks: Blocks, resolved: Resolved) -> str | None:
+        """Why the method cannot run on this stream; a problem where there are no variants in which it might."""
+        strategy, stream = blocks.strategy, resolved.stream
+        reason = None
+        if stream.scenario not in strategy.scenarios:
+            able = ", ".join(sorted(strategy.scenarios))
+            reason = f"cannot do scenario {stream.scenario!r}, only {able}"
+        elif stream.boundaries == "hidden" and not strategy.boundary_free:
+            reason = "must be told where a task ends, but stream.boundaries is 'hidden'"
+        if reason and not variant:
+            self._refuse(("strategies", alias), f"this method {reason}; remove it or change the stream", key=True)
+        return reason
+
+    def _warnings(self, entry: Entry, blocks: Blocks, resolved: Resolved) -> Iterator[str]:
+        """What is allowed, but probably not meant."""
+        limits = resolved.limits
+        if not entry.variant and not any(limits.model_dump().values()):
+            for path, searched in blocks.space.items():
+                name = next(str(part) for part in reversed(path) if isinstance(part, str))
+                if _SIZE.search(name):
+                    yield (
+                        f"{dotted(blocks.source_path(path))}: {searched} buys accuracy by size; "
+                        "add limits: {max_state_bytes: ...}, or lay the sizes out as variants"
+                    )
+        own = self.data["strategies"][entry.alias]
+        for path, origin in blocks.origins.items():
+            if origin[0] == "variants" and isinstance(own, dict) and dotted(path) in own:
+                yield f"{dotted(origin)}: replaces the value of strategies.{entry.alias} in this variant"
+
+
+_NAME_RULE = "must consist of letters, digits, '_', '-' and '.', and begin with a letter or digit"
+_EXAMPLES = {"stream": "tasks", "training": "learning_rate", "model": "hidden", "memory": "capacity"}
+_FIELDS = {"training": TrainingConfig.model_fields, "memory": MemoryConfig.model_fields}
+
+
+def _own_target(key: str) -> Path:
+    """A key of a usual search space as a path in the merged blocks."""
+    root, *rest = key.split(".")
+    return (root, *rest) if rest else ("options", key)
+
+
+def _known(names: Iterable[str]) -> str:
+    return f" (known: {', '.join(names)})"
