@@ -42,14 +42,14 @@ class ReplayBuffer(Protocol):
         ...
 
     def request(self, count: int) -> None:
-        """Choose the next draw from what is held now and begin to fetch it, so that its latency hides behind the update.
+        """Choose the next draw now and begin to fetch it, so that its latency hides behind the update.
 
         Rows come as they are at this moment; later offers and writes do not show.
         """
         ...
 
     def sample(self, count: int) -> Table:
-        """``min(count, len)`` rows, uniformly without replacement: the requested draw where there is one of this size."""
+        """``min(count, len)`` rows, uniformly without replacement: the requested draw where one of this size is."""
         ...
 
     def read(self, slots: Tensor) -> Table:

@@ -1,0 +1,272 @@
+"""Task streams in Ray actors: every trial of a node reads one copy of the images, through the object store.
+
+Task t is built on demand by shard t % n; the base images that tasks share are put into the object store by the one
+shard that their name falls to. The driver owns the shards, trials know them by name.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raycl.errors import DataError, InfrastructureError, RayclError
+from raycl.streams.source import LocalSource, TrainOn
+from raycl.streams.task import Layout, Part, Split
+
+T = TypeVar("T")
+
+SOURCES = 16
+"""Streams a shard keeps ready; a stream is one configuration with one seed."""
+
+BACKOFF = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each attempt to ask a shard."""
+
+NO_IMAGES = np.empty((0, 0, 0, 0), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class StreamKey:
+    """Names one stream: plain data that travels with every question."""
+
+    stream: str
+    seed: int
+    train_on: TrainOn
+
+    @classmethod
+    def of(cls, stream: Mapping[str, Any], seed: int, train_on: TrainOn) -> StreamKey:
+        return cls(json.dumps(dict(stream), sort_keys=True), seed, train_on)
+
+    def source(self, data_root: str | None) -> LocalSource:
+        """The stream itself, in this process."""
+        return LocalSource(json.loads(self.stream), self.seed, Path(data_root) if data_root else None, self.train_on)
+
+
+@dataclass(frozen=True)
+class ShardNames:
+    """What a trial must know of the shards; small plain data.
+
+    Attributes:
+        names: of the actors, in order.
+        namespace: Ray's namespace in which they are named.
+    """
+
+    names: tuple[str, ...]
+    namespace: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for a trial's configuration."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ShardNames:
+        return cls(tuple(data["names"]), data["namespace"])
+
+
+class StreamShard:
+    """The actor: builds streams on demand, and rebuilds them after a restart."""
+
+    def __init__(self, data_root: str | None) -> None:
+        self._data_root = data_root
+        self._sources: OrderedDict[StreamKey, LocalSource] = OrderedDict()
+        self._base: dict[str, Any] = {}
+
+    def layout(self, key: StreamKey) -> Layout:
+        return self._source(key).layout
+
+    def part(self, key: StreamKey, task: int, split: Split) -> Part:
+        """One split of one task, without its images."""
+        return replace(self._source(key).part(task, split), images=NO_IMAGES)
+
+    def images(self, key: StreamKey, task: int, split: Split) -> list[Any]:
+        """One reference to the base images of a part, put into the object store once."""
+        part = self._source(key).part(task, split)
+        if part.base not in self._base:
+            self._base[part.base] = ray.put(part.images)
+        return [self._base[part.base]]
+
+    def _source(self, key: StreamKey) -> LocalSource:
+        if key not in self._sources:
+            self._sources[key] = key.source(self._data_root)
+            if len(self._sources) > SOURCES:
+                self._sources.popitem(last=False)
+        self._sources.move_to_end(key)
+        return self._sources[key]
+
+
+class StreamShards:
+    """The driver's side: makes the shards and ends them. They also end with the driver.
+
+    Args:
+        count: number of actors, spread over the nodes; one for each node is plenty.
+        data_root: folder of the data sets, as every node sees it.
+        name: prefix of the actors' names, unique in the driver's namespace.
+
+    Raises:
+        InfrastructureError: an actor does not start.
+    """
+
+    def __init__(
+        self, count: int, data_root: Path | None = None, *, name: str = "raycl", timeout: float = 60.0
+    ) -> None:
+        self._data_root = str(data_root.resolve()) if data_root else None
+        self._timeout = timeout
+        self.names = ShardNames(
+            tuple(f"{name}-stream-{number}" for number in range(count)), ray.get_runtime_context().namespace
+        )
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
+        actor = ray.remote(**options)(StreamShard)
+        self._shards = [actor.options(name=shard).remote(self._data_root) for shard in self.names.names]
+        try:
+            ray.get([shard.__ray_ready__.remote() for shard in self._shards], timeout=timeout)
+        except RayError as error:
+            self.close()
+            raise InfrastructureError(f"the stream actors did not start within {timeout:g} s: {error}") from error
+
+    def check(self, streams: Iterable[Mapping[str, Any]]) -> None:
+        """Read every stream once on every node that may run a trial, before any trial starts.
+
+        Raises:
+            DataError: a node cannot read a data set; the message names the node.
+            InfrastructureError: a node does not answer.
+        """
+        keys = [StreamKey.of(stream, 0, "train") for stream in streams]
+        nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if _candidate(node)}
+        reading = ray.remote(num_cpus=0)(_readable)
+        answers = {
+            node: reading.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+                keys, self._data_root
+            )
+            for node in nodes
+        }
+        for node, answer in answers.items():
+            try:
+                problem = ray.get(answer, timeout=10 * self._timeout)
+            except RayError as error:
+                raise InfrastructureError(f"node {nodes[node]} cannot be asked for the data: {error}") from error
+            if problem:
+                raise DataError(f"node {nodes[node]}: {problem}")
+
+    def close(self) -> None:
+        """End the actors."""
+        shards, self._shards = self._shards, []
+        if ray.is_initialized():
+            for shard in shards:
+                ray.kill(shard)
+
+
+class RemoteSource:
+    """One stream served by the shards; meets :class:`raycl.streams.task.TaskSource`, as the local source does.
+
+    Images are read-only views of the object store: no copy, and readable even after the shard that put them has died.
+    A shard that died is asked again, since Ray restarts it and it builds the same data anew.
+
+    Args:
+        shards: :attr:`StreamShards.names`.
+        stream: the resolved ``stream`` block of a trial.
+        seed: the run's seed.
+        train_on: as for the local source.
+        timeout: seconds until an answer counts as lost, in each attempt.
+    """
+
+    def __init__(
+        self,
+        shards: ShardNames,
+        stream: Mapping[str, Any],
+        seed: int,
+        train_on: TrainOn = "train",
+        *,
+        timeout: float = 60.0,
+    ) -> None:
+        self._shards = shards
+        self._key = StreamKey.of(stream, seed, train_on)
+        self._timeout = timeout
+        self._layout: Layout | None = None
+        self._base: dict[str, np.ndarray] = {}
+        self._ahead: dict[tuple[int, Split], Any] = {}
+
+    @property
+    def layout(self) -> Layout:
+        if self._layout is None:
+            self._layout = self._ask(0, lambda shard: ray.get(shard.layout.remote(self._key), timeout=self._timeout))
+        return self._layout
+
+    def part(self, task: int, split: Split) -> Part:
+        ahead = self._ahead.pop((task, split), None)
+        part = None if ahead is None else self._fetched(ahead)
+        if part is None:
+            part = self._ask(task, lambda shard: self._get(shard.part.remote(self._key, task, split)))
+        if part.base not in self._base:
+            number = zlib.crc32(part.base.encode())
+            self._base[part.base] = self._ask(number, lambda shard: self._images(shard, task, split))
+        return replace(part, images=self._base[part.base])
+
+    def prefetch(self, task: int, split: Split) -> None:
+        try:
+            self._ahead[task, split] = self._shard(task).part.remote(self._key, task, split)
+        except (RayError, ValueError):
+            self._ahead.pop((task, split), None)  # it is asked for, with patience, when it is needed
+
+    def _images(self, shard: Any, task: int, split: Split) -> np.ndarray:
+        (reference,) = self._get(shard.images.remote(self._key, task, split))
+        images: np.ndarray = self._get(reference)
+        return images
+
+    def _fetched(self, ahead: Any) -> Part | None:
+        """A part that was asked for ahead, or None where it was lost."""
+        try:
+            part: Part = self._get(ahead)
+        except (RayActorError, ObjectLostError, GetTimeoutError):
+            return None
+        return part
+
+    def _ask(self, number: int, question: Callable[[Any], T]) -> T:
+        """The answer of a shard, asked again while it is being restarted."""
+        for pause in BACKOFF:
+            time.sleep(pause)
+            try:
+                return question(self._shard(number))
+            except (RayActorError, ObjectLostError, GetTimeoutError, ValueError) as error:
+                lost = error
+        name = self._name(number)
+        raise InfrastructureError(
+            f"stream actor {name!r} did not answer in {len(BACKOFF)} attempts ({type(lost).__name__}: {lost})"
+        ) from lost
+
+    def _get(self, reference: Any) -> Any:
+        try:
+            return ray.get(reference, timeout=self._timeout)
+        except RayTaskError as error:
+            if isinstance(error.cause, RayclError):
+                raise error.cause from None  # as the local source raises it, without the actor's traceback
+            raise
+
+    def _shard(self, number: int) -> Any:
+        return ray.get_actor(self._name(number), namespace=self._shards.namespace)
+
+    def _name(self, number: int) -> str:
+        return self._shards.names[number % len(self._shards.names)]
+
+
+def _candidate(node: Mapping[str, Any]) -> bool:
+    return bool(node["Alive"] and node["Resources"].get("CPU", 0) > 0)
+
+
+def _readable(keys: list[StreamKey], data_root: str | None) -> str:
+    """What keeps this node from reading the streams; empty where nothing does."""
+    try:
+        for key in keys:
+            key.source(data_root)
+    except RayclError as error:
+        return str(error)
+    return ""
