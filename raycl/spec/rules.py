@@ -83,16 +83,15 @@ def _broken(options: type[BaseModel], path: Path, found: Sequence[ErrorDetails])
     if kinds == {"missing"}:
         return Broken(path, "is required", key=True)
     if isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in DISTRIBUTIONS:
-        return Broken(
-            path, "a distribution may stand in strategies, training, model and memory only", format_value(value)
-        )
+        return Broken(path, f"a distribution may stand in {_WHERE} only", format_value(value))
     rules = list(dict.fromkeys(_rule(detail) for detail in found))
     if value == SEARCH:
-        rules.append("'search' stands for a value of strategies, training, model and memory only")
+        rules.append(f"'search' may stand in {_WHERE} only")
     shown = "" if kinds == {"value_error"} and not path else format_value(value)
     return Broken(path, " or ".join(rules) if len(rules) > 1 and value != SEARCH else "; ".join(rules), shown)
 
 
+_WHERE = "strategies, training, model and memory"
 _BOUNDS = {
     "greater_than": ("above", "gt"),
     "greater_than_equal": ("at least", "ge"),

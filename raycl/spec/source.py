@@ -51,7 +51,7 @@ class Source:
     values: dict[Path, Place] = field(default_factory=dict)
 
     def place(self, path: Path, key: bool = False) -> Place:
-        """Where ``path`` stands: its value, or its key. A path that is not in the file takes its nearest ancestor's key."""
+        """Where ``path`` stands: its value, or its key; its nearest ancestor's key where the file does not hold it."""
         found = self.keys.get(path) if key else self.values.get(path)
         if found is not None:
             return found

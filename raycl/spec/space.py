@@ -43,7 +43,7 @@ class Distribution(ABC):
     @property
     @abstractmethod
     def ends(self) -> tuple[tuple[tuple[str | int, ...], Any], ...]:
-        """The values that stand for all others when a field's rules are checked, each with its place below the mapping."""
+        """The values that stand for all others when rules are checked, each with its place below the mapping."""
 
     @abstractmethod
     def contains(self, value: Scalar) -> bool:

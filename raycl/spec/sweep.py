@@ -185,13 +185,12 @@ class SweepSpec:
         """The most search trials (or final trials, without a search) that can run at the same time."""
         if self.search is None:
             return sum(self.runs(entry).final for entry in self.entries)
-        seeds = len(self.search.seeds)
-        waves = [
-            min(self.search.generation, self.search.trials) if entry.space else 1
-            for entry in self.entries
-            if not entry.barred
-        ]
-        return min(sum(waves) * seeds, self.search.max_concurrent or sum(waves) * seeds)
+        search = self.search
+        blind = search.sampler == "random" and self.pruner is None
+        wave = search.trials if blind else min(max(search.generation, search.startup), search.trials)
+        waves = [wave if entry.space else 1 for entry in self.entries if not entry.barred]
+        most = sum(waves) * len(search.seeds)
+        return min(most, search.max_concurrent or most)
 
     @cached_property
     def hash(self) -> str:

@@ -184,9 +184,8 @@ class SweepFile:
         for name, data in names.items():
             path = ("variants", name)
             if not isinstance(data, dict):
-                self._refuse(
-                    path, "must be a mapping of dotted paths, such as memory.capacity: 200", format_value(data)
-                )
+                rule = "must be a mapping of dotted paths, such as memory.capacity: 200"
+                self._refuse(path, rule, format_value(data))
                 continue
             targets = [self._target((*path, key), VARIANT_OVERRIDES) for key in data]
             pairs = zip(targets, data.items(), strict=True)
@@ -279,9 +278,8 @@ class SweepFile:
             if key == "strategy":
                 continue
             if key not in known and key in STRATEGY_OVERRIDES:
-                self._refuse(
-                    origin, f"unknown key; override it by a dotted path such as {key}.{_EXAMPLES[key]}", key=True
-                )
+                example = f"{key}.{_EXAMPLES[key]}"
+                self._refuse(origin, f"unknown key; override the block by a dotted path such as {example}", key=True)
             elif blocks:
                 self._refuse(origin, f"unknown key; did you mean '{blocks[0]}.{key}'?", key=True)
             elif key.startswith("memory.") and not strategy.uses_memory:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import Field
 
+from raycl.errors import DataError
 from raycl.spec.options import ModelConfig, NonNegative, Options, StreamConfig
 from raycl.spec.sweep import SweepSpec
 
@@ -79,6 +80,35 @@ class FakeStrategy:
     paper: str = ""
 
 
+@dataclass(frozen=True)
+class FakeStream:
+    """A stream's kind and, called with options and a seed, a stream."""
+
+    Config: type[StreamConfig]
+    config: Any = None
+
+    def __call__(self, config: StreamConfig, seed: int) -> FakeStream:
+        return FakeStream(self.Config, config)
+
+    def datasets(self) -> tuple[str, ...]:
+        return (self.config.dataset,)
+
+    def tasks(self, num_classes: dict[str, int]) -> None:
+        classes = num_classes[self.config.dataset]
+        if self.Config is Split and classes % self.config.tasks:
+            raise DataError(f"{classes} classes do not divide into {self.config.tasks} tasks")
+
+
+@dataclass(frozen=True)
+class FakeInfo:
+    num_classes: int = 10
+
+
+@dataclass(frozen=True)
+class FakeDataSet:
+    info: FakeInfo | None = None
+
+
 CATALOG = FakeCatalog(
     FakeNames(
         naive=FakeStrategy(NaiveConfig, boundary_free=True),
@@ -87,8 +117,8 @@ CATALOG = FakeCatalog(
         packnet=FakeStrategy(NaiveConfig, scenarios=frozenset({"task"})),
         hypernetwork=FakeStrategy(HypernetworkConfig),
     ),
-    FakeNames(split=FakeStrategy(Split), permuted=FakeStrategy(Permuted)),
-    FakeNames(digits=object(), mnist=object()),
+    FakeNames(split=FakeStream(Split), permuted=FakeStream(Permuted)),
+    FakeNames(digits=FakeDataSet(FakeInfo()), parquet=FakeDataSet()),
     FakeNames(mlp=FakeStrategy(MLP), cnn=FakeStrategy(CNN)),
 )
 
