@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Literal
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class Evaluator:
     def _count(self, strategy: Strategy, task: int, learned: int) -> tuple[int, int]:
         scenario, pool = self._scenario, self._pool(task)
         given = task if scenario.task_given else None
-        policy = "own" if scenario.task_given else "seen"
+        policy: Literal["own", "seen"] = "own" if scenario.task_given else "seen"
         hits = torch.zeros((), dtype=torch.int64, device=self._device)
         for batch in pool.batches(torch.arange(len(pool)), BATCH_SIZE, augment=False):
             logits = strategy.predict(batch.x, given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -89,7 +89,8 @@ def _optimizer(trainable: Trainable, training: TrainingConfig) -> torch.optim.Op
     if name == "rmsprop":
         return torch.optim.RMSprop(groups, lr=rate, momentum=training.momentum, weight_decay=decay)
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
-    return kinds[name](groups, lr=rate, weight_decay=decay, fused=True)
+    kind: Callable[..., torch.optim.Optimizer] = kinds[name]
+    return kind(groups, lr=rate, weight_decay=decay, fused=True)
 
 
 def _move_state(before: torch.optim.Optimizer, after: torch.optim.Optimizer) -> None:

@@ -20,6 +20,7 @@ from raycl.memory.buffer import ReplayBuffer, Table, everything
 from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import Replay
 from raycl.models.network import Network
+from raycl.models.registry import Model
 from raycl.optimizers import OptimizerSet
 from raycl.randomness import Randomness
 from raycl.spec.trial import TrialSpec
@@ -219,7 +220,7 @@ class Trainer:
         )
 
     def _new_network(self) -> Network:
-        model = catalog().models.get(self.trial.model["name"])
+        model: Model = catalog().models.get(self.trial.model["name"])
         config = model.Config.model_validate(self.trial.model, strict=False)
         return model.build(config, self._source.layout.image_shape, self._random("network")).to(self._device)
 

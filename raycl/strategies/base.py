@@ -310,7 +310,8 @@ class Strategy:
         Row i may depend on ``x[i]`` only (or on ``inference_batch`` rows): a batch that happens to hold one task
         must not leak its id. The evaluator masks units that the scenario rules out.
         """
-        return self.network(x)
+        logits: Tensor = self.network(x)
+        return logits
 
     def train(self, mode: bool) -> None:
         """Switch every network that is an attribute to training or evaluation mode."""
