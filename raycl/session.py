@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from dataclasses import dataclass
 import torch
 
 from raycl import checkpoint
-from raycl.errors import MethodError
+from raycl.errors import DataError, InfrastructureError, MethodError, StoreError
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.memory.local import Storage
 from raycl.results.store import TrialStore, Verdict
 from raycl.spec.trial import TrialSpec
 from raycl.streams.task import TaskSource
 from raycl.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,20 @@ class TrialSession:
     def step(self) -> Progress:
         """Learn the next task, store its row and the state after it, and judge.
 
-        A failure of the method becomes a verdict; a loss of infrastructure is raised.
+        A failure of the method becomes a verdict; a loss of infrastructure, storage or data is raised.
         """
         known = self._judge()
         if known is not None:
             return self._ended(known)
         trainer = self._trainer
+        learned = trainer.next_task - 1
         try:
             rows = trainer.run_task()
-        except MethodError as error:
-            return self._ended(Verdict("failed", str(error), None, trainer.next_task))
+        except (InfrastructureError, StoreError, DataError, OSError):
+            raise
+        except Exception as error:  # whatever else a method raises, it would raise again
+            log.warning("%s failed in task %d", self._store.spec.alias, learned + 1, exc_info=error)
+            return self._ended(Verdict("failed", _reason(error), None, learned))
         task = trainer.next_task - 1
         self._rows += rows
         state = checkpoint.encode(trainer.state_dict())
@@ -130,3 +137,8 @@ class TrialSession:
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
+
+
+def _reason(error: Exception) -> str:
+    """What a verdict says of an error; a method's own errors speak for themselves."""
+    return str(error) if isinstance(error, MethodError) else f"{type(error).__name__}: {error}"

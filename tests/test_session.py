@@ -1,0 +1,136 @@
+"""One trial over its store: resume, judge, fail, and leave a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import counts, finish, trainer, trial
+
+from raycl.errors import InfrastructureError
+from raycl.results.store import Results, TrialStore
+from raycl.session import Progress, TrialSession
+from raycl.spec.trial import TrialSpec
+from raycl.streams.source import LocalSource
+from raycl.trainer import Trainer
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results.create(str(tmp_path / "results"), '{"name": "test"}', "0" * 16)
+
+
+def session(spec: TrialSpec, store: TrialStore, **options: object) -> TrialSession:
+    return TrialSession(spec, LocalSource(spec.stream, spec.seed), store, **options)  # type: ignore[arg-type]
+
+
+def to_the_end(session: TrialSession) -> list[Progress]:
+    steps = [session.step()]
+    while steps[-1].verdict is None:
+        steps.append(session.step())
+    return steps
+
+
+def test_a_trial_leaves_its_rows_and_its_verdict(results: Results) -> None:
+    spec = trial("naive")
+    steps = to_the_end(session(spec, results.trial(spec)))
+    assert [step.task for step in steps] == [0, 1, 2]
+    straight = finish(trainer(spec))
+    assert counts(results.trial(spec).rows()) == counts(straight)
+    verdict = results.trial(spec).verdict()
+    assert verdict is not None
+    assert verdict.status == "finished"
+    assert verdict.value == steps[-1].metric
+
+
+@pytest.mark.parametrize("method", ["naive", "replay"])
+def test_a_new_session_goes_on_where_the_last_one_stopped(results: Results, method: str) -> None:
+    spec = trial(method)
+    first = session(spec, results.trial(spec))
+    first.step()
+    first.close()
+    steps = to_the_end(session(spec, results.trial(spec)))
+    assert [step.task for step in steps] == [1, 2]
+    assert counts(results.trial(spec).rows()) == counts(finish(trainer(spec)))
+
+
+def test_a_task_that_was_not_stored_is_learned_again(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = trial("naive")
+    first = session(spec, results.trial(spec))
+    first.step()
+
+    def lost(*_: object, **__: object) -> None:
+        raise InfrastructureError("the disk went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialStore, "write_task", lost)
+        with pytest.raises(InfrastructureError):
+            first.step()
+    steps = to_the_end(session(spec, results.trial(spec)))
+    assert [step.task for step in steps] == [1, 2]
+    assert counts(results.trial(spec).rows()) == counts(finish(trainer(spec)))
+
+
+def test_a_trial_below_a_cutoff_prunes_itself_and_keeps_its_checkpoint(results: Results) -> None:
+    spec = trial("naive")
+    steps = to_the_end(session(spec, results.trial(spec), cutoffs={1: 0.9}))
+    assert steps[-1].task == 1
+    assert steps[-1].verdict is not None
+    assert steps[-1].verdict.status == "pruned"
+    relaxed = to_the_end(session(spec, results.trial(spec), cutoffs={1: 0.1}))
+    assert [step.task for step in relaxed] == [2], "a survivor under other cut-offs continues"
+    assert counts(results.trial(spec).rows()) == counts(finish(trainer(spec)))
+
+
+def test_ties_survive_and_the_last_task_is_never_pruned(results: Results) -> None:
+    spec = trial("naive")
+    values = [step.metric for step in to_the_end(session(spec, results.trial(spec)))]
+    again = trial("naive", seed=1)
+    ties = {task: value for task, value in enumerate(values[:2]) if value is not None}
+    assert to_the_end(session(spec, results.trial(spec), cutoffs=ties))[-1].verdict.status == "finished"  # type: ignore[union-attr]
+    assert to_the_end(session(again, results.trial(again), cutoffs={2: 1.0}))[-1].verdict.status == "finished"  # type: ignore[union-attr]
+
+
+def test_stored_rows_are_judged_before_anything_is_learned(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that died between the stored row and the report: the next one sees the cut-off at once."""
+    spec = trial("naive")
+    first = session(spec, results.trial(spec))
+    first.step()
+    first.step()
+    monkeypatch.setattr(Trainer, "run_task", lambda self: pytest.fail("learned on"))
+    last = session(spec, results.trial(spec), cutoffs={1: 0.9}).step()
+    assert last.verdict is not None
+    assert last.verdict.status == "pruned"
+
+
+def test_a_failure_of_the_method_is_a_verdict(results: Results) -> None:
+    spec = trial("naive", training={"optimizer": "sgd", "learning_rate": 1e30})
+    verdict = session(spec, results.trial(spec)).step().verdict
+    assert verdict is not None
+    assert verdict.status == "failed"
+    assert "finite" in verdict.reason
+    assert results.trial(spec).verdict() == verdict
+
+
+def test_a_fault_of_infrastructure_is_no_verdict(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = trial("naive")
+
+    def lost(self: Trainer) -> None:
+        raise InfrastructureError("a replay actor died")
+
+    monkeypatch.setattr(Trainer, "run_task", lost)
+    with pytest.raises(InfrastructureError):
+        session(spec, results.trial(spec)).step()
+    assert results.trial(spec).verdict() is None
+
+
+def test_any_exception_of_a_method_is_its_failure(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = trial("naive")
+
+    def broken(self: Trainer) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(Trainer, "run_task", broken)
+    verdict = session(spec, results.trial(spec)).step().verdict
+    assert verdict is not None
+    assert (verdict.status, verdict.reason) == ("failed", "IndexError: list index out of range")
