@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OPTIONS = ("image", "label", "train", "test")
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class ParquetSet:
         """
         folder, _, query = argument.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
-        wrong = [name for name in options if name not in OPTIONS]
-        if not folder or wrong or (query and not options):
+        readable = all(name in OPTIONS and value for name, value in options.items())
+        if not folder or not readable or (query and not options):
             raise UnknownName(
                 "a Parquet set is written parquet:FOLDER?image=COLUMN&label=COLUMN&train=FILES&test=FILES, "
                 f"all but the folder optional (got 'parquet:{argument}')"
@@ -105,7 +106,7 @@ class ParquetSet:
                 f"{file}: every row needs an image and a label (got {len(table)} rows, {encoded.null_count} without "
                 f"image bytes, {table[label].null_count} without label)"
             )
-        return _decode(file, encoded), table[label].to_numpy().astype(np.int64)
+        return _decode(file, encoded.to_pylist()), table[label].to_numpy().astype(np.int64)
 
 
 def _column(file: Path, schema: pa.Schema, role: str, named: str) -> str:
@@ -139,14 +140,16 @@ def _holds_label(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind))
 
 
-def _decode(file: Path, encoded: Sequence[pa.Scalar]) -> np.ndarray:
+def _decode(file: Path, encoded: Sequence[bytes]) -> np.ndarray:
     """Encoded images -> uint8 ``[n, channels, height, width]``; grey ones stay one channel, all others become RGB."""
     from PIL import Image
 
     decoded: list[np.ndarray] = []
     for row, value in enumerate(encoded):
         try:
-            with Image.open(io.BytesIO(value.as_py())) as image:
+            with Image.open(io.BytesIO(value)) as image:
+                if image.mode in DEEP_MODES:
+                    raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
                 grey = image.mode in ("1", "L")
                 pixels = np.asarray(image.convert("L" if grey else "RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -13,7 +13,7 @@ from raycl.spec.options import StreamConfig
 from raycl.streams.registry import DATASETS
 from raycl.streams.stream import Stream, TaskClasses
 
-SLICE = re.compile(r"(?P<dataset>.+?)(?:\[(?P<start>\d+):(?P<stop>\d+)\])?")
+SLICE = re.compile(r"(?P<dataset>.+)\[(?P<start>\d+):(?P<stop>\d+)\]")
 
 
 class SequenceConfig(StreamConfig):
@@ -31,9 +31,9 @@ class SequenceConfig(StreamConfig):
     def _follow_parts(self) -> SequenceConfig:
         names = DATASETS.names()
         for part in self.parts:
-            if not SLICE.fullmatch(part) or "]" in _split(part)[0]:
-                raise ValueError(f"write a part as NAME or NAME[start:stop] (got {part!r})")
             dataset = _split(part)[0]
+            if not dataset or set("[]") & set(dataset):
+                raise ValueError(f"write a part as NAME or NAME[start:stop] (got {part!r})")
             if dataset not in DATASETS:
                 raise ValueError(f"unknown data set {dataset!r}{nearest(dataset, names)} (known: {', '.join(names)})")
         first = _split(self.parts[0])[0]
@@ -47,8 +47,7 @@ class SequenceConfig(StreamConfig):
 def _split(part: str) -> tuple[str, slice]:
     """``"cifar100[0:10]"`` -> ``("cifar100", slice(0, 10))``."""
     match = SLICE.fullmatch(part)
-    assert match is not None
-    if match["start"] is None:
+    if match is None:
         return part, slice(None)
     return match["dataset"], slice(int(match["start"]), int(match["stop"]))
 
