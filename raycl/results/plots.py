@@ -1,0 +1,151 @@
+"""Pictures of accuracy matrices and comparisons, as matplotlib figures that belong to nobody's global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from raycl.matrix import AccuracyMatrix
+from raycl.results.tables import Comparison
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
+"""Okabe and Ito 2008: told apart by the colour-blind too. Beyond these, the line style changes."""
+STYLES = ("-", "--", ":", "-.")
+NULL = "#E6E6E6"
+INK = "#333333"
+WRITTEN_OUT = 12
+"""Up to so many tasks each cell of a heat map says its figure."""
+
+
+def heat_map(matrix: AccuracyMatrix, title: str = "") -> Figure:
+    """Rows: after learning task i; columns: evaluated on task j. Cells without a value are grey."""
+    tasks = matrix.num_tasks
+    side = min(6.4, 2.6 + 0.42 * tasks)
+    figure, axes = _figure(side + 1.9, side + 0.6, title)
+    colours = mpl.colormaps["cividis"].with_extremes(bad=NULL)
+    edges = (0.5, tasks + 0.5, tasks + 0.5, 0.5)
+    image = axes.imshow(
+        np.ma.masked_invalid(matrix.accuracy), cmap=colours, vmin=0, vmax=1, extent=edges, interpolation="nearest"
+    )
+    if tasks <= WRITTEN_OUT:
+        _write_cells(axes, matrix.accuracy)
+        axes.set_xticks(range(1, tasks + 1))
+        axes.set_yticks(range(1, tasks + 1))
+        for edge in np.arange(1.5, tasks):
+            axes.axhline(edge, color="white", linewidth=1)
+            axes.axvline(edge, color="white", linewidth=1)
+    else:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=3))
+    axes.set_xlabel("evaluated on task")
+    axes.set_ylabel("after learning task")
+    axes.tick_params(length=0 if tasks <= WRITTEN_OUT else 3)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=0), shrink=0.8, pad=0.02, aspect=24)
+    bar.set_label("accuracy", color=INK)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def accuracy_curves(matrices: Mapping[str, Sequence[AccuracyMatrix]], title: str = "") -> Figure:
+    """Average accuracy over the tasks learned so far, against their number: mean over seeds, band of one deviation.
+
+    A method with a single row (joint training) is a dashed line at its value.
+    """
+    figure, axes = _figure(7.6, 4.4, title)
+    tasks = max((matrix.num_tasks for group in matrices.values() for matrix in group), default=1)
+    for index, (name, group) in enumerate(matrices.items()):
+        colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+        curves = np.array([[matrix.average_accuracy(task) for task in range(matrix.num_tasks)] for matrix in group])
+        known = np.isfinite(curves).all(axis=0)
+        steps, mean = np.flatnonzero(known) + 1, curves[:, known].mean(axis=0)
+        if len(steps) == 1 and tasks > 1:
+            axes.axhline(mean[0], color=INK, linestyle=(0, (7, 3)), linewidth=1.3, label=name)
+            continue
+        marker = "o" if tasks <= 20 else None
+        axes.plot(steps, mean, style, color=colour, marker=marker, markersize=4, linewidth=1.8, label=name)
+        if len(group) > 1:
+            spread = curves[:, known].std(axis=0, ddof=1)
+            axes.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xlim(1 - 0.02 * tasks, tasks + 0.02 * tasks)
+    axes.set_ylim(0, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    axes.set_xlabel("tasks learned")
+    axes.set_ylabel("average accuracy over the tasks learned")
+    _percent_grid(axes, axes.yaxis)
+    if matrices:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=INK)
+    return figure
+
+
+def bars(comparison: Comparison, title: str = "") -> Figure:
+    """Final average accuracy per method, best on top, with one deviation over seeds; upper bounds are hatched."""
+    scored = [line for line in comparison.lines if "average_accuracy" in line.metrics]
+    figure, axes = _figure(7.6, 1.3 + 0.38 * max(1, len(scored)), title)
+    for at, line in enumerate(scored):
+        spread = line.metrics["average_accuracy"]
+        axes.barh(
+            at,
+            spread.mean,
+            height=0.62,
+            color="white" if line.upper_bound else COLOURS[0],
+            edgecolor=COLOURS[0],
+            hatch="////" if line.upper_bound else None,
+            alpha=1.0 if line.scored_on == "test" else 0.45,
+        )
+        deviation = spread.std if np.isfinite(spread.std) else 0.0
+        if deviation:
+            axes.errorbar(spread.mean, at, xerr=deviation, color=INK, capsize=3, linewidth=1.2)
+        axes.text(spread.mean + deviation + 0.012, at, f"{100 * spread.mean:.1f}", va="center", color=INK, fontsize=9)
+    names = [
+        line.key + (" (upper bound)" if line.upper_bound else "") + (" (validation)" * (line.scored_on == "validation"))
+        for line in scored
+    ]
+    axes.set_yticks(range(len(scored)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.08)
+    axes.set_xticks(np.arange(0, 1.01, 0.2))
+    axes.set_xlabel("average accuracy after the last task")
+    _percent_grid(axes, axes.xaxis)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 120) -> bytes:
+    """The picture as a file's bytes."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=dpi)
+    return data.getvalue()
+
+
+def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """An empty figure in the house style; sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    return figure, axes
+
+
+def _percent_grid(axes: Axes, axis: mpl.axis.Axis) -> None:
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.grid(color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _write_cells(axes: Axes, accuracy: np.ndarray) -> None:
+    for (learned, evaluated), value in np.ndenumerate(accuracy):
+        if np.isfinite(value):
+            colour = "white" if value < 0.55 else "black"
+            figures = f"{100 * value:.0f}" if len(accuracy) > 6 else f"{100 * value:.1f}"
+            axes.text(evaluated + 1, learned + 1, figures, ha="center", va="center", color=colour, fontsize=9)

@@ -1,0 +1,213 @@
+"""The comparison table: what a sweep found, in the terminal, as text, as Arrow and as pandas."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from raycl.matrix import AccuracyMatrix
+from raycl.results.comparison import COMPARED, Line, Spread, lines
+from raycl.results.reading import Folder, matrices, opened, unfinished
+
+HEADINGS = {
+    "average_accuracy": "average\naccuracy %",
+    "forgetting": "forgetting %",
+    "learning_accuracy": "learning\naccuracy %",
+    "backward_transfer": "backward\ntransfer %",
+}
+WIDE = 110
+"""From this terminal width on, backward transfer and parameters are shown too."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line per method and variant; prints as a table."""
+
+    sweep: str
+    lines: Sequence[Line]
+    unfinished: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the sweep planned has ended."""
+        return not self.unfinished and all(line.complete for line in self.lines)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the figures do not say by themselves."""
+        notes = ["Mean ± standard deviation (n - 1) over final seeds, scored on test data."]
+        if any(line.scored_on == "validation" for line in self.lines):
+            notes.append("v: no final trial has ended; the best search trial, on validation data.")
+        if any(line.upper_bound for line in self.lines):
+            notes.append("†: upper bound, trains on the data of earlier or later tasks as well.")
+        notes += [f"{line.key}: n/a, {line.barred}" for line in self.lines if line.barred]
+        notes += [f"{line.key}: {_failures(line)} failed: {line.failed[0]}" for line in self.lines if line.failed]
+        machines = {machine for line in self.lines for machine in line.machines}
+        if len(machines) > 1:
+            told = "; ".join(f"{cpu}, {threads} threads, torch {torch}" for cpu, threads, torch in _sorted(machines))
+            notes.append(f"‡: mixed machines, so equal trials may differ in their last bits ({told}).")
+        if not self.complete:
+            begun = f"; trials begun and not ended: {self.unfinished}" if self.unfinished else ""
+            waiting = ", ".join(f"{line.key} {_seeds(line)}" for line in self.lines if not line.complete)
+            notes.append(f"Incomplete{': ' + waiting if waiting else ''}{begun}. `raycl resume` continues.")
+        return notes
+
+    def to_arrow(self) -> pa.Table:
+        """One row per line; undefined figures are null, accuracies in [0, 1]."""
+        return pa.Table.from_pylist([_record(line) for line in self.lines], schema=_SCHEMA)
+
+    def to_pandas(self) -> Any:
+        """:meth:`to_arrow` as a pandas data frame."""
+        return self.to_arrow().to_pandas()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._table(options.max_width >= WIDE)
+        for note in self.notes:
+            yield Text(note, style="dim")
+
+    def __str__(self) -> str:
+        """The table as plain text."""
+        text = io.StringIO()
+        Console(file=text, width=120, color_system=None, legacy_windows=False).print(self)
+        return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+
+    def _table(self, wide: bool) -> Table:
+        table = Table(title=self.sweep, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        variants = any(line.variant for line in self.lines)
+        if variants:
+            table.add_column("variant", no_wrap=True)
+        table.add_column("strategy", no_wrap=True)
+        shown = [name for name in COMPARED if wide or name != "backward_transfer"]
+        for name in shown:
+            table.add_column(HEADINGS[name], justify="right", no_wrap=True)
+        for heading in ("seconds", "memory", *(["parameters"] if wide else []), "seeds"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        best = _best_keys(self.lines)
+        mixed = len({machine for line in self.lines for machine in line.machines}) > 1
+        before = self.lines[0].variant if self.lines else ""
+        for line in self.lines:
+            if line.variant != before:
+                table.add_section()
+            names = [Text(line.variant if line.variant != before or line is self.lines[0] else "")] if variants else []
+            before = line.variant
+            style = "dim" if line.barred else "bold" if line.key in best else ""
+            cost = [_seconds(line), _memory(line), *([_count(line.parameters)] if wide else []), _seeds(line)]
+            figures = [_percent(line, name) for name in shown]
+            table.add_row(*names, _name(line, mixed), *figures, *cost, style=style)
+        return table
+
+
+def comparison(folder: Folder) -> Comparison:
+    """The comparison of a results folder, of a running sweep too: what is there, and what is missing.
+
+    Raises:
+        StoreError: there is no results folder, or a part of it is damaged.
+    """
+    results = opened(folder)
+    return Comparison(results.name, tuple(lines(results)), len(unfinished(results)))
+
+
+def compared_matrices(folder: Folder) -> dict[str, list[AccuracyMatrix]]:
+    """The matrices behind each line of :func:`comparison`, one per seed, by the line's key and in its order."""
+    results = opened(folder)
+    known = matrices(results)
+    found = {line.key: [known[trial] for trial in line.trials if trial in known] for line in lines(results)}
+    return {key: values for key, values in found.items() if values}
+
+
+def human_bytes(count: float) -> str:
+    """``"1.8 MB"``; decimal units, as disks and papers count."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _name(line: Line, mixed: bool) -> str:
+    marks = ("†" if line.upper_bound else "") + ("‡" if mixed and line.machines else "")
+    return f"{line.alias}{' ' + marks if marks else ''}{' (v)' if line.scored_on == 'validation' else ''}"
+
+
+def _percent(line: Line, name: str) -> str:
+    if line.barred:
+        return "n/a"
+    spread = line.metrics.get(name)
+    if spread is None:
+        return "-"
+    if math.isnan(spread.std):
+        return f"{100 * spread.mean:.2f} ±     -"
+    return f"{100 * spread.mean:.2f} ± {100 * spread.std:5.2f}"
+
+
+def _seconds(line: Line) -> str:
+    return "" if line.seconds is None else f"{line.seconds.mean:.{1 if line.seconds.mean < 100 else 0}f}"
+
+
+def _memory(line: Line) -> str:
+    return "" if line.memory is None else human_bytes(line.memory.mean)
+
+
+def _count(spread: Spread | None) -> str:
+    return "" if spread is None else f"{spread.mean:,.0f}"
+
+
+def _seeds(line: Line) -> str:
+    if line.barred:
+        return ""
+    done = len(line.trials) if line.scored_on == "test" else 0
+    return str(done) if line.planned is None or done == line.planned else f"{done} of {line.planned}"
+
+
+def _failures(line: Line) -> str:
+    return f"{len(line.failed)} of {line.planned or len(line.failed) + len(line.trials)} trials"
+
+
+def _best_keys(found: Sequence[Line]) -> set[str]:
+    """The best method of each variant that is no upper bound; lines are sorted."""
+    best: dict[str, str] = {}
+    for line in found:
+        if line.scored_on == "test" and not line.upper_bound:
+            best.setdefault(line.variant, line.key)
+    return set(best.values())
+
+
+def _sorted(machines: set[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return sorted(machines, key=str)
+
+
+_SCHEMA = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in ("variant", "alias", "strategy", "scored_on")),
+        *(pa.field(name, pa.int32()) for name in ("seeds", "planned", "failed")),
+        pa.field("upper_bound", pa.bool_()),
+        *(pa.field(f"{name}_{part}", pa.float64()) for name in COMPARED for part in ("mean", "std")),
+        *(pa.field(name, pa.float64()) for name in ("seconds", "memory_bytes", "parameters")),
+        pa.field("barred", pa.string()),
+    ]
+)
+
+
+def _record(line: Line) -> dict[str, Any]:
+    figures: dict[str, float] = {}
+    for name, spread in line.metrics.items():
+        figures |= {f"{name}_mean": spread.mean} | ({} if math.isnan(spread.std) else {f"{name}_std": spread.std})
+    means = {"seconds": line.seconds, "memory_bytes": line.memory, "parameters": line.parameters}
+    return {
+        **{name: getattr(line, name) for name in ("variant", "alias", "strategy", "scored_on", "planned")},
+        "seeds": len(line.trials),
+        "failed": len(line.failed),
+        "upper_bound": line.upper_bound,
+        "barred": line.barred,
+        **figures,
+        **{name: spread.mean for name, spread in means.items() if spread is not None},
+    }
