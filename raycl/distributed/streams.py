@@ -11,6 +11,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,9 @@ SOURCES = 16
 
 BACKOFF = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each attempt to ask a shard."""
+
+LOST = (RayActorError, ObjectLostError, GetTimeoutError)
+"""What asking again may cure."""
 
 NO_IMAGES = np.empty((0, 0, 0, 0), dtype=np.uint8)
 
@@ -141,21 +145,22 @@ class StreamShards:
             InfrastructureError: a node does not answer.
         """
         keys = [StreamKey.of(stream, 0, "train") for stream in streams]
-        nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if _candidate(node)}
-        reading = ray.remote(num_cpus=0)(_readable)
-        answers = {
-            node: reading.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+        reading = ray.remote(num_cpus=0, max_calls=1)(_unreadable)  # one call: its process would keep the data
+        answers = [
+            reading.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
                 keys, self._data_root
             )
             for node in nodes
-        }
-        for node, answer in answers.items():
+        ]
+        for node, answer in zip(nodes, answers, strict=True):
+            address = node["NodeManagerAddress"]
             try:
                 problem = ray.get(answer, timeout=10 * self._timeout)
             except RayError as error:
-                raise InfrastructureError(f"node {nodes[node]} cannot be asked for the data: {error}") from error
+                raise InfrastructureError(f"node {address} cannot be asked for the data: {error}") from error
             if problem:
-                raise DataError(f"node {nodes[node]}: {problem}")
+                raise DataError(f"node {address}: {problem}")
 
     def close(self) -> None:
         """End the actors."""
@@ -198,7 +203,7 @@ class RemoteSource:
     @property
     def layout(self) -> Layout:
         if self._layout is None:
-            self._layout = self._ask(0, lambda shard: ray.get(shard.layout.remote(self._key), timeout=self._timeout))
+            self._layout = self._ask(0, lambda shard: self._get(shard.layout.remote(self._key)))
         return self._layout
 
     def part(self, task: int, split: Split) -> Part:
@@ -209,13 +214,14 @@ class RemoteSource:
         if part.base not in self._base:
             number = zlib.crc32(part.base.encode())
             self._base[part.base] = self._ask(number, lambda shard: self._images(shard, task, split))
-        return replace(part, images=self._base[part.base])
+        # Copies of the small arrays let go of the message they came in.
+        return replace(part, images=self._base[part.base], rows=part.rows.copy(), labels=part.labels.copy())
 
     def prefetch(self, task: int, split: Split) -> None:
-        try:
+        if (task, split) in self._ahead:
+            return
+        with suppress(RayError, ValueError):  # what goes wrong here is asked for, with patience, when it is needed
             self._ahead[task, split] = self._shard(task).part.remote(self._key, task, split)
-        except (RayError, ValueError):
-            self._ahead.pop((task, split), None)  # it is asked for, with patience, when it is needed
 
     def _images(self, shard: Any, task: int, split: Split) -> np.ndarray:
         (reference,) = self._get(shard.images.remote(self._key, task, split))
@@ -226,21 +232,27 @@ class RemoteSource:
         """A part that was asked for ahead, or None where it was lost."""
         try:
             part: Part = self._get(ahead)
-        except (RayActorError, ObjectLostError, GetTimeoutError):
+        except LOST:
             return None
         return part
 
     def _ask(self, number: int, question: Callable[[Any], T]) -> T:
         """The answer of a shard, asked again while it is being restarted."""
+        lost: Exception = InfrastructureError("it was not asked")
         for pause in BACKOFF:
             time.sleep(pause)
             try:
-                return question(self._shard(number))
-            except (RayActorError, ObjectLostError, GetTimeoutError, ValueError) as error:
+                shard = self._shard(number)
+            except ValueError as error:  # Ray knows no actor of this name, yet
                 lost = error
-        name = self._name(number)
+                continue
+            try:
+                return question(shard)
+            except LOST as error:
+                lost = error
         raise InfrastructureError(
-            f"stream actor {name!r} did not answer in {len(BACKOFF)} attempts ({type(lost).__name__}: {lost})"
+            f"stream actor {self._name(number)!r} did not answer in {len(BACKOFF)} attempts "
+            f"({type(lost).__name__}: {lost})"
         ) from lost
 
     def _get(self, reference: Any) -> Any:
@@ -258,11 +270,7 @@ class RemoteSource:
         return self._shards.names[number % len(self._shards.names)]
 
 
-def _candidate(node: Mapping[str, Any]) -> bool:
-    return bool(node["Alive"] and node["Resources"].get("CPU", 0) > 0)
-
-
-def _readable(keys: list[StreamKey], data_root: str | None) -> str:
+def _unreadable(keys: list[StreamKey], data_root: str | None) -> str:
     """What keeps this node from reading the streams; empty where nothing does."""
     try:
         for key in keys:

@@ -90,7 +90,7 @@ class RandomReplacement(Pool):
         free = self.capacity - self._size
         count = min(len(labels), max(self.capacity // self._experiences, free))
         filled = min(count, free)
-        chosen = torch.randperm(len(labels), generator=generator)[:count].tolist()
+        chosen = sorted(torch.randperm(len(labels), generator=generator)[:count].tolist())
         replaced = torch.randperm(self._size, generator=generator)[: count - filled].tolist()
         positions = [-1] * len(labels)
         for row, position in zip(chosen, [*range(self._size, self._size + filled), *replaced], strict=True):
