@@ -189,11 +189,8 @@ class TestRealCifar:
         assert mean == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.01)
 
     def test_cifar10_then_slices_of_cifar100(self, data_root: Path) -> None:
-        parts = [
-            "parquet:cifar10",
-            "parquet:cifar100?label=fine_label[0:10]",
-            "parquet:cifar100?label=fine_label[10:20]",
-        ]
+        fine = "parquet:cifar100?label=fine_label"
+        parts = ["parquet:cifar10", f"{fine}[0:10]", f"{fine}[10:20]"]
         served = LocalSource({"name": "sequence", "parts": parts, "scenario": "task"}, 0, data_root)
         assert [len(served.part(task, "test")) for task in range(3)] == [2000, 400, 400]
         assert served.part(1, "train").images is served.part(2, "train").images
