@@ -221,7 +221,7 @@ def test_owners_are_charged_as_packed_bits() -> None:
 
 
 def test_it_needs_a_head_per_task_and_the_task_id() -> None:
-    with pytest.raises(MethodError, match="set model.head: per_task"):
+    with pytest.raises(MethodError, match=r"set model\.head: per_task"):
         running(model={"head": "single"})
     with pytest.raises(MethodError, match="needs the task id"):
         running().strategy.predict(torch.zeros(1, 1, 8, 8), None)
