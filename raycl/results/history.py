@@ -28,6 +28,7 @@ class Manifest:
         parent: the manifest whose state this one continues; None at the start of a trial.
         rows, checkpoint: file -> seal, relative to the trial's folder.
         extra: what the session wants to find again.
+        written: seconds since the epoch.
     """
 
     task: int
@@ -36,6 +37,7 @@ class Manifest:
     rows: dict[str, Seal]
     checkpoint: dict[str, Seal]
     extra: dict[str, Any]
+    written: float
 
     @property
     def key(self) -> Key:
@@ -46,7 +48,7 @@ class Manifest:
         """From parsed JSON."""
         rows, checkpoint = ({k: (v[0], v[1]) for k, v in stored[part].items()} for part in ("rows", "checkpoint"))
         parent = None if stored["parent"] is None else (int(stored["parent"][0]), int(stored["parent"][1]))
-        return cls(stored["task"], stored["attempt"], parent, rows, checkpoint, stored["extra"])
+        return cls(stored["task"], stored["attempt"], parent, rows, checkpoint, stored["extra"], stored["written"])
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,16 @@ class History:
 
     def rows(self, upto: Manifest | None = None) -> list[TaskRow]:
         """The rows of one unbroken line of work, by task: that of ``upto``, else the one that got furthest."""
-        lines = map(self._line, [upto] if upto else self.manifests.values())
-        line = next((line for line in lines if line is not None), [])
-        rows = {row.task: row for manifest in line for row in self._read_rows(manifest)}
+        rows = {row.task: row for manifest in self._furthest(upto) for row in self._read_rows(manifest)}
         return [rows[task] for task in sorted(rows)]
+
+    def times(self) -> dict[int, float]:
+        """When each task of :meth:`rows` was stored, in seconds since the epoch."""
+        return {manifest.task: manifest.written for manifest in self._furthest(None)}
+
+    def _furthest(self, upto: Manifest | None) -> list[Manifest]:
+        lines = map(self._line, [upto] if upto else self.manifests.values())
+        return next((line for line in lines if line is not None), [])
 
     def seconds(self) -> dict[str, float]:
         """Seconds over all attempts, by cost column: work that was done twice was paid twice."""

@@ -173,6 +173,11 @@ class TrialStore:
             attempt += 1
         return attempt
 
+    def began(self) -> float:
+        """When the first attempt began, in seconds since the epoch; 0 before."""
+        record = self._files.read_json(f"{self._folder}/attempts/0000.json")
+        return 0.0 if record is None else float(record["began"])
+
     def write_task(
         self,
         attempt: int,
@@ -187,14 +192,14 @@ class TrialStore:
         states = {f"ckpt/{stem}/{name}": data for name, data in checkpoint.items()}
         for name, data in (table | states).items():
             self._files.write(f"{self._folder}/{name}", data)
-        manifest = Manifest(task, attempt, self._continued, seals(table), seals(states), dict(extra or {}))
+        manifest = Manifest(task, attempt, self._continued, seals(table), seals(states), dict(extra or {}), time.time())
         self._files.write(f"{self._folder}/manifests/{stem}.json", dump_json(asdict(manifest)))
         self._continued = manifest.key
         self._drop_checkpoints(before=task - 1)
 
     def latest(self) -> Manifest | None:
         """The highest complete manifest: its checkpoint is there, and so are the rows of all it continues."""
-        return next(self._history().complete(), None)
+        return next(self.history().complete(), None)
 
     def read_checkpoint(self, manifest: Manifest) -> dict[str, bytes]:
         """The verified files of a checkpoint by name. What this object writes afterwards continues it.
@@ -213,7 +218,7 @@ class TrialStore:
 
     def restore(self) -> tuple[Manifest, dict[str, bytes]] | None:
         """:meth:`latest` and its checkpoint; where that cannot be read, the one before. None: from the start."""
-        for manifest in self._history().complete():
+        for manifest in self.history().complete():
             try:
                 return manifest, self.read_checkpoint(manifest)
             except TornFile as error:
@@ -222,9 +227,10 @@ class TrialStore:
 
     def rows(self, upto: Manifest | None = None) -> list[TaskRow]:
         """The rows of one unbroken line of work, by task: that of ``upto``, else the one that got furthest."""
-        return self._history().rows(upto)
+        return self.history().rows(upto)
 
-    def _history(self) -> History:
+    def history(self) -> History:
+        """The trial's folder as it is now."""
         return History.read(self._files, self._folder)
 
     # -- the end -----------------------------------------------------------------------------------------------
@@ -246,6 +252,11 @@ class TrialStore:
         record = self._files.read_json(f"{self._folder}/verdict.json")
         return None if record is None else Verdict(**record["verdict"])
 
+    def seal(self) -> str:
+        """A digest of the verdict and the parts; empty before the end. It changes when the trial ends anew."""
+        data = self._files.read(f"{self._folder}/verdict.json")
+        return "" if data is None else digest(data)
+
     def reopen(self) -> None:
         """Forget the verdict, so that the trial goes on from its last checkpoint (a retry, or other cut-offs)."""
         for part in _part_names(self.spec.hash):  # the verdict goes last: without it nothing would restore the parts
@@ -266,7 +277,7 @@ class TrialStore:
             self.finish(Verdict(**record["verdict"]), record["provenance"])
 
     def _write_parts(self, verdict: Verdict, provenance: Mapping[str, Any]) -> dict[str, bytes]:
-        history = self._history()
+        history = self.history()
         rows = history.rows()
         done = max((row.task for row in rows), default=-1)
         if verdict.status == "finished" and done < verdict.task:

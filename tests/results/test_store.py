@@ -104,7 +104,7 @@ def test_rows_follow_the_line_of_work_that_got_furthest_and_never_mix_attempts(r
     attempt = second.begin()
     manifest = first.latest()
     assert manifest is not None
-    second.read_checkpoint(next(m for m in second._history().manifests.values() if m.key == (1, 0)))
+    second.read_checkpoint(next(m for m in second.history().manifests.values() if m.key == (1, 0)))
     _learn(second, attempt, 2, mark=22)
     assert _marks(second) == [(0, 10), (1, 11), (2, 22)], "task 2 of the attempt that goes on"
     _learn(first, 0, 3, mark=13)

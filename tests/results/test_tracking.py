@@ -1,0 +1,170 @@
+"""The MLflow mirror: everything once, whatever happens to the server, and never at the cost of the sweep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from results.made_results import PROVENANCE, row, rows, spec
+
+from raycl.errors import InfrastructureError
+from raycl.results import tracking
+from raycl.results.files import Files
+from raycl.results.store import Results, Verdict
+from raycl.results.tracking import Mirror, sync, tracking_uri, ui_command
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file: to make one takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    tracking._client(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def tracked(results: Results, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
+    """A folder whose default tracking store is ready."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_database, Path(results.uri) / "mlflow.db")
+    return results
+
+
+def _client(results: Results) -> Any:
+    return tracking._client(str(tracking_uri(results)))
+
+
+def _runs(results: Results) -> list[Any]:
+    client = _client(results)
+    experiment = client.get_experiment_by_name("tiny")
+    return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
+
+
+def _closed_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_a_trial_is_logged_once_and_whole(tracked: Results, record: Callable[..., Any]) -> None:
+    record(spec(uses_memory=True), rows())
+    record(spec("gem", options={}), [], status="failed", reason="loss is not finite")
+    tracked.trial(spec("open", options={"o": 1})).begin()
+    assert sync(tracked) == 2
+    assert sync(tracked) == 0
+    by_trial = {run.data.tags.get("raycl.trial"): run for run in _runs(tracked)}
+    assert len(by_trial) == len(_runs(tracked)) == 3
+    parent, run = by_trial[None], by_trial[spec(uses_memory=True).hash]
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert run.info.status == "FINISHED"
+    assert by_trial[spec("gem", options={}).hash].info.status == "FAILED"
+    assert run.data.params["penalty"] == "10.0"
+    assert run.data.params["memory.capacity"] == "500"
+    client = _client(tracked)
+    curve = client.get_metric_history(run.info.run_id, "average_accuracy")
+    assert [(point.step, point.value) for point in curve] == [(1, 0.9), (2, 0.75), (3, pytest.approx(0.6))]
+    assert curve[0].timestamp >= run.info.start_time > 1.6e12
+    assert run.data.metrics["average_incremental_accuracy"] == pytest.approx(0.75)
+    assert run.data.metrics["final/backward_transfer"] == pytest.approx(-0.3)
+    assert run.data.metrics["accuracy/task_02"] == 0.5
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"matrix.parquet", "matrix.png", "trial.json"}
+    assert (Path(tracked.uri) / "mlartifacts").is_dir()
+    assert client.list_artifacts(parent.info.run_id)[0].path == "comparison.txt"
+
+
+def test_undefined_metrics_are_left_out(tracked: Results, record: Callable[..., Any]) -> None:
+    record(spec("joint"), [row(2, [90, 91, 92])])
+    sync(tracked)
+    (run,) = [run for run in _runs(tracked) if "raycl.trial" in run.data.tags]
+    assert run.data.metrics["final/average_accuracy"] == pytest.approx(0.91)
+    assert "final/forgetting" not in run.data.metrics
+
+
+def test_a_half_written_run_and_a_trial_that_ended_anew_are_written_again(tracked: Results, record: Any) -> None:
+    record(spec(), rows())
+    sync(tracked)
+    client = _client(tracked)
+    (run,) = [run for run in _runs(tracked) if "raycl.trial" in run.data.tags]
+    client.delete_tag(run.info.run_id, "raycl.logged")
+    assert sync(tracked) == 1
+    store = tracked.trial(spec())
+    store.reopen()
+    store.finish(Verdict("failed", "out of memory", None, 2), PROVENANCE)
+    assert sync(tracked) == 1
+    (run,) = [run for run in _runs(tracked) if "raycl.trial" in run.data.tags]
+    assert (run.info.status, run.data.tags["raycl.reason"]) == ("FAILED", "out of memory")
+    assert len(client.get_metric_history(run.info.run_id, "average_accuracy")) == 3
+
+
+def test_the_mirror_logs_trials_as_they_end(tracked: Results, record: Callable[..., Any]) -> None:
+    mirror = Mirror(tracked)
+    for seed in range(2):
+        mirror.offer(record(spec(seed=seed), rows()))
+    assert mirror.close(timeout=60)
+    assert sync(tracked) == 0
+    assert len(_runs(tracked)) == 3
+
+
+def test_a_server_that_is_down_costs_nothing_and_sync_catches_up(
+    tracked: Results, record: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking._client(_closed_port())  # the import is not what is timed
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _closed_port())
+    trials = [record(spec(seed=seed), rows()) for seed in range(2)]
+    start = time.monotonic()
+    with caplog.at_level(logging.WARNING, "raycl"):
+        mirror = Mirror(tracked)
+        for trial in trials:
+            mirror.offer(trial)
+        assert time.monotonic() - start < 0.2
+        assert not mirror.close(timeout=2)
+    assert time.monotonic() - start < 2.2
+    assert sum("cannot be used" in message for message in caplog.messages) == 1
+    with pytest.raises(InfrastructureError, match="raycl sync"):
+        sync(tracked)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync(tracked) == 2
+    assert sync(tracked) == 0
+    assert len(_runs(tracked)) == 3
+
+
+def test_a_full_queue_drops_and_says_so(tracked: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "QUEUE_LENGTH", 2)
+    mirror = Mirror(tracked)
+    monkeypatch.setattr(mirror, "_work", lambda: time.sleep(0.5))
+    for seed in range(4):
+        mirror.offer(spec(seed=seed))
+    assert mirror.dirty
+    assert not mirror.close(timeout=0.1)
+
+
+def test_a_thousand_tasks_are_logged_in_few_requests() -> None:
+    many = [row(task, [50.0] * 1000) for task in range(1000)]
+    start = time.process_time()
+    points = list(tracking._metrics(many))
+    assert time.process_time() - start < 5
+    assert not any(name.startswith("accuracy/") for _, name, _ in points)
+    assert len(list(tracking._chunks(points, tracking.BATCH))) < 25
+
+
+def test_where_the_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    results = Results.create(tmp_path / "with space", '{"name": "x"}', "h")
+    assert tracking_uri(results) == f"sqlite:///{tmp_path}/with space/mlflow.db"
+    assert ui_command(results).endswith(f"ui --backend-store-uri 'sqlite:///{tmp_path}/with space/mlflow.db'")
+    remote = Results(Files("s3://bucket/x", results.files.filesystem, "x"), {"name": "x", "hash": "h", "sweep": "{}"})
+    remote.files.local = None
+    assert tracking_uri(remote) is None
+    assert sync(remote) == 0
+    Mirror(remote).offer(spec())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert tracking_uri(remote) == ui_command(remote) == "http://tracking:5000"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" in os.environ or tracking._client("http://tracking:5000")
