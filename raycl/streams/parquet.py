@@ -29,7 +29,7 @@ DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 @dataclass(frozen=True)
 class ParquetSet:
-    """One image set in Parquet.
+    """An image set in Parquet files under the data root: ``parquet:FOLDER?image=COLUMN&label=COLUMN``.
 
     Attributes:
         folder: relative to the data root.
