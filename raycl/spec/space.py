@@ -45,6 +45,11 @@ class Distribution(ABC):
     def ends(self) -> tuple[tuple[tuple[str | int, ...], Any], ...]:
         """The values that stand for all others when rules are checked, each with its place below the mapping."""
 
+    @property
+    @abstractmethod
+    def middle(self) -> Scalar:
+        """A value to try first: the middle of a range, of its logarithm where that is uniform, or the first choice."""
+
     @abstractmethod
     def contains(self, value: Scalar) -> bool:
         """Whether ``value`` may be drawn."""
@@ -89,11 +94,19 @@ class Uniform(_Range):
 
     word = "uniform"
 
+    @property
+    def middle(self) -> Scalar:
+        return (self.low + self.high) / 2
+
 
 class LogUniform(_Range):
     """Real, with a uniform logarithm."""
 
     word = "loguniform"
+
+    @property
+    def middle(self) -> Scalar:
+        return math.sqrt(self.low) * math.sqrt(self.high)
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,10 @@ class QUniform(_Range):
     q: float
     word: ClassVar[str] = "quniform"
     arguments: ClassVar[str] = "[low, high, q]"
+
+    @property
+    def middle(self) -> Scalar:
+        return self.low + round((self.high - self.low) / 2 / self.q) * self.q
 
     def contains(self, value: Scalar) -> bool:
         return super().contains(value) and _multiple(float(value), self.q)
@@ -149,11 +166,19 @@ class RandInt(_IntRange):
 
     word = "randint"
 
+    @property
+    def middle(self) -> Scalar:
+        return (self.low + self.high - 1) // 2
+
 
 class LogRandInt(_IntRange):
     """Whole numbers ``low .. high - 1``, with a uniform logarithm."""
 
     word = "lograndint"
+
+    @property
+    def middle(self) -> Scalar:
+        return round(math.sqrt(self.low * (self.high - 1)))
 
 
 @dataclass(frozen=True)
@@ -173,6 +198,10 @@ class Choice(Distribution):
     @property
     def ends(self) -> tuple[tuple[tuple[str | int, ...], Any], ...]:
         return tuple(((self.word, index), value) for index, value in enumerate(self.values))
+
+    @property
+    def middle(self) -> Scalar:
+        return self.choices[0]
 
     def contains(self, value: Scalar) -> bool:
         return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)

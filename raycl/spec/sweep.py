@@ -46,10 +46,18 @@ class Entry:
         """``variant/alias``, or the alias alone."""
         return f"{self.variant}/{self.alias}" if self.variant else self.alias
 
+    @property
+    def middle(self) -> dict[str, Scalar]:
+        """A point in the middle of the space, for a first look."""
+        return {path: found.middle for path, found in self.space.items()}
+
 
 @dataclass(frozen=True)
 class Runs:
-    """Trials of one entry, at most: a choice with few values has fewer points than trials."""
+    """Trials of one entry, at most: a choice with few values has fewer points than trials.
+
+    A method with nothing to search has no search trials: its one point goes straight to the final phase.
+    """
 
     search: int
     finalists: int
@@ -173,23 +181,22 @@ class SweepSpec:
         if entry.barred:
             return Runs(0, 0, 0)
         final = len(self.final.seeds) if self.final else 0
-        if self.search is None:
+        if self.search is None or not entry.space:
             return Runs(0, 0, final)
-        points = self.search.trials if entry.space else 1
         finalists = self.search.finalists
-        again = 0 if finalists is None or points == 1 else min(finalists.top, points) * len(finalists.seeds)
-        return Runs(points * len(self.search.seeds), again, final)
+        again = min(finalists.top, self.search.trials) * len(finalists.seeds) if finalists else 0
+        return Runs(self.search.trials * len(self.search.seeds), again, final)
 
     @property
     def most_at_once(self) -> int:
         """The most search trials (or final trials, without a search) that can run at the same time."""
-        if self.search is None:
-            return sum(self.runs(entry).final for entry in self.entries)
         search = self.search
+        if search is None:
+            return sum(self.runs(entry).final for entry in self.entries)
         blind = search.sampler == "random" and self.pruner is None
         wave = search.trials if blind else min(max(search.generation, search.startup), search.trials)
-        waves = [wave if entry.space else 1 for entry in self.entries if not entry.barred]
-        most = sum(waves) * len(search.seeds)
+        searched = sum(bool(entry.space) and not entry.barred for entry in self.entries)
+        most = searched * wave * len(search.seeds) or sum(self.runs(entry).final for entry in self.entries)
         return min(most, search.max_concurrent or most)
 
     @cached_property

@@ -305,6 +305,8 @@ class SweepFile:
 
     def _warnings(self, entry: Entry, blocks: Blocks, resolved: Resolved) -> Iterator[str]:
         """What is allowed, but probably not meant."""
+        if not entry.space and "final" not in self.data and not entry.barred:
+            yield f"strategies.{entry.alias}: does not run: it has nothing to search, and there is no final phase"
         limits = resolved.limits
         if not entry.variant and not any(limits.model_dump().values()):
             for path, searched in blocks.space.items():

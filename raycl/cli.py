@@ -1,0 +1,228 @@
+"""The command line. Nothing heavy is imported before a command needs it, so that ``raycl --help`` is quick."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+import raycl
+from raycl.errors import RayclError, SpecError
+
+if TYPE_CHECKING:
+    from raycl.spec.sweep import SweepSpec
+
+
+class _Commands(TyperGroup):
+    """Shows an error of raycl as one line (a line per problem of a sweep file), never as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SpecError as error:
+            _complain(str(problem) for problem in error.problems)
+            raise typer.Exit(2) from None
+        except RayclError as error:
+            _complain([f"error: {error}"])
+            raise typer.Exit(1) from None
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return ["run", "check", "show", "resume", "sync", "ls", "schema"]
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Continual-learning sweeps on Ray: one YAML file in, one comparison table out.",
+    epilog="Start with: [bold]raycl run sweeps/quickstart.yaml[/bold]. On a cluster: "
+    "[bold]ray job submit --working-dir . -- raycl run FILE[/bold].",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SweepFileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file (YAML).", show_default=False)]
+FolderArgument = Annotated[
+    str, typer.Argument(metavar="RESULTS", help="A sweep's results folder: a path or a URI.", show_default=False)
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", envvar="RAYCL_DATA", help="Folder of the data sets.", show_default="./data"),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to join; without one, Ray starts on this machine."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Take a folder over from a driver that seems alive.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run trials again whose method failed.")]
+MaxConcurrent = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Trials at the same time, at most.", show_default=False)
+]
+
+
+def _complain(lines: Iterable[str]) -> None:
+    console = Console(stderr=True)
+    for line in lines:
+        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"raycl {raycl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """The options of every command."""
+
+
+@app.command()
+def run(
+    file: SweepFileArgument,
+    results: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Results folder: a path or a URI.", show_default="$RAYCL_RESULTS/NAME"),
+    ] = None,
+    data_root: DataRoot = None,
+    address: Address = None,
+    force: Force = False,
+    retry_failed: RetryFailed = False,
+    max_concurrent: MaxConcurrent = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Run one trial here, without Ray, for debugging.")
+    ] = False,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --in-process: which method.", show_default="the first")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="With --in-process: the run's seed.", show_default="0")] = None,
+) -> None:
+    """Run a sweep, or what its results folder still lacks of it."""
+    if not in_process and (strategy is not None or seed is not None):
+        raise typer.BadParameter("--strategy and --seed choose the trial of --in-process; add it")
+    sweep = _load(file)
+    if in_process:
+        from raycl.cli_run import run_in_process
+
+        run_in_process(sweep, strategy, seed or 0, _data_root(data_root), results)
+        return
+    folder = results or f"{os.environ.get('RAYCL_RESULTS', 'results').rstrip('/')}/{sweep.name}"
+    _run(sweep, folder, data_root, address, force, retry_failed, max_concurrent)
+
+
+@app.command()
+def resume(
+    results: FolderArgument,
+    data_root: DataRoot = None,
+    address: Address = None,
+    force: Force = False,
+    retry_failed: RetryFailed = False,
+    max_concurrent: MaxConcurrent = None,
+) -> None:
+    """Go on with a sweep from its results folder alone."""
+    from raycl.catalog import catalog
+    from raycl.results.store import Results
+    from raycl.spec.sweep import SweepSpec
+
+    sweep = SweepSpec.loads(Results.open(results).sweep_json, catalog())
+    _run(sweep, results, data_root, address, force, retry_failed, max_concurrent)
+
+
+@app.command()
+def check(file: SweepFileArgument) -> None:
+    """Show what a sweep would run; needs neither Ray nor data. Exits with 2 and every error of the file."""
+    from raycl.cli_check import summary
+
+    sweep = _load(file)
+    Console().print(summary(sweep))
+
+
+@app.command()
+def show(results: FolderArgument) -> None:
+    """Print the comparison table of a results folder."""
+    from raycl.results.tables import comparison
+
+    Console().print(comparison(results))
+
+
+@app.command()
+def sync(results: FolderArgument) -> None:
+    """Log results to MLflow that its server has missed."""
+    from raycl.cli_run import sync_results
+
+    sync_results(results)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of sweep files, for editors."""
+    import json
+
+    from raycl.catalog import catalog
+    from raycl.spec.schema import json_schema
+
+    typer.echo(json.dumps(json_schema(catalog()), indent=2))
+
+
+@app.command()
+def ls(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategies, streams, datasets or models.")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, with its options.")] = None,
+) -> None:
+    """List what a sweep file may name; with a name, its options, defaults and bounds."""
+    from raycl.cli_list import KINDS, listing
+
+    if kind not in KINDS:
+        raise typer.BadParameter(f"must be one of {', '.join(KINDS)} (got {kind!r})")
+    Console().print(listing(kind, name))
+
+
+def _load(file: Path) -> SweepSpec:
+    from raycl.catalog import catalog
+    from raycl.spec.sweep import SweepSpec
+
+    return SweepSpec.load(file, catalog())
+
+
+def _data_root(given: Path | None) -> Path:
+    return (given or Path("data")).expanduser().absolute()
+
+
+def _run(
+    sweep: SweepSpec,
+    folder: str,
+    data_root: Path | None,
+    address: str | None,
+    force: bool,
+    retry_failed: bool,
+    max_concurrent: int | None,
+) -> None:
+    """Run on Ray, then show the comparison. A sweep that stopped early exits with 1."""
+    from raycl.cli_run import run_on_ray
+
+    complete = run_on_ray(
+        sweep,
+        folder,
+        data_root=data_root,
+        address=address,
+        force=force,
+        retry_failed=retry_failed,
+        max_concurrent=max_concurrent,
+    )
+    if not complete:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The ``raycl`` command."""
+    app()

@@ -1,0 +1,145 @@
+"""What ``raycl run``, ``resume`` and ``sync`` do, and what a person sees of it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from raycl.errors import UnknownName, nearest
+from raycl.live import LiveTable
+from raycl.matrix import AccuracyMatrix
+from raycl.results.store import Results
+from raycl.results.tables import comparison
+from raycl.session import TrialSession
+from raycl.spec.space import format_value
+from raycl.spec.sweep import Entry, SweepSpec
+from raycl.streams.source import LocalSource
+
+MIRROR_SECONDS = 60.0
+"""Patience with MLflow once everything has run: its first touch of a new SQLite file alone takes 8 s."""
+INTERRUPTED_SECONDS = 2.0
+"""Patience where the driver was told to stop; `raycl sync` logs the rest."""
+
+
+def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Path | None, results: str | None) -> None:
+    """Run one trial here, on validation data, at the middle of its search space.
+
+    Args:
+        results: where to keep it; default: nowhere.
+    """
+    console = Console()
+    entry = _entry(sweep, alias)
+    point = entry.middle
+    trial = sweep.trial(entry, point, seed, "search")
+    shown = ", ".join(f"{path} {format_value(value)}" for path, value in point.items())
+    console.print(Text.assemble((entry.key, "bold"), f"  seed {seed}{', ' + shown if shown else ''}"))
+    torch.set_num_threads(trial.resources.cpus)
+    with tempfile.TemporaryDirectory(prefix="raycl-") as scratch:
+        store = Results.create(results or scratch, sweep.dumps(), sweep.hash).trial(trial)
+        metric = sweep.search.metric if sweep.search else "average_accuracy"
+        source = LocalSource(trial.stream, trial.seed, data_root, trial.train_on)
+        session = TrialSession(trial, source, store, metric=metric)
+        try:
+            while True:
+                progress = session.step()
+                measured = "" if progress.metric is None else f"  {metric} {100 * progress.metric:.2f} %"
+                console.print(f"task {progress.task + 1} of {progress.num_tasks}{measured}", highlight=False)
+                if progress.verdict is not None:
+                    break
+        finally:
+            session.close()
+        if progress.verdict.status != "finished":
+            console.print(Text(f"{progress.verdict.status}: {progress.verdict.reason}", style="red"))
+            return
+        console.print(_matrix(AccuracyMatrix.of(store.rows(), progress.num_tasks)))
+
+
+def _entry(sweep: SweepSpec, alias: str | None) -> Entry:
+    """The entry of a name (``alias`` or ``variant/alias``), or the first that can run."""
+    able = [entry for entry in sweep.entries if not entry.barred]
+    found = [entry for entry in able if alias in (None, entry.alias, entry.key)]
+    if not found:
+        known = [entry.key for entry in able]
+        raise UnknownName(f"this sweep runs no {alias!r}{nearest(alias or '', known)} (it runs: {', '.join(known)})")
+    return found[0]
+
+
+def _matrix(matrix: AccuracyMatrix) -> Table:
+    """Accuracies in per cent; rows: after which task, columns: measured on which."""
+    table = Table(title="accuracy % after each task, on each task", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("after", justify="right")
+    for task in range(matrix.num_tasks):
+        table.add_column(str(task + 1), justify="right")
+    for name, row in (("-", matrix.untrained), *((str(i + 1), row) for i, row in enumerate(matrix.accuracy))):
+        table.add_row(name, *("" if math.isnan(value) else f"{100 * value:.1f}" for value in row))
+    return table
+
+
+def run_on_ray(
+    sweep: SweepSpec,
+    folder: str,
+    *,
+    data_root: Path | None,
+    address: str | None,
+    force: bool,
+    retry_failed: bool,
+    max_concurrent: int | None,
+) -> bool:
+    """Run a sweep with a live table, then print the comparison and where everything lies.
+
+    Returns:
+        Whether every trial of the sweep has ended.
+    """
+    from raycl.distributed.cluster import absolute, inside_job
+    from raycl.distributed.runner import run_sweep
+    from raycl.results.tracking import Mirror, ui_command
+
+    console = Console()
+    if data_root is None and not inside_job():  # in a job, "here" is a temporary copy of the working directory
+        data_root = Path("data")
+    results = Results.create(absolute(folder, "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
+    mirror, patience = Mirror(results), INTERRUPTED_SECONDS
+    with ExitStack() as stack:
+        stack.callback(lambda: mirror.close(patience))
+        live = stack.enter_context(LiveTable(sweep, console))
+        outcome = run_sweep(
+            sweep,
+            results.uri,
+            data_root=data_root,
+            address=address,
+            force=force,
+            retry_failed=retry_failed,
+            max_concurrent=max_concurrent,
+            on_status=live.update,
+            on_record=lambda record: mirror.offer(record.spec),
+        )
+        patience = MIRROR_SECONDS if outcome.complete else INTERRUPTED_SECONDS
+    console.print(comparison(outcome.folder))
+    for name, told in (
+        ("results", outcome.folder),
+        ("table", f"raycl show {shlex.quote(outcome.folder)}"),
+        ("MLflow", ui_command(outcome.folder)),
+    ):
+        console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)
+    if not outcome.complete:
+        console.print(Text(outcome.reason, style="yellow"), soft_wrap=True)
+    return outcome.complete
+
+
+def sync_results(folder: str) -> None:
+    """Log what MLflow lacks, and say how much that was."""
+    from raycl.results.tracking import sync, tracking_uri
+
+    logged = sync(folder)
+    uri = tracking_uri(folder)
+    told = f"logged {logged} trials to {uri}" if uri else "set MLFLOW_TRACKING_URI to say where runs are logged"
+    Console().print(told, markup=False, highlight=False, soft_wrap=True)
