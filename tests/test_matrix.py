@@ -1,0 +1,132 @@
+"""The metrics of continual learning, against listed values, a transposed matrix, and the mistakes seen elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from raycl.matrix import AccuracyMatrix, Cost, TaskRow
+
+ACCURACY = np.array([[0.9, 0.1, 0.2], [0.7, 0.8, 0.3], [0.6, 0.5, 0.7]])
+UNTRAINED = np.array([0.1, 0.1, 0.1])
+LISTED = {
+    "average_accuracy": 0.6,
+    "average_incremental_accuracy": 0.75,
+    "learning_accuracy": 0.8,
+    "backward_transfer": -0.3,
+    "forward_transfer": 0.1,
+    "forgetting": 0.3,
+}
+TRANSPOSED = {"average_accuracy": 0.4, "backward_transfer": -0.6, "forward_transfer": 0.5, "forgetting": 0.6}
+
+squares = st.integers(2, 8).flatmap(lambda n: arrays(float, (n, n), elements=st.floats(0, 1, width=32)))
+
+
+def test_the_listed_matrix() -> None:
+    assert AccuracyMatrix(ACCURACY, UNTRAINED).metrics() == pytest.approx(LISTED)
+    assert AccuracyMatrix(ACCURACY, UNTRAINED).intransigence([0.9, 0.9, 0.9]) == pytest.approx(0.1)
+
+
+def test_a_transposed_matrix_gives_other_values() -> None:
+    found = AccuracyMatrix(ACCURACY.T, UNTRAINED).metrics()
+    assert {name: found[name] for name in TRANSPOSED} == pytest.approx(TRANSPOSED)
+    assert all(abs(TRANSPOSED[name] - LISTED[name]) > 0.1 for name in TRANSPOSED)
+
+
+WRONG: dict[str, tuple[str, Callable[[np.ndarray], float]]] = {
+    "backward transfer over T entries": ("backward_transfer", lambda r: float(np.mean(r[-1] - np.diag(r)))),
+    "forward transfer from R[j, j-1]": (
+        "forward_transfer",
+        lambda r: float(np.mean(np.diagonal(r, offset=-1) - UNTRAINED[1:])),
+    ),
+    "forgetting as first minus last": ("forgetting", lambda r: float(np.mean(np.diag(r)[:-1] - r[-1, :-1]))),
+    "forgetting against the last row too": ("forgetting", lambda r: float(np.mean(r.max(axis=0)[:-1] - r[-1, :-1]))),
+    "step average over all T tasks": ("average_incremental_accuracy", lambda r: float(np.tril(r).mean(axis=1).mean())),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_known_mistakes_are_told_apart(mistake: str) -> None:
+    """On a matrix where task 1 peaks late, and improves at the end: the wrong variants all differ here."""
+    accuracy = np.array([[0.5, 0.1, 0.2], [0.8, 0.6, 0.3], [0.6, 0.9, 0.7]])
+    metric, wrong = WRONG[mistake]
+    right = AccuracyMatrix(accuracy, UNTRAINED).metrics()
+    expected = {
+        "backward_transfer": 0.2,
+        "forward_transfer": 0.1,
+        "forgetting": -0.05,
+        "average_incremental_accuracy": (0.5 + 0.7 + 2.2 / 3) / 3,
+    }
+    assert right[metric] == pytest.approx(expected[metric])
+    assert wrong(accuracy) != pytest.approx(expected[metric])
+
+
+@given(squares)
+def test_accuracy_is_learning_accuracy_plus_backward_transfer(accuracy: np.ndarray) -> None:
+    matrix = AccuracyMatrix.from_array(accuracy.tolist())
+    tasks = matrix.num_tasks
+    identity = matrix.learning_accuracy() + (tasks - 1) / tasks * matrix.backward_transfer()
+    assert matrix.average_accuracy() == pytest.approx(identity, abs=1e-9)
+
+
+@given(squares)
+def test_bounds_and_relations(accuracy: np.ndarray) -> None:
+    matrix = AccuracyMatrix.from_array(accuracy.tolist(), [0.0] * len(accuracy))
+    assert matrix.forgetting() >= -matrix.backward_transfer() - 1e-9, "the best of several is at least the first"
+    assert all(-1 <= value <= 1 for value in matrix.metrics().values())
+    upper = np.triu(np.random.default_rng(0).random(accuracy.shape), 1)
+    changed = AccuracyMatrix.from_array((np.tril(accuracy) + upper).tolist(), [0.0] * len(accuracy))
+    for name in set(matrix.metrics()) - {"forward_transfer"}:
+        assert changed.metrics()[name] == pytest.approx(matrix.metrics()[name]), f"{name} reads tasks not learned yet"
+
+
+def test_joint_training_has_one_row_and_no_forgetting() -> None:
+    rows = [TaskRow(2, np.array([9, 8, 7]), np.array([10, 10, 10]))]
+    found = AccuracyMatrix.of(rows, 3).metrics()
+    assert found["average_accuracy"] == found["average_incremental_accuracy"] == pytest.approx(0.8)
+    for name in ("learning_accuracy", "backward_transfer", "forward_transfer", "forgetting"):
+        assert math.isnan(found[name]), name
+
+
+def test_heads_that_do_not_exist_yet_leave_forward_transfer_undefined_and_the_rest_whole() -> None:
+    accuracy = np.where(np.tri(3, dtype=bool), ACCURACY, np.nan)
+    found = AccuracyMatrix(accuracy, np.full(3, np.nan)).metrics()
+    assert math.isnan(found.pop("forward_transfer"))
+    assert found == pytest.approx({name: LISTED[name] for name in found})
+
+
+def test_one_task() -> None:
+    found = AccuracyMatrix.from_array([[0.7]]).metrics()
+    assert found["average_accuracy"] == found["learning_accuracy"] == 0.7
+    assert all(math.isnan(found[name]) for name in ("backward_transfer", "forward_transfer", "forgetting"))
+
+
+def test_a_trial_that_stopped_early_has_averages_up_to_there() -> None:
+    rows = [TaskRow(task, np.full(4, 5 + task), np.full(4, 10)) for task in range(2)]
+    matrix = AccuracyMatrix.of(rows, 4)
+    assert matrix.average_accuracy(1) == 0.6
+    assert math.isnan(matrix.average_accuracy())
+    assert matrix.average_incremental_accuracy(1) == pytest.approx(0.55)
+
+
+def test_rows_come_in_any_order_and_null_cells_are_nan() -> None:
+    rows = [
+        TaskRow(1, np.array([7, 8]), np.array([10, 10]), Cost(1.0)),
+        TaskRow(-1, np.array([1, 0]), np.array([10, 0])),
+        TaskRow(0, np.array([9, 0]), np.array([10, 0])),
+    ]
+    matrix = AccuracyMatrix.of(rows, 2)
+    np.testing.assert_array_equal(matrix.accuracy, [[0.9, np.nan], [0.7, 0.8]])
+    np.testing.assert_array_equal(matrix.untrained, [0.1, np.nan])
+    assert matrix.forgetting() == pytest.approx(0.2)
+
+
+def test_tasks_of_different_sizes_weigh_the_same() -> None:
+    rows = [TaskRow(1, np.array([10, 900]), np.array([100, 1000]))]
+    assert AccuracyMatrix.of(rows, 2).average_accuracy() == pytest.approx(0.5)
