@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from raycl.catalog import catalog
+
 ENTRY_POINTS = """\
 [raycl.strategies]
 halved = tiny_methods:Halved
@@ -111,11 +113,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def python(code: str, site: Path | None) -> Any:
-    """Run ``code`` in a fresh interpreter and return the JSON it prints."""
-    repository = Path(__file__).parents[1]
-    paths = [str(repository), *([str(site)] if site else [])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+def python(code: str, site: Path) -> Any:
+    """Run ``code`` in a fresh interpreter, with the package installed, and return the JSON it prints."""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(site)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
@@ -159,9 +160,9 @@ print(json.dumps({
 
 
 def test_all_four_kinds_are_listed_after_the_built_in_ones(site: Path) -> None:
-    with_package, without = python(LIST, site), python(LIST, None)
+    here = catalog()
     added = {"strategies": ["halved"], "models": ["linear"], "streams": ["reversed"], "datasets": ["broken", "squares"]}
-    assert with_package == {kind: names + added[kind] for kind, names in without.items()}
+    assert python(LIST, site) == {kind: [*getattr(here, kind).names(), *names] for kind, names in added.items()}
 
 
 def test_they_work_together_and_never_replace_a_built_in_one(site: Path) -> None:
