@@ -1,0 +1,183 @@
+"""The comparison: the right trials, the right spread, and nothing hidden."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from results.made_results import PROVENANCE, row, rows, spec
+from rich.console import Console
+
+from raycl.catalog import catalog
+from raycl.results.comparison import Spread
+from raycl.results.reading import matrices, read_cells
+from raycl.results.store import Results, Verdict
+from raycl.results.tables import compared_matrices, comparison, human_bytes
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import TrialSpec
+
+SWEEP = """
+name: tiny
+stream: {name: permuted, dataset: digits, tasks: 3, scenario: class}
+model: {name: mlp, hidden: [20]}
+strategies:
+  naive: {}
+  plain: {strategy: naive}
+  joint: {}
+  replay: {training.learning_rate: {loguniform: [0.001, 0.01]}}
+search: {trials: 2}
+final: {seeds: [10, 11, 12]}
+"""
+
+
+@pytest.fixture
+def sweep() -> SweepSpec:
+    return SweepSpec.parse(SWEEP, catalog())
+
+
+@pytest.fixture
+def planned(tmp_path: Path, sweep: SweepSpec) -> Results:
+    return Results.create(tmp_path / "planned", sweep.dumps(), sweep.hash)
+
+
+def _end(results: Results, trial: TrialSpec, shift: int = 0, joint: bool = False, value: float | None = None) -> None:
+    store = results.trial(trial)
+    attempt = store.begin()
+    for one in [row(2, [80 + shift] * 3)] if joint else rows(shift)[1:]:
+        store.write_task(attempt, one.task, [one], {})
+    store.finish(Verdict("finished", "", value, 2), PROVENANCE | {"upper_bound": joint})
+
+
+def _by_alias(results: Results) -> dict[str, Any]:
+    return {line.alias: line for line in comparison(results).lines}
+
+
+def test_mean_sample_deviation_and_count_over_final_seeds(results: Results, record: Callable[..., Any]) -> None:
+    for seed, shift in ((10, 0), (11, 3), (12, 9)):
+        record(spec(seed=seed), rows(shift))
+    record(spec(seed=0, phase="search", score_on="validation"), rows(30), value=0.9)
+    (line,) = comparison(results).lines
+    accuracies = [0.60, 0.63, 0.69]
+    found = line.metrics["average_accuracy"]
+    assert found.mean == pytest.approx(0.64)
+    assert found.std == pytest.approx(statistics.stdev(accuracies))
+    assert found.n == 3
+    assert line.metrics["forgetting"].mean == pytest.approx(0.3)
+    assert line.metrics["forgetting"].std == pytest.approx(0, abs=1e-12)
+    assert (line.seconds.mean, line.memory.mean, line.parameters.mean) == (4.0, 4500.0, 1000.0)
+    assert "64.00 ±  4.58" in str(comparison(results))
+
+
+def test_one_value_has_no_deviation() -> None:
+    spread = Spread.of([0.5, None, math.nan])
+    assert spread is not None
+    assert (spread.mean, spread.n) == (0.5, 1)
+    assert math.isnan(spread.std)
+    assert Spread.of([None]) is None
+
+
+def test_lines_follow_the_sweep_and_share_trials_that_came_to_the_same_point(
+    planned: Results, sweep: SweepSpec
+) -> None:
+    for seed in (10, 11, 12):
+        _end(planned, sweep.trial(sweep.entry("naive"), {}, seed, "final"), shift=seed - 10)
+        _end(planned, sweep.trial(sweep.entry("joint"), {}, seed, "final"), joint=True)
+    found = _by_alias(planned)
+    assert found["plain"].trials == found["naive"].trials
+    assert len(found["plain"].trials) == 3
+    assert found["joint"].upper_bound
+    assert "forgetting" not in found["joint"].metrics
+    assert not found["replay"].complete
+    text = str(comparison(planned))
+    assert "Incomplete: replay 0 of 3" in text
+    assert "joint †" in text
+    assert [line.alias for line in comparison(planned).lines] == ["joint", "naive", "plain", "replay"]
+    assert {key: len(group) for key, group in compared_matrices(planned).items()} == {
+        "joint": 3,
+        "naive": 3,
+        "plain": 3,
+    }
+
+
+def test_a_search_alone_shows_its_best_validation_trial_and_says_so(planned: Results, sweep: SweepSpec) -> None:
+    entry = sweep.entry("replay")
+    for rate, shift in ((0.002, 1), (0.005, 7), (0.009, 4)):
+        point = {"training.learning_rate": rate}
+        _end(planned, sweep.trial(entry, point, 0, "search"), shift, value=0.6 + shift / 100)
+    line = _by_alias(planned)["replay"]
+    assert line.scored_on == "validation"
+    assert line.metrics["average_accuracy"].mean == pytest.approx(0.67)
+    assert "replay (v)" in str(comparison(planned))
+    assert "on validation data" in str(comparison(planned))
+    planned.write_json_once("winners/replay.json", {"point": {"training.learning_rate": 0.005}})
+    winner = {"training.learning_rate": 0.005}
+    _end(planned, sweep.trial(entry, winner, 10, "final"), shift=2)
+    _end(planned, sweep.trial(entry, {"training.learning_rate": 0.002}, 11, "final"), shift=9)
+    line = _by_alias(planned)["replay"]
+    assert (line.scored_on, line.metrics["average_accuracy"].mean) == ("test", pytest.approx(0.62))
+    assert "1 of 3" in str(comparison(planned))
+
+
+def test_failures_mixed_machines_and_open_trials_are_shown(results: Results, record: Callable[..., Any]) -> None:
+    record(spec(seed=10), rows(), cpu_capability="AVX2")
+    record(spec(seed=11), rows(), cpu_capability="AVX512")
+    record(spec(seed=12), [], status="failed", reason="loss is not finite")
+    results.trial(spec(seed=13)).begin()
+    text = str(comparison(results))
+    assert "1 of 3 trials failed: loss is not finite" in text
+    assert "ewc ‡" in text
+    assert "AVX512" in text
+    assert "begun and not ended: 1" in text
+    assert not comparison(results).complete
+
+
+def test_barred_methods_and_variants(tmp_path: Path) -> None:
+    variants = "variants:\n  hidden: {}\n  given: {stream.scenario: task}\n"
+    sweep = SweepSpec.parse(SWEEP.replace("joint: {}", "packnet: {}") + variants, catalog())
+    results = Results.create(tmp_path / "v", sweep.dumps(), sweep.hash)
+    for entry in (entry for entry in sweep.entries if entry.alias == "naive"):
+        _end(results, sweep.trial(entry, {}, 10, "final"), shift=5 if entry.variant == "given" else 0)
+    found = comparison(results).lines
+    assert [line.variant for line in found] == ["hidden"] * 4 + ["given"] * 4
+    naive = [line.metrics["average_accuracy"].mean for line in found if line.alias == "naive"]
+    assert naive == [pytest.approx(0.6), pytest.approx(0.65)]
+    barred = {line.variant: line for line in found if line.alias == "packnet"}
+    assert barred["given"].barred is None
+    assert barred["hidden"].barred
+    assert found[3] is barred["hidden"], "last"
+    assert "hidden/packnet: n/a, " in str(comparison(results))
+
+
+def test_the_table_fits_the_terminal(results: Results, record: Callable[..., Any], capsys: Any) -> None:
+    record(spec(), rows())
+    for width, shown in ((90, False), (120, True)):
+        Console(width=width).print(comparison(results))
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= width
+        assert ("backward" in out) is shown
+
+
+def test_arrow_and_matrices(results: Results, record: Callable[..., Any]) -> None:
+    record(spec(), rows())
+    (line,) = comparison(results).to_arrow().to_pylist()
+    assert line["average_accuracy_mean"] == pytest.approx(0.6)
+    assert line["average_accuracy_std"] is None
+    assert matrices(results)[spec().hash].metrics()["forward_transfer"] == pytest.approx(0.1)
+    assert read_cells(results).num_rows == 12
+    assert len(comparison(results).to_pandas()) == 1
+
+
+def test_an_empty_folder_is_a_table_too(results: Results) -> None:
+    assert comparison(results).lines == ()
+    assert str(comparison(results)).startswith("tiny")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (1_800_000, "1.8 MB"), (123e6, "123 MB")]
+)
+def test_bytes_for_people(count: float, text: str) -> None:
+    assert human_bytes(count) == text
