@@ -1,0 +1,96 @@
+"""raycl's trainer against a bare PyTorch loop on equal work: naive fine-tuning and reservoir replay on Split MNIST.
+
+Both sides read uint8 rows from memory by index, turn them into [0, 1], and update an MLP 784-400-400-10 by fused Adam
+in batches of 128, on one thread. With replay every update also learns 128 rows of a reservoir of 1,000, drawn without
+replacement. raycl's side also checks that losses are finite, and measures ten examples of each task.
+
+    OMP_NUM_THREADS=1 python benchmarks/trainer_overhead.py [repeats]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+from shared import interleaved, judged, learn, mnist_root, report, trial
+from torch import Tensor, nn
+
+from raycl.streams.source import LocalSource
+
+GOAL = 1.15
+BATCH, MEMORY = 128, 1000
+
+
+class Reservoir:
+    """Rows and labels of a uniform sample of all rows offered (Vitter 1985), vectorised over a batch."""
+
+    def __init__(self) -> None:
+        self.images = torch.empty(MEMORY, 784, dtype=torch.uint8)
+        self.labels = torch.empty(MEMORY, dtype=torch.int64)
+        self.seen = 0
+
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        number = torch.arange(self.seen, self.seen + len(labels))
+        slots = torch.where(number < MEMORY, number, (torch.rand(len(labels)) * (number + 1)).long())
+        kept = slots < MEMORY
+        self.images[slots[kept]], self.labels[slots[kept]] = images[kept], labels[kept]
+        self.seen += len(labels)
+
+    def sample(self) -> tuple[Tensor, Tensor]:
+        slots = torch.randperm(min(self.seen, MEMORY))[:BATCH]
+        return self.images[slots], self.labels[slots]
+
+
+def bare(images: Tensor, labels: Tensor, tasks: Sequence[Tensor], replay: bool) -> None:
+    """The tasks one after another, one epoch each."""
+    layers = nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10)
+    network, memory = nn.Sequential(*layers), Reservoir()
+    for rows in tasks:
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+        for index in rows[torch.randperm(len(rows))].split(BATCH):
+            x, y = images.index_select(0, index), labels.index_select(0, index)
+            both_x, both_y = x, y
+            if replay and memory.seen:
+                old_x, old_y = memory.sample()
+                both_x, both_y = torch.cat([x, old_x]), torch.cat([y, old_y])
+            logits = network(both_x.float() / 255)
+            loss = nn.functional.cross_entropy(logits[: len(y)], y)
+            if len(both_y) > len(y):
+                loss = loss + nn.functional.cross_entropy(logits[len(y) :], both_y[len(y) :])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if replay:
+                memory.add(x, y)
+
+
+def sides(strategy: str, source: LocalSource) -> dict[str, Callable[[], object]]:
+    """Both loops over the very same rows."""
+    parts = [source.part(task, "train") for task in range(source.layout.num_tasks)]
+    images = torch.from_numpy(parts[0].images.reshape(-1, 784).copy())
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    for task, part in enumerate(parts):
+        labels[torch.from_numpy(part.rows)] = torch.from_numpy(part.labels) + 2 * task
+    tasks = [torch.from_numpy(part.rows) for part in parts]
+    return {
+        "bare": lambda: bare(images, labels, tasks, strategy == "replay"),
+        "raycl": lambda: learn(trial(strategy), source),
+    }
+
+
+def main(repeats: int) -> None:
+    torch.set_num_threads(1)
+    rows = []
+    with mnist_root() as (root, data):
+        source = LocalSource(trial("naive").stream, 0, root)
+        for strategy in ("naive", "replay"):
+            seconds = interleaved(sides(strategy, source), repeats)
+            ratio = seconds["raycl"].cpu / seconds["bare"].cpu
+            rows.append((strategy, f"{seconds['bare'].cpu:.2f}", f"{seconds['raycl'].cpu:.2f}", *judged(ratio, GOAL)))
+    note = f"{data}; CPU seconds of one thread for five tasks of one epoch, medians of {repeats} turns"
+    report("Trainer against a bare loop", ("method", "bare loop", "raycl", "ratio", "goal"), rows, note)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
