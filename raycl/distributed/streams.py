@@ -261,7 +261,7 @@ class RemoteSource:
         except RayTaskError as error:
             if isinstance(error.cause, RayclError):
                 raise error.cause from None  # as the local source raises it, without the actor's traceback
-            raise
+            raise InfrastructureError(f"a stream actor failed: {error.cause!r}") from error  # no method's fault
 
     def _shard(self, number: int) -> Any:
         return ray.get_actor(self._name(number), namespace=self._shards.namespace)

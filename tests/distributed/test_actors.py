@@ -1,0 +1,351 @@
+"""Replay memory and task source, each in this process and in Ray actors: one contract for both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from ray.exceptions import GetTimeoutError, OwnerDiedError
+
+from raycl.checkpoint import decode, encode
+from raycl.distributed.replay import HELD_BACK, ShardedStorage
+from raycl.distributed.streams import RemoteSource, ShardNames, StreamShards
+from raycl.errors import DataError, InfrastructureError
+from raycl.memory.buffer import Table, everything
+from raycl.memory.local import LocalStorage, Storage
+from raycl.memory.replay import Replay
+from raycl.spec.options import MemoryConfig
+from raycl.streams.source import LocalSource
+from raycl.streams.task import Part, TaskSource
+
+SPLIT = {"name": "split", "dataset": "digits", "tasks": 5}
+STREAMS: list[dict[str, Any]] = [
+    SPLIT,
+    {"name": "permuted", "dataset": "digits", "tasks": 4, "scenario": "domain", "pad": 1},
+]
+on_ray = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One small Ray for the whole file."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=150_000_000,
+        namespace="raycl-test-actors",
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def shards(cluster: None) -> Iterator[StreamShards]:
+    made = StreamShards(2)
+    yield made
+    made.close()
+
+
+def gone(process: int, seconds: float = 5.0) -> bool:
+    """Whether a process has ended, or ends soon."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not Path(f"/proc/{process}").exists():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def process_of(actor: Any) -> int:
+    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=60))
+
+
+# -- replay memory -----------------------------------------------------------------------------------------------------
+
+
+def rows(start: int, count: int, **columns: torch.Tensor) -> Table:
+    """Rows whose image, label and task all tell their number."""
+    number = torch.arange(start, start + count)
+    image = torch.stack([number % 256, number // 256], 1).to(torch.uint8).view(-1, 1, 1, 2)
+    return {"image": image, "label": number % 10, "task": number // 100, **columns}
+
+
+def numbers(table: Table) -> torch.Tensor:
+    """Which rows these are, read from the images and checked against labels and tasks."""
+    pixels = table["image"].flatten(1).long()
+    number = pixels[:, 0] + 256 * pixels[:, 1]
+    assert torch.equal(table["label"], number % 10)
+    assert torch.equal(table["task"], number // 100)
+    return number
+
+
+def equal(one: Table, other: Table) -> bool:
+    return set(one) == set(other) and all(
+        one[name].dtype == other[name].dtype and torch.equal(one[name].nan_to_num(-7), other[name].nan_to_num(-7))
+        for name in one
+    )
+
+
+def buffer(storage: Storage, capacity: int = 60, selection: str = "reservoir") -> Replay:
+    return Replay(MemoryConfig(capacity=capacity), selection, torch.Generator().manual_seed(5), storage)
+
+
+def history(memory: Replay) -> list[Table]:
+    """Everything a buffer answers over a stream of offers, requests, draws and writes."""
+    answers = []
+    random = torch.Generator().manual_seed(1)
+    for step in range(40):
+        score = torch.arange(9.0) + step
+        extra = {} if step < 10 else {"logits": torch.full((9, 2 + step // 15), float(step))}
+        memory.request(7)
+        memory.add(rows(9 * step, 9, **extra))
+        answers.append(memory.sample(7))
+        memory.write(torch.randperm(len(memory), generator=random)[:9], {"score": score})
+        answers.append(memory.sample(4 + step % 3))
+    return [*answers, everything(memory)]
+
+
+@pytest.mark.parametrize("home", [pytest.param(0, id="local"), pytest.param(2, id="actors", marks=on_ray)])
+class TestReplay:
+    @pytest.fixture
+    def new_storage(self, home: int, request: pytest.FixtureRequest) -> Iterator[Callable[[], Storage]]:
+        if home:
+            request.getfixturevalue("cluster")
+        made: list[Storage] = []
+
+        def new() -> Storage:
+            made.append(ShardedStorage(home) if home else LocalStorage())
+            return made[-1]
+
+        yield new
+        for storage in made:
+            storage.close()
+
+    @pytest.fixture
+    def storage(self, new_storage: Callable[[], Storage]) -> Storage:
+        return new_storage()
+
+    def test_holds_what_was_added(self, storage: Storage) -> None:
+        memory = buffer(storage, capacity=500)
+        for start in range(0, 390, 13):
+            memory.add(rows(start, 13))
+        assert len(memory) == 390
+        assert numbers(everything(memory)).tolist() == list(range(390))
+        assert memory.labels.tolist() == [number % 10 for number in range(390)]
+        assert numbers(memory.read(torch.tensor([300, 2, 2]))).tolist() == [300, 2, 2]
+        assert memory.bytes == 390 * (2 + 8 + 8)
+
+    def test_what_is_handed_over_may_change_afterwards(self, storage: Storage) -> None:
+        memory = buffer(storage)
+        given = rows(0, 10)
+        memory.add(given)
+        given["image"].zero_()
+        memory.sample(10)["image"].zero_()
+        assert sorted(numbers(everything(memory)).tolist()) == list(range(10))
+
+    def test_draws_distinct_rows_and_all_of_a_small_memory(self, storage: Storage) -> None:
+        memory = buffer(storage)
+        assert len(memory.sample(8)["label"]) == 0
+        memory.add(rows(0, 30))
+        assert len(numbers(memory.sample(20)).unique()) == 20
+        assert sorted(numbers(memory.sample(99)).tolist()) == list(range(30))
+        memory.request(10)
+        assert len(numbers(memory.sample(12))) == 12  # a request of another size is dropped
+
+    def test_draw_shows_rows_as_requested(self, storage: Storage) -> None:
+        memory = buffer(storage, selection="ring")
+        memory.add(rows(0, 60))
+        memory.request(60)
+        memory.add(rows(100, 60))
+        memory.write(torch.arange(60), {"image": torch.zeros(60, 1, 1, 2, dtype=torch.uint8)})
+        assert sorted(numbers(memory.sample(60)).tolist()) == list(range(60))
+        assert memory.sample(60)["image"].sum() == 0
+
+    def test_absent_entries(self, storage: Storage) -> None:
+        memory = buffer(storage)
+        memory.add(rows(0, 2))
+        memory.add(rows(2, 2, logits=torch.ones(2, 2), age=torch.full((2,), 3)))
+        memory.add(rows(4, 2, logits=torch.ones(2, 3)))
+        memory.add(rows(6, 1, logits=torch.ones(1, 1)))
+        table = everything(memory)
+        assert table["logits"].isnan().sum(1).tolist() == [3, 3, 1, 1, 0, 0, 2]
+        assert table["age"].tolist() == [0, 0, 3, 3, 0, 0, 0]
+
+    def test_state_goes_on_alike(self, new_storage: Callable[[], Storage]) -> None:
+        memory = buffer(new_storage(), selection="class_balanced")
+        for start in range(0, 300, 20):
+            memory.add(rows(start, 20, logits=torch.rand(20, 3)))
+        memory.request(16)
+        memory.add(rows(300, 20, logits=torch.rand(20, 4)))  # the requested rows are older than the contents
+        state = encode(memory.state_dict())
+        twins = [buffer(new_storage(), selection="class_balanced"), buffer(LocalStorage(), selection="class_balanced")]
+        for twin in twins:
+            twin.load_state_dict(decode(state))
+        for start in (400, 430):
+            for each in (memory, *twins):
+                each.add(rows(start, 30))
+            drawn = memory.sample(16)
+            assert all(equal(drawn, twin.sample(16)) for twin in twins)
+        assert all(equal(everything(memory), everything(twin)) for twin in twins)
+
+
+@on_ray
+@pytest.mark.usefixtures("cluster")
+class TestReplayActors:
+    def test_take_no_slot_and_end_on_close(self) -> None:
+        storage = ShardedStorage(3)
+        processes = [process_of(shard) for shard in storage._shards]
+        assert ray.available_resources()["CPU"] == 2
+        storage.close()
+        storage.close()
+        assert all(gone(process) for process in processes)
+
+    @pytest.mark.parametrize("shards", [1, 3])
+    def test_equal_the_local_storage(self, shards: int) -> None:
+        storage = ShardedStorage(shards)
+        ours, local = history(buffer(storage)), history(buffer(LocalStorage()))
+        assert all(equal(one, other) for one, other in zip(ours, local, strict=True))
+        storage.close()
+
+    def test_lost_actor_is_an_infrastructure_error_at_once(self) -> None:
+        storage = ShardedStorage(2)
+        memory = buffer(storage)
+        memory.add(rows(0, 60))
+        os.kill(process_of(storage._shards[1]), signal.SIGKILL)
+        start = time.monotonic()
+        with pytest.raises(InfrastructureError, match="replay actor 1 of 2 was lost"):
+            memory.sample(20)
+        assert time.monotonic() - start < 10
+        memory.close()
+
+    def test_trial_that_only_writes_learns_of_a_loss(self) -> None:
+        storage = ShardedStorage(1)
+        memory = buffer(storage, capacity=10_000)
+        memory.add(rows(0, 4))
+        os.kill(process_of(storage._shards[0]), signal.SIGKILL)
+
+        def write_only() -> None:
+            for step in range(3 * HELD_BACK):
+                memory.add(rows(4 * step, 4))
+
+        with pytest.raises(InfrastructureError, match="replay actor 0 of 1 was lost"):
+            write_only()
+        memory.close()
+
+
+# -- task source -------------------------------------------------------------------------------------------------------
+
+
+def same_part(one: Part, other: Part) -> bool:
+    """Equal rows, labels, recipe and images."""
+    ours, theirs = one.recipe, other.recipe
+    permutation, expected = (
+        np.zeros(0) if recipe.permutation is None else recipe.permutation for recipe in (ours, theirs)
+    )
+    return (
+        (ours.pad, ours.angle, one.base) == (theirs.pad, theirs.angle, other.base)
+        and np.array_equal(permutation, expected)
+        and np.array_equal(one.rows, other.rows)
+        and np.array_equal(one.labels, other.labels)
+        and np.array_equal(one.images, other.images)
+    )
+
+
+@pytest.mark.parametrize("home", ["local", pytest.param("actors", marks=on_ray)])
+class TestSource:
+    @pytest.fixture
+    def source(self, home: str, request: pytest.FixtureRequest) -> Callable[..., TaskSource]:
+        if home == "local":
+            return LocalSource
+        names = ShardNames.from_dict(request.getfixturevalue("shards").names.to_dict())
+        return lambda stream, seed, **options: RemoteSource(names, stream, seed, **options)
+
+    @pytest.mark.parametrize("stream", STREAMS, ids=["split", "permuted"])
+    def test_serves_the_stream(self, source: Callable[..., TaskSource], stream: dict[str, Any]) -> None:
+        served, expected = source(stream, 3), LocalSource(stream, 3)
+        assert served.layout == expected.layout
+        for task in (0, 3, 1):
+            served.prefetch(task, "validation")
+            for split in ("train", "validation", "test"):
+                assert same_part(served.part(task, split), expected.part(task, split))
+
+    def test_seed_and_merged_validation(self, source: Callable[..., TaskSource]) -> None:
+        first, second = source(SPLIT, 1), source(SPLIT, 2)
+        assert first.layout.split_hash != second.layout.split_hash
+        merged = source(SPLIT, 1, train_on="train_and_validation")
+        assert len(merged.part(0, "train")) == len(first.part(0, "train")) + len(first.part(0, "validation"))
+        assert len(merged.part(0, "validation")) == 0
+
+    def test_tasks_share_read_only_images(self, source: Callable[..., TaskSource]) -> None:
+        served = source(STREAMS[1], 0)
+        one, other = served.part(0, "train"), served.part(1, "validation")
+        assert one.images is other.images
+        assert not one.images.flags.writeable
+
+    def test_errors_arrive_as_they_are(self, source: Callable[..., TaskSource]) -> None:
+        served = source(SPLIT, 0)
+        with pytest.raises(DataError, match="tasks of this stream are"):
+            served.part(9, "train")
+        served.prefetch(9, "train")
+        with pytest.raises(DataError, match="tasks of this stream are"):
+            served.part(9, "train")
+        with pytest.raises(DataError, match="data root"):
+            _ = source({**SPLIT, "dataset": "mnist"}, 0).layout
+
+
+@on_ray
+class TestStreamActors:
+    def test_killed_actor_serves_the_same_data_again(self, shards: StreamShards) -> None:
+        source, expected = RemoteSource(shards.names, SPLIT, 0), LocalSource(SPLIT, 0)
+        before = source.part(0, "train")
+        source.prefetch(2, "train")
+        for shard in shards._shards:
+            os.kill(process_of(shard), signal.SIGKILL)
+        assert all(same_part(source.part(task, "train"), expected.part(task, "train")) for task in (2, 1, 3))
+        assert same_part(source.part(2, "test"), expected.part(2, "test"))  # other images: a new reference
+        assert same_part(before, expected.part(0, "train"))  # still readable
+        assert same_part(RemoteSource(shards.names, SPLIT, 0).part(0, "train"), before)
+
+    def test_lost_images_are_asked_for_again(self, shards: StreamShards, monkeypatch: pytest.MonkeyPatch) -> None:
+        source, expected = RemoteSource(shards.names, SPLIT, 0), LocalSource(SPLIT, 0)
+        fetch, lost = source._images, [OwnerDiedError("0" * 56, None, ""), GetTimeoutError()]
+
+        def images(*question: Any) -> np.ndarray:
+            if lost:
+                raise lost.pop()
+            return fetch(*question)
+
+        monkeypatch.setattr(source, "_images", images)
+        assert same_part(source.part(0, "train"), expected.part(0, "train"))
+        assert not lost
+
+    def test_images_are_one_copy_without_a_slot(self, shards: StreamShards) -> None:
+        one = RemoteSource(shards.names, SPLIT, 0).part(0, "train").images
+        other = RemoteSource(shards.names, STREAMS[1], 7).part(3, "train").images
+        assert one.ctypes.data == other.ctypes.data
+        assert not one.flags.owndata
+        assert ray.available_resources()["CPU"] == 2
+
+    def test_check_names_what_a_node_cannot_read(self, shards: StreamShards) -> None:
+        shards.check(STREAMS)
+        with pytest.raises(DataError, match=r"node .*: MNIST needs a data root"):
+            shards.check([SPLIT, {**SPLIT, "dataset": "mnist"}])
+
+    def test_shards_that_do_not_exist(self, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("raycl.distributed.streams.BACKOFF", (0.0, 0.1))
+        source = RemoteSource(ShardNames(("nobody",), "raycl-test-actors"), SPLIT, 0)
+        source.prefetch(0, "train")
+        with pytest.raises(InfrastructureError, match="'nobody' did not answer in 2 attempts"):
+            source.part(0, "train")
