@@ -77,7 +77,7 @@ class Comparison:
     def __str__(self) -> str:
         """The table as plain text."""
         text = io.StringIO()
-        Console(file=text, width=120, color_system=None, legacy_windows=False).print(self)
+        Console(file=text, width=120, color_system=None, legacy_windows=False, force_jupyter=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
     def _table(self, wide: bool) -> Table:

@@ -1,0 +1,81 @@
+"""The analysis notebook runs from top to bottom on a sweep that is made here, trial by trial without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from raycl.catalog import catalog
+from raycl.results.store import Results
+from raycl.session import TrialSession
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import Scalar, TrialSpec
+from raycl.streams.source import LocalSource
+
+NOTEBOOK = Path(__file__).parents[1] / "analysis" / "01_compare_strategies.ipynb"
+SWEEP = """
+name: tiny
+stream: {name: split, dataset: digits, tasks: 5, scenario: class}
+model: {name: mlp, hidden: [20]}
+training: {epochs: 1}
+strategies:
+  naive: {}
+  joint: {}
+  replay: {memory.capacity: {choice: [20, 50]}}
+search: {trials: 2}
+final: {seeds: [10, 11]}
+"""
+
+
+def _learn(results: Results, spec: TrialSpec) -> float:
+    session = TrialSession(spec, LocalSource(spec.stream, spec.seed), results.trial(spec))
+    progress = session.step()
+    while progress.verdict is None:
+        progress = session.step()
+    session.close()
+    assert progress.verdict.value is not None
+    return progress.verdict.value
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both points of replay searched, then every method over its final seeds."""
+    path = tmp_path_factory.mktemp("sweep") / "results"
+    sweep = SweepSpec.parse(SWEEP, catalog())
+    results = Results.create(path, sweep.dumps(), sweep.hash)
+    for entry in sweep.entries:
+        point: Mapping[str, Scalar] = {}
+        if entry.space:
+            points = [{"memory.capacity": capacity} for capacity in (20, 50)]
+            point = max(points, key=lambda at: _learn(results, sweep.trial(entry, at, 0, "search")))
+            results.write_json_once(f"winners/{entry.key}.json", {"point": point})
+        for seed in (10, 11):
+            _learn(results, sweep.trial(entry, point, seed, "final"))
+    return path
+
+
+@pytest.mark.timeout(180)
+def test_the_notebook_answers_from_the_files_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYCL_RESULTS", str(folder))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=120).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "average" in text
+    assert all(name in text for name in ("naive", "joint †", "replay"))
+    assert "Incomplete" not in text
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 2 + 3, "bars, curves, and a heat map per method"
+    tables = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert any("memory.capacity" in table for table in tables)
+    assert any("state_bytes" in table for table in tables)
+
+
+def test_the_notebook_is_stored_without_outputs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
