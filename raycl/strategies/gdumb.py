@@ -6,16 +6,20 @@ a query, so after each task a network is drawn anew and fitted to the memory. Wi
 units.
 
 Departures: no CutMix (the authors use none on MNIST); rows are sampled from the stream as it passes (their code takes
-the first of each class from the data set); the last network counts, not the best epoch on test data.
+the first of each class from the data set); the last network counts, not the best epoch on test data. Where tasks share
+their output units the memory is balanced over pairs of task and class: by class alone it would be full, and closed,
+once the first task has passed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from raycl.spec.options import Count, Fraction, NonNegative, Positive
 from raycl.strategies.base import (
@@ -86,8 +90,16 @@ class GDumb(Strategy):
         )
 
     def _collect(self, batch: Batch, at: Position) -> Losses:
-        self.memory.add({"image": batch.image, "label": batch.y, "task": batch.task})
+        self.memory.add({"image": batch.image, "label": self._balanced_over(batch), "task": batch.task})
         return {}
+
+    def _balanced_over(self, batch: Batch) -> Tensor:
+        """What the sampler takes for a class ``[batch]``: the output unit, with its task where units are shared."""
+        scenario = self.context.scenario
+        return batch.y + batch.task * scenario.num_outputs if scenario.shared else batch.y
+
+    def loss(self, batch: Batch) -> Losses:
+        return super().loss(replace(batch, y=batch.y % self.context.scenario.num_outputs))
 
     def _renew(self) -> None:
         self.network = self.context.new_network().to(self.context.device)
