@@ -61,9 +61,9 @@ class Quadratic:
     def state_dict(self) -> dict[str, Any]:
         return {"importance": dict(self.importance), "anchor": dict(self.anchor)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.importance = {name: value.clone() for name, value in state["importance"].items()}
-        self.anchor = {name: value.clone() for name, value in state["anchor"].items()}
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self.importance = {name: value.to(device, copy=True) for name, value in state["importance"].items()}
+        self.anchor = {name: value.to(device, copy=True) for name, value in state["anchor"].items()}
 
 
 def _extended(old: Tensor | None, fresh: Tensor) -> Tensor:

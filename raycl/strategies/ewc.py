@@ -96,4 +96,4 @@ class EWC(Strategy):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.past.load_state_dict(state["past"])
+        self.past.load_state_dict(state["past"], self.context.device)

@@ -157,5 +157,5 @@ def test_nothing_is_pulled_where_nothing_is_known() -> None:
 def test_state_goes_round() -> None:
     quadratic, restored = Quadratic(), Quadratic()
     quadratic.merge({"w": torch.tensor([2.0, 3.0])}, parameter(1.0, 1.0))
-    restored.load_state_dict(quadratic.state_dict())
+    restored.load_state_dict(quadratic.state_dict(), torch.device("cpu"))
     assert torch.equal(pull(quadratic, parameter(2.0, 2.0)), pull(restored, parameter(2.0, 2.0)))

@@ -54,7 +54,7 @@ def displacement(penalty: float) -> float:
     learning = running(options={"penalty": penalty})
     learning.run_task()
     past = Quadratic()
-    past.load_state_dict(method(learning).past.state_dict())
+    past.load_state_dict(method(learning).past.state_dict(), torch.device("cpu"))
     learning.run_task()
     return 2 * float(past.value(dict(learning.strategy.network.named_parameters())))
 
