@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -84,6 +84,12 @@ class Files:
     def exists(self, relative: str) -> bool:
         with self._guard(relative):
             return bool(self.filesystem.get_file_info(self._key(relative)).type == pafs.FileType.File)
+
+    def existing(self, relatives: Sequence[str]) -> list[str]:
+        """Those of many files that are there; object stores are asked for all of them at once."""
+        with self._guard(""):
+            infos = self.filesystem.get_file_info([self._key(relative) for relative in relatives])
+        return [name for name, info in zip(relatives, infos, strict=True) if info.type == pafs.FileType.File]
 
     def read(self, relative: str) -> bytes | None:
         """The bytes of a file; None where it is absent."""

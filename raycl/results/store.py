@@ -23,6 +23,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +67,7 @@ class Results:
 
     @classmethod
     def create(cls, uri: str | Path, sweep_json: str, sweep_hash: str) -> Results:
-        """Create the folder, or continue in it.
+        """Create the folder, or continue in it; damaged parts of the data set are then written again.
 
         Raises:
             StoreError: the folder belongs to another sweep, or cannot be written.
@@ -83,7 +84,9 @@ class Results:
                 )
             if held != head:  # keys that change no trial may change between runs; the folder keeps the newest
                 files.write("sweep.json", dump_json(head))
-        return cls(files, head)
+        results = cls(files, head)
+        results.repair()
+        return results
 
     @classmethod
     def open(cls, uri: str | Path) -> Results:
@@ -102,13 +105,17 @@ class Results:
     def trial(self, spec: TrialSpec) -> TrialStore:
         return TrialStore(self.files, spec, self.name)
 
-    def trial_hashes(self) -> list[str]:
+    def trial_hashes(self) -> Sequence[str]:
         """Names of all trials that have begun, sorted."""
-        return [name for name in self.files.children("trials") if self.files.exists(f"trials/{name}/spec.json")]
+        return self._with("spec.json")
 
     def ended(self) -> Sequence[str]:
         """Names of all trials that have a verdict, sorted."""
-        return [name for name in self.files.children("trials") if self.files.exists(f"trials/{name}/verdict.json")]
+        return self._with("verdict.json")
+
+    def _with(self, file: str) -> Sequence[str]:
+        names = self.files.existing([f"trials/{name}/{file}" for name in self.files.children("trials")])
+        return [name.split("/")[1] for name in names]
 
     def specs(self) -> Iterator[TrialSpec]:
         """Specifications of all trials that have begun, by hash."""
@@ -139,15 +146,20 @@ class Results:
         return Lease(self.files, force)
 
     def repair(self) -> Sequence[str]:
-        """Write damaged parts of the data set again from the task rows; returns the hashes of the trials repaired."""
+        """Write damaged parts of the data set again from the task rows; returns the hashes of the trials repaired.
+
+        Raises:
+            TornFile: the rows of a finished trial are damaged too.
+        """
         sizes = self.files.sizes("data")
-        repaired = []
-        for spec in self.specs():
-            trial = self.trial(spec)
-            if not trial.parts_complete(sizes):
-                trial.rewrite_parts()
-                repaired.append(spec.hash)
-        return repaired
+        ended = self.ended()
+        with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
+            records = list(pool.map(lambda name: self.files.read_json(f"trials/{name}/verdict.json"), ended))
+        torn = [name for name, record in zip(ended, records, strict=True) if record and not _complete(record, sizes)]
+        for name in torn:
+            log.warning("%s: a result of trial %s was damaged; writing it again", self.uri, name)
+            self.trial(TrialSpec.loads(self.files.read(f"trials/{name}/spec.json") or b"")).rewrite_parts()
+        return torn
 
 
 class TrialStore:
@@ -259,16 +271,9 @@ class TrialStore:
 
     def reopen(self) -> None:
         """Forget the verdict, so that the trial goes on from its last checkpoint (a retry, or other cut-offs)."""
-        for part in _part_names(self.spec.hash):  # the verdict goes last: without it nothing would restore the parts
+        self._files.delete(f"{self._folder}/verdict.json")  # first: readers leave out parts without a verdict
+        for part in _part_names(self.spec.hash):
             self._files.delete(part)
-        self._files.delete(f"{self._folder}/verdict.json")
-
-    def parts_complete(self, sizes: Mapping[str, int]) -> bool:
-        """Whether the parts are as the verdict says; ``sizes`` lists the folder ``data``. True before the end."""
-        record = self._files.read_json(f"{self._folder}/verdict.json")
-        if record is None:
-            return True
-        return all(sizes.get(part.removeprefix("data/")) == size for part, (size, _) in record["parts"].items())
 
     def rewrite_parts(self) -> None:
         """Write the parts of the data set again, from the task rows."""
@@ -308,6 +313,11 @@ def _head(files: Files) -> dict[str, Any]:
     if head.get("format") != FOLDER_FORMAT:
         raise StoreError(f"{files.uri}: format {head.get('format')}, this raycl reads {FOLDER_FORMAT}; run it anew")
     return head
+
+
+def _complete(record: Mapping[str, Any], sizes: Mapping[str, int]) -> bool:
+    """Whether the parts that a verdict names are whole; ``sizes`` lists the folder ``data``."""
+    return all(sizes.get(part.removeprefix("data/")) == size for part, (size, _) in record["parts"].items())
 
 
 def _part_names(trial: str) -> tuple[str, str]:
