@@ -15,7 +15,7 @@ from rich.text import Text
 
 from raycl.catalog import catalog
 from raycl.registry import Registry
-from raycl.spec.space import find
+from raycl.spec.space import format_value
 
 KINDS = ("strategies", "streams", "datasets", "models")
 
@@ -114,9 +114,8 @@ def _boundaries(entry: Any) -> str:
 def _space(space: Mapping[str, Any]) -> str:
     parts = []
     for path, data in space.items():
-        distribution = find(data)
-        ((word, arguments),) = ({} if distribution is None else distribution.to_data()).items()
-        parts.append(f"{path}: {{{word}: {json.dumps(arguments)}}}")
+        ((word, arguments),) = data.items()
+        parts.append(f"{path}: {{{word}: [{', '.join(map(format_value, arguments))}]}}")
     return ", ".join(parts)
 
 

@@ -132,7 +132,7 @@ def _options(options: type[BaseModel], definitions: Schema, searchable: bool) ->
 
 
 def _searched(value: Schema) -> Schema:
-    outer = {key: value.pop(key) for key in ("description", "title", "default") if key in value}
+    outer: Schema = {key: value.pop(key) for key in ("description", "title", "default") if key in value}
     return {**outer, "anyOf": [value, {"$ref": "#/$defs/distribution"}, _word()]}
 
 

@@ -199,7 +199,7 @@ class _Reader:
             if kind == "int":
                 return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
             if kind == "float":
-                return float(text.replace(".inf", "inf").replace(".nan", "nan") if "." in text else text)
+                return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
         except (ValueError, KeyError):
             return self._refuse(path, f"is not a YAML 1.2 {kind}")
         return self._refuse(path, f"tags are not allowed; remove {node.tag}")

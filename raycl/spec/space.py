@@ -64,7 +64,7 @@ class Distribution(ABC):
 
     def __str__(self) -> str:
         ((word, arguments),) = self.to_data().items()
-        return f"{word}({', '.join(format_value(part) for part in arguments)})"
+        return f"{word}({', '.join(format_value(part).removesuffix('.0') for part in arguments)})"
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class SweepFile:
         for entry in broken:
             rule, at = entry.rule, None
             searched = next((path for path in corner if entry.path[: len(path)] == path), None)
-            if searched is not None:
+            if searched is not None and not entry.key:
                 at = blocks.source_path(searched) + corner[searched]
                 real = isinstance(blocks.space[searched], (Uniform, LogUniform, QUniform))
                 rule += "; use randint or lograndint" if real and rule.endswith("whole number") else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-import pytest
 from pydantic import Field
 
 from raycl.errors import DataError
@@ -136,11 +135,6 @@ search: {trials: 20, generation: 5, seeds: [0], finalists: {top: 3, seeds: [1, 2
 final: {seeds: [10, 11, 12]}
 limits: {max_state_bytes: 4000000}
 """
-
-
-@pytest.fixture
-def catalog() -> FakeCatalog:
-    return CATALOG
 
 
 def sweep(text: str = BASE) -> SweepSpec:

@@ -1,0 +1,84 @@
+"""Distributions: their ends, what they contain, and which are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raycl.spec.space import Choice, DistributionError, LogRandInt, LogUniform, QUniform, RandInt, Uniform, find
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "inside", "outside"),
+    [
+        ({"uniform": [0.5, 2]}, Uniform, [0.5, 1, 2.0], [0.4, 2.1, True, "1"]),
+        ({"loguniform": [1e-4, 1]}, LogUniform, [1e-4, 0.1], [0, 2]),
+        ({"quniform": [0, 1, 0.25]}, QUniform, [0.0, 0.25, 1], [0.3, 1.25]),
+        ({"randint": [8, 129]}, RandInt, [8, 128], [7, 129, 8.5]),
+        ({"lograndint": [1, 10]}, LogRandInt, [1, 9], [0, 10]),
+        ({"choice": [200, "a", True, 0.5]}, Choice, [200, "a", True, 0.5], [1, "b"]),
+    ],
+)
+def test_what_is_drawn(data: dict[str, Any], kind: type, inside: list[Any], outside: list[Any]) -> None:
+    distribution = find(data)
+    assert type(distribution) is kind
+    assert all(distribution.contains(value) for value in inside)
+    assert not any(distribution.contains(value) for value in outside)
+    assert all(distribution.contains(end) for _, end in distribution.ends)
+    assert distribution.contains(distribution.middle)
+    assert find(distribution.to_data()) == distribution
+
+
+def test_the_upper_end_of_whole_numbers_is_excluded_as_in_ray_tune() -> None:
+    assert [end for _, end in find({"randint": [8, 129]}).ends] == [8, 128]  # type: ignore[union-attr]
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+def test_the_middle_lies_inside(low: int, width: int) -> None:
+    for word in ("randint", "lograndint", "uniform", "loguniform"):
+        distribution = find({word: [low, low + width]})
+        assert distribution is not None
+        assert distribution.contains(distribution.middle)
+
+
+def test_choices_of_lists_and_null_are_told_by_their_text() -> None:
+    choice = find({"choice": [[100], [400, 400], None]})
+    assert isinstance(choice, Choice)
+    assert choice.choices == ("[100]", "[400,400]", "null")
+    assert choice.decode("[400,400]") == [400, 400]
+    assert choice.decode("null") is None
+
+
+@pytest.mark.parametrize(
+    ("data", "rule", "at"),
+    [
+        ({"uniform": [1, 0]}, "low must lie below high", ("uniform",)),
+        ({"uniform": [1, 1]}, "low must lie below high", ("uniform",)),
+        ({"uniform": [1]}, "must be a list [low, high]", ("uniform",)),
+        ({"uniform": 3}, "must be a list [low, high]", ("uniform",)),
+        ({"uniform": ["a", 1]}, "must be a finite number", ("uniform", 0)),
+        ({"uniform": [0, float("inf")]}, "must be a finite number", ("uniform", 1)),
+        ({"uniform": [False, 1]}, "must be a finite number", ("uniform", 0)),
+        ({"loguniform": [0, 1]}, "a logarithmic range must begin above 0", ("loguniform", 0)),
+        ({"lograndint": [0, 5]}, "a logarithmic range must begin above 0", ("lograndint", 0)),
+        ({"randint": [1, 2.5]}, "must be a whole number", ("randint", 1)),
+        ({"quniform": [0, 1, 0.3]}, "both ends must be multiples of q = 0.3", ("quniform", 1)),
+        ({"quniform": [0, 1, 0]}, "q must be above 0", ("quniform", 2)),
+        ({"choice": []}, "must hold at least one value", ("choice",)),
+        ({"choice": [1, 2, 1]}, "every choice may stand once", ("choice", 2)),
+        ({"logunifrom": [1, 2]}, "unknown distribution 'logunifrom'; did you mean 'loguniform'?", ()),
+    ],
+)
+def test_refused(data: dict[str, Any], rule: str, at: tuple[str | int, ...]) -> None:
+    with pytest.raises(DistributionError) as error:
+        find(data)
+    assert error.value.rule.startswith(rule)
+    assert error.value.at == at
+
+
+@pytest.mark.parametrize("data", [3, "uniform", [1, 2], {}, {"a": 1, "uniform": [0, 1]}, {"layers": [1, 2]}])
+def test_ordinary_values_are_no_distributions(data: Any) -> None:
+    assert find(data) is None
