@@ -1,0 +1,146 @@
+"""The Ray cluster that a sweep runs on: one of its own on this machine, or one that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+from raycl.errors import InfrastructureError, StoreError
+from raycl.spec.options import ResourcesConfig
+
+QUIET = ("ray", "ray.tune", "ray.data", "ray.train", "ray._private.worker")
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the duration of a block; those that the user set stay as they are."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ray's own warnings are left out; its errors stay out too, as raycl says what matters in its own words."""
+    loggers = [logging.getLogger(name) for name in QUIET]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def inside_job() -> bool:
+    """Whether this process was started as a Ray job."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def absolute(uri: str, variable: str) -> str:
+    """A results folder or data root that means the same in every process.
+
+    Raises:
+        StoreError: it is relative inside a Ray job, where the working directory is a temporary copy.
+    """
+    if "://" in uri or Path(uri).expanduser().is_absolute():
+        return str(Path(uri).expanduser()) if "://" not in uri else uri
+    if inside_job():
+        raise StoreError(
+            f"inside a Ray job the working directory is temporary, so {uri!r} would be lost; "
+            f"give an absolute path or a URI, or set {variable} to one"
+        )
+    return str(Path(uri).absolute())
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How this process came to its cluster.
+
+    Attributes:
+        own: the cluster was started for this process and ends with it.
+        ours: the connection was made here, so that all actors of this process end with it.
+    """
+
+    own: bool
+    ours: bool
+
+
+@contextmanager
+def connected(name: str, address: str | None) -> Iterator[Connection]:
+    """Ray, for the duration of a block.
+
+    Where this process is connected already, that connection is used and left as it is. Otherwise ``address`` or
+    ``RAY_ADDRESS`` names a cluster to join, and without either one is started here, for this process alone.
+
+    Raises:
+        InfrastructureError: the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield Connection(own=False, ours=False)
+        return
+    target = address or os.environ.get("RAY_ADDRESS")
+    with quiet():
+        _authenticate(own=target is None)
+        try:
+            ray.init(
+                address=target or "local",
+                namespace=f"raycl-{name}",
+                include_dashboard=None if target else False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InfrastructureError(_unreachable(target, error)) from error
+        try:
+            yield Connection(own=target is None, ours=True)
+        finally:
+            ray.shutdown()
+
+
+def slots(resources: ResourcesConfig, own: bool, wanted: int, limit: int | None) -> int:
+    """Trials at the same time: what fits on a cluster of our own; on others all, as more pending ones make it grow."""
+    fits = wanted
+    if own:
+        there = ray.cluster_resources()
+        fits = int(there.get("CPU", 0) // resources.cpus)
+        if resources.gpus > 0:
+            fits = min(fits, int(there.get("GPU", 0) / resources.gpus + 1e-9))
+        if fits < 1:
+            raise InfrastructureError(
+                f"a trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs, this machine has "
+                f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; lower `resources`, or name a cluster"
+            )
+    return max(1, min(fits, wanted, limit or wanted))
+
+
+def _authenticate(own: bool) -> None:
+    """A cluster of our own gets a token that nobody else knows; others need the user's, where the mode is left open."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if own:  # Ray itself asks for a token then, and would otherwise write one into the user's home
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    else:
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def _unreachable(target: str | None, error: Exception) -> str:
+    where = f"the Ray cluster at {target}" if target else "a Ray cluster on this machine"
+    return (
+        f"{where} cannot be reached: {error}. If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
+        "(or RAY_AUTH_TOKEN_PATH); if it was started without one, set RAY_AUTH_MODE=disabled"
+    )

@@ -1,0 +1,101 @@
+"""What the results folder says of each trial, read once, and again only after the trial has run."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from raycl.distributed.suggestions import survives
+from raycl.matrix import AccuracyMatrix
+from raycl.results.store import Results, Verdict
+from raycl.spec.trial import TrialSpec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A trial that has ended at least once.
+
+    Attributes:
+        curve: task -> the search metric after it; tasks that were not measured are absent.
+        num_tasks: tasks of its stream.
+    """
+
+    spec: TrialSpec
+    verdict: Verdict
+    curve: Mapping[int, float]
+    num_tasks: int
+
+    def under(self, cutoffs: Mapping[int, float]) -> Verdict | None:
+        """The verdict that these cut-offs imply; None where the trial has to go on.
+
+        Two entries of a sweep may ask for the same trial with other cut-offs, in any order. Judged by rows and
+        cut-offs alone, each gets the same answer whoever came first.
+        """
+        for task in sorted(self.curve):
+            if task < self.num_tasks - 1 and not survives(self.curve[task], cutoffs.get(task)):
+                return Verdict("pruned", self.verdict.reason, self.curve[task], task)
+        if self.verdict.status == "pruned":
+            return None
+        if self.verdict.status == "finished" and self.num_tasks - 1 not in self.curve:
+            return Verdict("failed", "the metric is not defined after the last task", None, self.verdict.task)
+        return Verdict(self.verdict.status, self.verdict.reason, self.curve.get(self.num_tasks - 1), self.verdict.task)
+
+
+@dataclass
+class Ledger:
+    """The trials of a sweep, as its folder holds them.
+
+    Args:
+        metric: name of the :class:`raycl.matrix.AccuracyMatrix` method that the search maximises.
+        retry_failed: trials that failed before this run count as open.
+        on_record: told of every trial that has ended, once per run.
+    """
+
+    results: Results
+    metric: str = "average_accuracy"
+    retry_failed: bool = False
+    on_record: Callable[[Record], None] = lambda record: None
+    _records: dict[str, Record | None] = field(default_factory=dict)
+    _ran: set[str] = field(default_factory=set)
+
+    def record(self, spec: TrialSpec) -> Record | None:
+        """What is known of an ended trial; None while it has not ended."""
+        if spec.hash not in self._records:
+            self._records[spec.hash] = self._read(spec)
+        return self._records[spec.hash]
+
+    def reopen(self, spec: TrialSpec) -> None:
+        """Forget an earlier end of a trial that is about to go on."""
+        self._ran.add(spec.hash)
+        self._records.pop(spec.hash, None)
+        store = self.results.trial(spec)
+        if store.verdict() is not None:
+            store.reopen()
+
+    def refresh(self, spec: TrialSpec) -> None:
+        """Read the trial again when it is asked for next."""
+        self._ran.add(spec.hash)
+        self._records.pop(spec.hash, None)
+
+    def tasks_learned(self, spec: TrialSpec) -> int:
+        """Tasks whose state is stored."""
+        manifest = self.results.trial(spec).latest()
+        return 0 if manifest is None else manifest.task + 1
+
+    def _read(self, spec: TrialSpec) -> Record | None:
+        store = self.results.trial(spec)
+        verdict = store.verdict()
+        if verdict is None or (verdict.status == "failed" and self.retry_failed and spec.hash not in self._ran):
+            return None
+        rows = store.rows()
+        num_tasks = len(rows[0].total) if rows else verdict.task + 1
+        matrix = AccuracyMatrix.of(rows, num_tasks)
+        values = {row.task: float(getattr(matrix, self.metric)(row.task)) for row in rows if row.task >= 0}
+        curve = {task: value for task, value in values.items() if not math.isnan(value)}
+        record = Record(spec, verdict, curve, num_tasks)
+        self.on_record(record)
+        return record

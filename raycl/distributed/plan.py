@@ -1,0 +1,296 @@
+"""What each phase of a sweep has to run: suggestions in generations, finalists, winners over final seeds.
+
+A plan belongs to one entry (a strategy of a variant). Its state is what the results folder holds: suggestions and
+winners are written once and read back ever after, and trials count by their verdicts. So a plan gives the same trials
+in whatever order they end, and asking again repeats nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import optuna
+
+from raycl.distributed.ledger import Ledger
+from raycl.distributed.suggestions import Outcome, cutoffs, draw, mean, sampler_seed
+from raycl.results.store import Verdict
+from raycl.spec.options import SearchConfig
+from raycl.spec.sweep import Entry, SweepSpec
+from raycl.spec.trial import Phase, Scalar, TrialSpec
+
+Point = dict[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial that a plan wants, and the cut-offs that it carries."""
+
+    spec: TrialSpec
+    cutoffs: Mapping[int, float]
+
+
+class Plan(Protocol):
+    """What one entry has to run in one phase."""
+
+    entry: Entry
+    phase: Phase
+
+    @property
+    def total(self) -> int:
+        """Trials that the phase will have had in the end."""
+        ...
+
+    def jobs(self) -> Sequence[Job]:
+        """All trials that are known by now, ended or not, in order."""
+        ...
+
+    def wanted(self) -> Sequence[Job] | None:
+        """Go on as far as the ended trials allow: what may run now; None once nothing is left to run."""
+        ...
+
+
+class SearchPlan:
+    """Suggestions in generations.
+
+    Suggestion i sees exactly the results of the earlier generations, its sampler is seeded by (search seed, entry, i),
+    and it is written down before its trials start. The first ``startup`` suggestions are random and see none.
+    """
+
+    phase: Phase = "search"
+
+    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
+        assert sweep.search is not None
+        self.entry = entry
+        self._sweep = sweep
+        self._search: SearchConfig = sweep.search
+        self._ledger = ledger
+        self._jobs: list[tuple[Job, ...]] = []
+        self._points: list[Point] = []
+        self._carried: dict[str, Mapping[int, float]] = {}
+        self._outcomes: list[Outcome] = []
+
+    @property
+    def total(self) -> int:
+        return self._search.trials * len(self._search.seeds)
+
+    def jobs(self) -> Sequence[Job]:
+        return [job for jobs in self._jobs for job in jobs]
+
+    def wanted(self) -> Sequence[Job] | None:
+        self._settle()
+        while len(self._outcomes) == len(self._jobs):
+            if len(self._jobs) == self._search.trials:
+                return None
+            for index in range(len(self._jobs), self._generation_end(len(self._jobs))):
+                self._add(index)
+            self._settle()
+        return _open(self._ledger, [job for jobs in self._jobs[len(self._outcomes) :] for job in jobs])
+
+    @property
+    def outcomes(self) -> Sequence[Outcome]:
+        """How the suggestions ended, by index, as far as all earlier ones have ended."""
+        return self._outcomes
+
+    def specs(self, index: int) -> tuple[TrialSpec, ...]:
+        """The trials of a suggestion, one per search seed."""
+        return tuple(job.spec for job in self._jobs[index])
+
+    # -- generations -------------------------------------------------------------------------------------------
+
+    def _generation_end(self, index: int) -> int:
+        """The first index after the generation of ``index``; the random start is one generation."""
+        search = self._search
+        if search.sampler == "random" and self._sweep.pruner is None:
+            return search.trials  # nobody looks back
+        if index < search.startup:
+            return min(search.startup, search.trials)
+        later = (index - search.startup) // search.generation + 1
+        return min(search.startup + later * search.generation, search.trials)
+
+    def _add(self, index: int) -> None:
+        suggestion = self._suggestion(index)
+        point: Point = suggestion["point"]
+        limits = {int(task): float(value) for task, value in suggestion["cutoffs"].items()}
+        specs = [self._sweep.trial(self.entry, point, seed, self.phase) for seed in self._search.seeds]
+        for spec in specs:  # the first suggestion of a trial decides its cut-offs; later ones are told the same value
+            self._carried.setdefault(spec.hash, limits)
+        self._points.append(point)
+        self._jobs.append(tuple(Job(spec, self._carried[spec.hash]) for spec in specs))
+
+    def _suggestion(self, index: int) -> dict[str, Any]:
+        path = f"suggestions/{self.entry.key}/{index:04d}.json"
+        stored = self._ledger.results.read_json(path)
+        if stored is not None:
+            return stored
+        start = index < self._search.startup
+        seen = () if start else tuple(self._outcomes)
+        seed = sampler_seed(self._search, self.entry.key, index)
+        pruner = self._sweep.pruner
+        limits = {} if pruner is None or start else cutoffs(pruner, self._curves(len(seen)))
+        suggestion = {
+            "index": index,
+            "point": draw(self.entry.space, self._search, seed, seen),
+            "cutoffs": {str(task): value for task, value in limits.items()},
+            "sampler_seed": seed,
+            "seen": len(seen),
+            "optuna": optuna.__version__,
+        }
+        return self._ledger.results.write_json_once(path, suggestion)
+
+    def _curves(self, count: int) -> list[Mapping[int, float]]:
+        """The curves of the trials of the first ``count`` suggestions, each trial once, up to its verdict."""
+        jobs = {job.spec.hash: job for jobs in self._jobs[:count] for job in jobs}
+        return [self._curve(job) for job in jobs.values()]
+
+    def _curve(self, job: Job) -> Mapping[int, float]:
+        record = self._ledger.record(job.spec)
+        verdict = record.under(job.cutoffs) if record else None
+        if record is None or verdict is None:
+            return {}
+        last = verdict.task if verdict.status == "pruned" else record.num_tasks
+        return {task: value for task, value in record.curve.items() if task <= last}
+
+    # -- results -----------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Take in the outcomes of ended suggestions, in their order."""
+        while len(self._outcomes) < len(self._jobs):
+            index = len(self._outcomes)
+            verdicts = [verdict_of(self._ledger, job) for job in self._jobs[index]]
+            ended = [verdict for verdict in verdicts if verdict is not None]
+            if len(ended) < len(verdicts):
+                return
+            self._outcomes.append(self._outcome(index, ended))
+
+    def _outcome(self, index: int, verdicts: Sequence[Verdict]) -> Outcome:
+        point, curves = self._points[index], [self._curve(job) for job in self._jobs[index]]
+        common = sorted(set(curves[0]).intersection(*curves[1:]))
+        curve = {task: mean([curve[task] for curve in curves]) for task in common}
+        if any(verdict.status == "failed" for verdict in verdicts):
+            return Outcome(point, "failed", None, curve)
+        pruned = [verdict.task for verdict in verdicts if verdict.status == "pruned"]
+        if pruned:
+            return Outcome(point, "pruned", None, {task: value for task, value in curve.items() if task <= min(pruned)})
+        values = [verdict.value for verdict in verdicts if verdict.value is not None]
+        return Outcome(point, "finished", mean(values), curve)
+
+
+class FinalistsPlan:
+    """The best points of a finished search, run again on more validation seeds; then the winner is named."""
+
+    phase: Phase = "finalists"
+
+    def __init__(self, sweep: SweepSpec, search: SearchPlan, ledger: Ledger) -> None:
+        assert sweep.search is not None
+        self.entry = search.entry
+        self._sweep = sweep
+        self._config = sweep.search.finalists
+        self._search = search
+        self._ledger = ledger
+
+    @property
+    def total(self) -> int:
+        return len(self.jobs())
+
+    @cached_property
+    def _finalists(self) -> Mapping[int, tuple[Job, ...]]:
+        """Suggestion index -> its trials on the finalists' seeds, the best first; equal points stand once."""
+        values = {i: outcome.value for i, outcome in enumerate(self._search.outcomes) if outcome.value is not None}
+        ranked = sorted(values, key=lambda index: (-values[index], index))
+        distinct: dict[str, int] = {}
+        for index in ranked:
+            distinct.setdefault(self._search.specs(index)[0].hash, index)
+        top, seeds = (self._config.top, self._config.seeds) if self._config else (1, ())
+        points = {index: self._search.outcomes[index].point for index in list(distinct.values())[:top]}
+        return {
+            index: tuple(Job(self._sweep.trial(self.entry, point, seed, self.phase), {}) for seed in seeds)
+            for index, point in points.items()
+        }
+
+    def jobs(self) -> Sequence[Job]:
+        return [job for jobs in self._finalists.values() for job in jobs]
+
+    def wanted(self) -> Sequence[Job] | None:
+        missing = _open(self._ledger, self.jobs())
+        if missing:
+            return missing
+        if read_winner(self._ledger, self.entry) is None:
+            self._name_winner()
+        return None
+
+    def _name_winner(self) -> None:
+        """Write down the best finalist by the mean over all its validation seeds; ties go to the lowest index."""
+        scores = {}
+        for index, jobs in self._finalists.items():
+            search = [Job(spec, {}) for spec in self._search.specs(index)]
+            verdicts = [verdict_of(self._ledger, job) for job in (*search, *jobs)]
+            values = [v.value for v in verdicts if v is not None and v.status == "finished" and v.value is not None]
+            if len(values) == len(verdicts):
+                scores[index] = mean(values)
+        if scores:
+            index = min(scores, key=lambda index: (-scores[index], index))
+            write_winner(
+                self._ledger,
+                self.entry,
+                {
+                    "point": dict(self._search.outcomes[index].point),
+                    "index": index,
+                    "value": scores[index],
+                    "finalists": {str(i): score for i, score in scores.items()},
+                    "selected_by": "validation",
+                },
+            )
+
+
+class FinalPlan:
+    """The winner over fresh seeds, scored on test data. An entry without a space has one point, and no search."""
+
+    phase: Phase = "final"
+
+    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
+        assert sweep.final is not None
+        self.entry = entry
+        winner = read_winner(ledger, entry)
+        self._ledger = ledger
+        seeds = sweep.final.seeds if winner is not None else ()
+        point = winner["point"] if winner is not None else {}
+        self._jobs = [Job(sweep.trial(entry, point, seed, self.phase), {}) for seed in seeds]
+
+    @property
+    def total(self) -> int:
+        return len(self._jobs)
+
+    def jobs(self) -> Sequence[Job]:
+        return self._jobs
+
+    def wanted(self) -> Sequence[Job] | None:
+        return _open(self._ledger, self._jobs) or None
+
+
+def verdict_of(ledger: Ledger, job: Job) -> Verdict | None:
+    """How a job ended under its cut-offs; None while it has to run."""
+    record = ledger.record(job.spec)
+    return None if record is None else record.under(job.cutoffs)
+
+
+def _open(ledger: Ledger, jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if verdict_of(ledger, job) is None]
+
+
+def read_winner(ledger: Ledger, entry: Entry) -> dict[str, Any] | None:
+    """The winner of an entry, as written down; None before."""
+    if not entry.space:
+        return {"point": {}, "selected_by": "nothing to search"}
+    return ledger.results.read_json(_winner_path(entry))
+
+
+def write_winner(ledger: Ledger, entry: Entry, winner: Mapping[str, Any]) -> None:
+    """Write a winner down, once."""
+    ledger.results.write_json_once(_winner_path(entry), winner)
+
+
+def _winner_path(entry: Entry) -> str:
+    return f"winners/{entry.key}.json"

@@ -1,0 +1,223 @@
+"""Runs a sweep on Ray: phase after phase, each under one Tuner, over a results folder that is the truth."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from raycl.distributed import cluster, searcher
+from raycl.distributed.dispatch import Dispatcher
+from raycl.distributed.ledger import Ledger, Record
+from raycl.distributed.mirror import StudyMirror
+from raycl.distributed.plan import FinalistsPlan, FinalPlan, Plan, SearchPlan
+from raycl.distributed.signals import Interrupted, Interruption, interruptible
+from raycl.distributed.status import Watch
+from raycl.distributed.streams import StreamShards
+from raycl.distributed.trainable import TrialRunner
+from raycl.live import SweepStatus
+from raycl.results.lease import Lease
+from raycl.results.store import Results
+from raycl.spec.options import ResourcesConfig
+from raycl.spec.sweep import SweepSpec
+
+TUNE = {
+    "TUNE_RESULT_BUFFER_LENGTH": "1",  # a report is a fence: the trial waits in it until the driver has seen it
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing is ever restored from Tune's snapshot
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output engine prints a box even where verbose is 0
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a sweep ended.
+
+    Attributes:
+        complete: every trial that the sweep asks for has ended.
+        reason: why it is not complete, and how to go on.
+        folder: the results.
+    """
+
+    complete: bool
+    reason: str
+    folder: str
+
+
+def run_sweep(
+    sweep: SweepSpec,
+    folder: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    force: bool = False,
+    retry_failed: bool = False,
+    address: str | None = None,
+    max_concurrent: int | None = None,
+    on_status: Callable[[SweepStatus], None] = lambda status: None,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> Outcome:
+    """Run what a results folder still lacks of a sweep, and nothing else.
+
+    Args:
+        folder: a path, or a URI that pyarrow's file systems take.
+        force: take the folder even where another driver's heartbeat is fresh.
+        retry_failed: run trials again whose method failed.
+        address: of a cluster to join; default: ``RAY_ADDRESS``, else one is started for this run.
+        max_concurrent: trials at the same time; default: the sweep's, else what fits.
+        on_status: shown where the sweep stands, at most four times a second.
+        on_record: told of every trial that has ended, those of earlier runs included.
+
+    Raises:
+        StoreError: the folder cannot be used, or is in use.
+        DataError: a data set is missing.
+        InfrastructureError: the cluster cannot be reached or is too small for one trial.
+    """
+    results = Results.create(cluster.absolute(str(folder), "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
+    root = None if data_root is None else cluster.absolute(str(data_root), "RAYCL_DATA")
+    mirror = StudyMirror(sweep, results)
+
+    def recorded(record: Record) -> None:
+        mirror.add(record)
+        on_record(record)
+
+    metric = sweep.search.metric if sweep.search else "average_accuracy"
+    ledger = Ledger(results, metric, retry_failed, recorded)
+    with ExitStack() as stack:
+        lease = stack.enter_context(results.lease(force))
+        interruption = stack.enter_context(interruptible())
+        watch = Watch(sweep, ledger, on_status)
+        run = _Run(sweep, ledger, root, address, max_concurrent, watch, lease, interruption, stack)
+        try:
+            reason = next(filter(None, map(run.phase, _phases(sweep, ledger))), "")
+        except Interrupted as signal:
+            reason = f"stopped by {signal}"
+    if reason:
+        reason += "; nothing is lost: the same command goes on from the last stored task of each trial"
+    return Outcome(not reason, reason, results.uri)
+
+
+def _phases(sweep: SweepSpec, ledger: Ledger) -> Iterator[Sequence[Plan]]:
+    """The plans of each phase; a phase is planned when the one before has ended."""
+    entries = [entry for entry in sweep.entries if not entry.barred]
+    if sweep.search is not None:
+        searches = [SearchPlan(sweep, entry, ledger) for entry in entries if entry.space]
+        if searches:
+            yield searches
+            yield [FinalistsPlan(sweep, search, ledger) for search in searches]
+    if sweep.final is not None:
+        yield [FinalPlan(sweep, entry, ledger) for entry in entries]
+
+
+@dataclass
+class _Run:
+    """One run of a sweep; the cluster is touched only once there is something to run."""
+
+    sweep: SweepSpec
+    ledger: Ledger
+    data_root: str | None
+    address: str | None
+    max_concurrent: int | None
+    watch: Watch
+    lease: Lease
+    interruption: Interruption
+    stack: ExitStack
+
+    def phase(self, plans: Sequence[Plan]) -> str:
+        """Run one phase to its end. Returns why it stopped before; empty where it did not."""
+        self.interruption.check()
+        missing = Dispatcher(plans, self.ledger, slots=0).wanted()
+        if missing is None:
+            self.watch.show(plans, None, {})
+            return ""
+        limit = self.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
+        connection, shards = self._cluster
+        streams = {json.dumps(job.spec.stream, sort_keys=True): job.spec.stream for _, job in missing}
+        shards.check(streams.values())
+        wanted = sum(plan.total for plan in plans)
+        slots = cluster.slots(self.sweep.resources, connection.own, wanted, limit)
+        dispatcher = Dispatcher(plans, self.ledger, slots)
+        self.watch.start(dispatcher)
+        constants = {
+            "results": self.ledger.results.uri,
+            "metric": self.ledger.metric,
+            "streams": shards.names.to_dict(),
+        }
+        _fit(searcher.Drive(dispatcher, constants, self._tick(dispatcher, connection.ours)), self.sweep.resources)
+        self.watch.show(plans, dispatcher, {})
+        return dispatcher.why_halted()
+
+    @cached_property
+    def _cluster(self) -> tuple[cluster.Connection, StreamShards]:
+        """The connection, and the stream actors: they belong to the driver, and outlive every trial."""
+        connection = self.stack.enter_context(cluster.connected(self.sweep.name, self.address))
+        self.interruption.catch()  # Ray has put its own handler in place, which ends the process
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+        root = None if self.data_root is None else Path(self.data_root)
+        shards = StreamShards(max(1, len(nodes)), root, name=f"{self.sweep.name}-{uuid.uuid4().hex[:8]}")
+        self.stack.callback(shards.close)
+        return connection, shards
+
+    def _tick(self, dispatcher: Dispatcher, ours: bool) -> Callable[[Mapping[str, int] | None], None]:
+        def tick(tasks: Mapping[str, int] | None) -> None:
+            if self.interruption.signal and not ours:  # the actors would outlive this call: Tune has to end them
+                dispatcher.halted = dispatcher.halted or f"stopped by {self.interruption.signal}"
+            elif self.interruption.signal:
+                self.interruption.check()
+            if self.lease.lost.is_set():
+                dispatcher.halted = "another driver has taken the results folder"
+            if tasks is not None:
+                self.watch.look(dispatcher, tasks)
+
+        return tick
+
+
+def _fit(drive: searcher.Drive, resources: ResourcesConfig) -> None:
+    """Run a phase's trials under one Tuner. What Tune itself writes goes into a temporary folder."""
+    key = uuid.uuid4().hex
+    slots = {"TUNE_MAX_PENDING_TRIALS_PG": str(drive.dispatcher.slots)}
+    bundle = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus > 0 else {})}
+    with (
+        cluster.quiet(),
+        cluster.environment({**TUNE, **slots}),
+        tempfile.TemporaryDirectory(prefix="raycl-", ignore_cleanup_errors=True) as scratch,
+        searcher.registered(key, drive),
+    ):
+        tune.Tuner(
+            tune.with_resources(TrialRunner, tune.PlacementGroupFactory([bundle])),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher.PhaseSearcher(key),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are in the results folder
+                failure_config=tune.FailureConfig(max_failures=0),  # the dispatcher retries: it tells losses apart
+                stop=searcher.PhaseStopper(key),
+                callbacks=[searcher.PhaseCallback(key)],
+            ),
+        ).fit()
+
+
+def _name(trial: Any) -> str:
+    return f"trial-{trial.trial_id}"

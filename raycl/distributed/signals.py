@@ -1,0 +1,61 @@
+"""Ctrl-C and SIGTERM end a sweep at the next safe point; a second one ends it at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The sweep was asked to stop. No ``Exception``, so that neither Tune nor a guard holds it up."""
+
+
+@dataclass
+class Interruption:
+    """What was asked for so far.
+
+    Attributes:
+        signal: name of the first signal; empty while there was none.
+    """
+
+    signal: str = ""
+
+    def check(self) -> None:
+        """Raise where a signal came.
+
+        Raises:
+            Interrupted: it did.
+        """
+        if self.signal:
+            raise Interrupted(self.signal)
+
+    def catch(self) -> None:
+        """Catch the signals from now on. Only a process's main thread can; in others nothing is caught."""
+        if threading.current_thread() is threading.main_thread():
+            for number in CAUGHT:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again, self.signal = bool(self.signal), signal.Signals(number).name
+        if again:
+            raise Interrupted(self.signal)
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Catch SIGINT and SIGTERM for the duration of a block."""
+    before = {number: signal.getsignal(number) for number in CAUGHT}
+    state = Interruption()
+    state.catch()
+    try:
+        yield state
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""Which point comes next: Optuna's samplers and the cut-offs of pruning, as functions of what a suggestion may see."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from raycl.spec import space
+from raycl.spec.options import PrunerConfig, SearchConfig
+from raycl.spec.trial import Scalar
+
+STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one suggestion ended, as the sampler is told.
+
+    Attributes:
+        value: the search metric after the last task, the mean over the search seeds; None unless finished.
+        curve: task -> the search metric after it, the mean over the seeds; tasks that were not measured are absent.
+    """
+
+    point: Mapping[str, Scalar]
+    status: Literal["finished", "pruned", "failed"]
+    value: float | None = None
+    curve: Mapping[int, float] = field(default_factory=dict)
+
+
+def optuna_space(distributions: Mapping[str, space.Distribution]) -> dict[str, BaseDistribution]:
+    """A search space in Optuna's classes."""
+    return {name: _optuna(distribution) for name, distribution in distributions.items()}
+
+
+def _optuna(distribution: space.Distribution) -> BaseDistribution:
+    match distribution:
+        case space.Uniform(low=low, high=high):
+            return FloatDistribution(low, high)
+        case space.LogUniform(low=low, high=high):
+            return FloatDistribution(low, high, log=True)
+        case space.QUniform(low=low, high=high, q=q):
+            return FloatDistribution(low, high, step=q)
+        case space.RandInt(low=low, high=high):  # Ray Tune's upper bound is excluded, Optuna's is not
+            return IntDistribution(low, high - 1)
+        case space.LogRandInt(low=low, high=high):
+            return IntDistribution(low, high - 1, log=True)
+        case space.Choice(choices=choices):
+            return CategoricalDistribution(choices)
+    raise TypeError(f"no Optuna distribution stands for {type(distribution).__name__}")
+
+
+def sampler_seed(search: SearchConfig, entry: str, index: int) -> int:
+    """A 31-bit seed of suggestion ``index`` of an entry."""
+    digest = hashlib.sha256(f"{search.seed}/{entry}/{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def frozen(outcome: Outcome, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """An outcome as Optuna keeps it: pruned trials with their intermediate values, failures without a value."""
+    return optuna.trial.create_trial(
+        state=STATES[outcome.status],
+        params=dict(outcome.point),
+        distributions=dict(distributions),
+        value=outcome.value if outcome.status == "finished" else None,
+        intermediate_values=dict(outcome.curve),
+    )
+
+
+def draw(
+    distributions: Mapping[str, space.Distribution], search: SearchConfig, seed: int, seen: Sequence[Outcome]
+) -> dict[str, Scalar]:
+    """The point that a sampler with this seed suggests, having seen exactly these outcomes.
+
+    TPE is multivariate (learning rate and penalty interact), without the constant liar: suggestions of one generation
+    differ by their seeds and know nothing of each other. Until ``startup`` trials gave a value, it draws at random.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
+    if search.sampler == "tpe" and seen:
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=search.startup, multivariate=True, constant_liar=False
+        )
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    known = optuna_space(distributions)
+    study.add_trials([frozen(outcome, known) for outcome in seen])
+    params: dict[str, Any] = study.ask(known).params
+    return params
+
+
+def cutoffs(pruner: PrunerConfig, curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """Task -> least metric to go on with, from the curves of the trials that the sampler saw.
+
+    The cut-off is a value that occurred (the inverted distribution function), so ties survive exactly.
+    """
+    tasks = sorted({task for curve in curves for task in curve})
+    chosen = {}
+    for task in tasks:
+        values = [curve[task] for curve in curves if task in curve]
+        if task + 1 >= pruner.grace_tasks and len(values) >= pruner.min_trials:
+            chosen[task] = float(np.quantile(values, pruner.quantile, method="inverted_cdf"))
+    return chosen
+
+
+def survives(value: float | None, cutoff: float | None) -> bool:
+    """Whether a trial goes on. A task that was not measured is never a reason to end; NaN counts as the worst."""
+    return value is None or cutoff is None or value >= cutoff
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean, exact in its sum, so that it does not depend on the order."""
+    return math.fsum(values) / len(values)

@@ -1,0 +1,91 @@
+"""What Ray Tune runs on a worker: one step is one task, and a task is stored before it is reported."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.exceptions import RayError
+
+from raycl.distributed.replay import ShardedStorage
+from raycl.distributed.streams import RemoteSource, ShardNames
+from raycl.errors import DataError, InfrastructureError, StoreError
+from raycl.results.store import Results, TrialStore, Verdict
+from raycl.session import Progress, TrialSession
+from raycl.spec.trial import TrialSpec
+
+INFRASTRUCTURE = (InfrastructureError, RayError, StoreError, DataError, OSError)
+"""What says nothing about the method: the trial is lost, and runs again."""
+
+
+class TrialRunner(tune.Trainable):  # type: ignore[misc]
+    """Runs trials one after another in one process.
+
+    The session is made in the first step, not in ``setup``, so that whatever goes wrong is sorted into failures of the
+    method, which become verdicts, and of the infrastructure, which are raised and end the attempt.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._job = config
+        self._running: TrialSession | None = None
+        self._replay: ShardedStorage | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Make ready for the next trial: replay actors of the last one are gone before it starts."""
+        self.cleanup()
+        self._job = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        spec = TrialSpec.loads(self._job["spec"])
+        store = Results.open(self._job["results"]).trial(spec)
+        try:
+            if self._running is None:
+                self._running = self._open(spec, store)
+            progress = self._running.step()
+        except INFRASTRUCTURE:
+            raise
+        except Exception as error:  # whatever else a method raises is its own failure
+            progress = _failed(store, error)
+        if progress.verdict is not None:
+            self.cleanup()
+        return {"task": progress.task, "metric": progress.metric, "done": progress.verdict is not None}
+
+    def cleanup(self) -> None:
+        """End what the trial holds outside its store."""
+        session, replay = self._running, self._replay
+        self._running, self._replay = None, None
+        if session is not None:
+            session.close()
+        if replay is not None:
+            replay.close()
+
+    def _open(self, spec: TrialSpec, store: TrialStore) -> TrialSession:
+        torch.set_num_threads(spec.resources.cpus)
+        device = torch.accelerator.current_accelerator() if spec.resources.gpus > 0 else None
+        if spec.uses_memory and spec.memory.home == "actor":
+            self._replay = ShardedStorage(spec.memory.shards)
+        source = RemoteSource(ShardNames.from_dict(self._job["streams"]), spec.stream, spec.seed, spec.train_on)
+        return TrialSession(
+            spec,
+            source,
+            store,
+            metric=self._job["metric"],
+            cutoffs={int(task): value for task, value in self._job["cutoffs"].items()},
+            storage=self._replay,
+            device=device,
+        )
+
+
+def _failed(store: TrialStore, error: Exception) -> Progress:
+    """Write down that the method failed."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error} (line {place.lineno} of {Path(place.filename).name})"
+    manifest = store.latest()
+    task = -1 if manifest is None else manifest.task
+    verdict = Verdict("failed", reason, None, task)
+    store.finish(verdict, {})
+    return Progress(task, task + 1, None, verdict)
