@@ -11,6 +11,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from raycl.spec.blocks import BLOCK_NAMES, Blocks, Catalog, Resolved, corner_points, point_path
+from raycl.spec.entry import Entry
 from raycl.spec.options import (
     FinalConfig,
     LimitsConfig,
@@ -20,36 +21,10 @@ from raycl.spec.options import (
     StreamConfig,
 )
 from raycl.spec.source import Source, parse, read
-from raycl.spec.space import Distribution
+from raycl.spec.sweep_file import SweepFile
 from raycl.spec.trial import FORMAT_VERSION, Phase, Scalar, TrialSpec
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One method in one variant: searched, and scored, on its own.
-
-    Attributes:
-        variant: empty where the sweep has no variants.
-        alias: the method's name in the sweep; ``strategy`` is its name in the registry.
-        space: what is searched, by dotted path; the strategy's own options stand without a prefix.
-        barred: why the method cannot run in this variant ("n/a" in tables), or None.
-    """
-
-    variant: str
-    alias: str
-    strategy: str
-    space: dict[str, Distribution]
-    barred: str | None = None
-
-    @property
-    def key(self) -> str:
-        """``variant/alias``, or the alias alone."""
-        return f"{self.variant}/{self.alias}" if self.variant else self.alias
-
-    @property
-    def middle(self) -> dict[str, Scalar]:
-        """A point in the middle of the space, for a first look."""
-        return {path: found.middle for path, found in self.space.items()}
+__all__ = ["Entry", "Runs", "SweepSpec"]
 
 
 @dataclass(frozen=True)
@@ -113,9 +88,7 @@ class SweepSpec:
 
     @classmethod
     def _of(cls, source: Source, catalog: Catalog) -> SweepSpec:
-        from raycl.spec.sweep_file import SweepFile  # it builds this class
-
-        return SweepFile(source, catalog).sweep()
+        return SweepFile(source, catalog).sweep(cls)
 
     def dumps(self) -> str:
         """JSON for the results folder; :meth:`loads` reads it back."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from raycl.errors import Problem, SpecError, nearest
 from raycl.spec.blocks import Blocks, Catalog, Resolved, corner_points, look_up, point_path
+from raycl.spec.entry import Entry
 from raycl.spec.options import (
     FinalConfig,
     LimitsConfig,
@@ -23,9 +24,9 @@ from raycl.spec.options import (
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.source import Path, Source, dotted
 from raycl.spec.space import SEARCH, LogUniform, QUniform, Uniform, format_value
-from raycl.spec.sweep import Entry, SweepSpec
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
+S = TypeVar("S")
 
 TOP_KEYS = {
     "name": "names the sweep's results folder",
@@ -55,7 +56,7 @@ _Complete = tuple[Entry, Blocks, Resolved]
 
 
 class SweepFile:
-    """Reads one file. Use once: ``SweepFile(source, catalog).sweep()``."""
+    """Reads one file. Use once: ``SweepFile(source, catalog).sweep(SweepSpec)``."""
 
     def __init__(self, source: Source, catalog: Catalog) -> None:
         self.source = source
@@ -63,8 +64,8 @@ class SweepFile:
         self.catalog = catalog
         self._problems: dict[Problem, None] = {}
 
-    def sweep(self) -> SweepSpec:
-        """The checked sweep.
+    def sweep(self, build: Callable[..., S]) -> S:
+        """What ``build`` makes of the checked sweep.
 
         Raises:
             SpecError: with every problem, in file order.
@@ -85,7 +86,7 @@ class SweepFile:
         if self._problems:
             raise SpecError(sorted(self._problems, key=lambda problem: (problem.line, problem.column)))
         warnings = [text for entry, blocks, resolved in complete for text in self._warnings(entry, blocks, resolved)]
-        return SweepSpec(
+        return build(
             name=self.data["name"],
             text=self.source.text,
             file=self.source.file,

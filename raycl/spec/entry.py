@@ -1,0 +1,36 @@
+"""One method of a sweep, in one of its variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raycl.spec.space import Distribution
+from raycl.spec.trial import Scalar
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method in one variant: searched, and scored, on its own.
+
+    Attributes:
+        variant: empty where the sweep has no variants.
+        alias: the method's name in the sweep; ``strategy`` is its name in the registry.
+        space: what is searched, by dotted path; the strategy's own options stand without a prefix.
+        barred: why the method cannot run in this variant ("n/a" in tables), or None.
+    """
+
+    variant: str
+    alias: str
+    strategy: str
+    space: dict[str, Distribution]
+    barred: str | None = None
+
+    @property
+    def key(self) -> str:
+        """``variant/alias``, or the alias alone."""
+        return f"{self.variant}/{self.alias}" if self.variant else self.alias
+
+    @property
+    def middle(self) -> dict[str, Scalar]:
+        """A point in the middle of the space, for a first look."""
+        return {path: found.middle for path, found in self.space.items()}
