@@ -29,6 +29,7 @@ from raycl.results.store import Results, TrialStore
 from raycl.results.tables import comparison
 from raycl.spec.trial import TrialSpec
 
+DATABASE = "mlflow.db"
 QUEUE_LENGTH = 1000
 RETRY_SECONDS = 60.0
 """After a failure the server is left alone for so long."""
@@ -47,7 +48,7 @@ def tracking_uri(folder: Folder) -> str | None:
     local = opened(folder).files.local
     if asked or local is None:
         return asked or None
-    return f"sqlite:///{local / 'mlflow.db'}"
+    return _beside(local)
 
 
 def ui_command(folder: Folder) -> str:
@@ -156,8 +157,11 @@ class _Runs:
 
     def __init__(self, results: Results, uri: str) -> None:
         self._results = results
+        self._beside = results.files.local is not None and uri == _beside(results.files.local)
+        if self._beside and not results.files.exists(DATABASE):
+            _make_database(results)
         self._client = _client(uri)
-        self._experiment = self._find_experiment(uri)
+        self._experiment = self._find_experiment()
         self._parent = self._find_parent()
 
     def log(self, spec: TrialSpec) -> bool:
@@ -224,13 +228,11 @@ class _Runs:
             (Path(folder) / "trial.json").write_text(spec.dumps())
             self._client.log_artifacts(run_id, folder)
 
-    def _find_experiment(self, uri: str) -> str:
+    def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._results.name)
         if found is not None:
             return str(found.experiment_id)
-        local = self._results.files.local
-        beside = local is not None and uri == f"sqlite:///{local / 'mlflow.db'}"
-        home = (local / "mlartifacts").as_uri() if beside and local is not None else None
+        home = (Path(self._results.uri) / "mlartifacts").as_uri() if self._beside else None
         return str(self._client.create_experiment(self._results.name, artifact_location=home))
 
     def _find_parent(self) -> str:
@@ -266,6 +268,21 @@ def _client(uri: str) -> Any:
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
+
+
+def _beside(folder: Path) -> str:
+    return f"sqlite:///{folder / DATABASE}"
+
+
+def _make_database(results: Results) -> None:
+    """Make the SQLite file elsewhere and put it into place whole.
+
+    Its first use takes seconds of migrations, and a driver that is stopped amid them would leave a file that no later
+    run can use.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _client(_beside(Path(folder))).search_experiments(max_results=1)
+        results.files.write_once(DATABASE, (Path(folder) / DATABASE).read_bytes())
 
 
 def _metrics(rows: Sequence[TaskRow]) -> Iterator[tuple[int, str, float]]:

@@ -23,10 +23,11 @@ from raycl.results.tracking import Mirror, sync, tracking_uri, ui_command
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file: to make one takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    tracking._client(f"sqlite:///{path}").search_experiments()
-    return path
+    """A SQLite file as the mirror makes it, once: that takes seconds."""
+    results = Results.create(tmp_path_factory.mktemp("mlflow"), '{"name": "none"}', "h")
+    tracking._make_database(results)
+    assert results.list("") == ["mlflow.db", "sweep.json"]
+    return Path(results.uri) / "mlflow.db"
 
 
 @pytest.fixture
