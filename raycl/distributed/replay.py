@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,7 @@ HELD_BACK = 32
 """Changes that wait at most for the next read before they are sent on their own."""
 
 NO_SLOTS = np.empty(0, dtype=np.int64)
+NOTHING = pickle.dumps(([], None))
 
 
 class ShardedStorage:
@@ -46,7 +48,7 @@ class ShardedStorage:
         actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(ReplayShard)
         self._shards = [actor.remote() for _ in range(shards)]
         self._changes: list[list[Change]] = [[] for _ in range(shards)]
-        self._unconfirmed: list[Any] = [shard.exchange.remote([], None) for shard in self._shards]
+        self._unconfirmed: list[Any] = [shard.exchange.remote(NOTHING) for shard in self._shards]
         try:
             self._get([])
         except InfrastructureError:
@@ -71,9 +73,9 @@ class ShardedStorage:
 
         def fetch() -> Table:
             table = {name: np.empty((count, *shape), dtype) for name, (dtype, shape) in schema.items()}
-            for (rows, _), arrays in zip(parts, self._get([part for _, part in parts]), strict=True):
-                for name, array in arrays.items():
-                    table[name][rows] = array  # what Ray hands out is read-only
+            for (rows, _), answer in zip(parts, self._get([part for _, part in parts]), strict=True):
+                for name, array in pickle.loads(answer).items():
+                    table[name][rows] = array
             return {name: torch.from_numpy(array) for name, array in table.items()}
 
         return fetch
@@ -110,7 +112,7 @@ class ShardedStorage:
 
     def _exchange(self, shard: int, slots: np.ndarray | None) -> Any:
         changes, self._changes[shard] = self._changes[shard], []
-        return self._shards[shard].exchange.remote(changes, slots)
+        return self._shards[shard].exchange.remote(pickle.dumps((changes, slots), pickle.HIGHEST_PROTOCOL))
 
     def _get(self, answers: Sequence[Any]) -> list[Any]:
         """The answers, with every message that was sent without a read confirmed."""
@@ -133,7 +135,7 @@ class ShardedStorage:
 
 def _answers(shard: Any, timeout: float) -> bool:
     try:
-        ray.get(shard.exchange.remote([], None), timeout=max(timeout, 0.1))
+        ray.get(shard.exchange.remote(NOTHING), timeout=max(timeout, 0.1))
     except RayActorError:
         return False
     except RayError:
