@@ -118,7 +118,7 @@ def gram_distance(
     left = torch.cat([features - target, target, ones], dim=2)
     moved_bias = theta["bias"] - snapshot["bias"]
     right = torch.cat([theta["weight"], theta["weight"] - snapshot["weight"], moved_bias[:, None]], dim=1)
-    distance: Tensor = _ProductNorm.apply(left, right, cuts, counts)  # type: ignore[no-untyped-call]
+    distance: Tensor = _ProductNorm.apply(left, right, cuts, counts)
     return distance
 
 

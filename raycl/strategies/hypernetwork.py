@@ -143,7 +143,7 @@ class Hypernetwork(Strategy):
         if self._regulariser is not None:
             ahead = self._ahead(theta, dict(zip(theta.values(), gradients, strict=False)))
             losses["regulariser"] = self.config.beta * self._regulariser(ahead, self._old_tasks())
-            losses["regulariser"].backward()  # type: ignore[no-untyped-call]
+            losses["regulariser"].backward()
         self.context.optimizers.step()
         self._generated.clear()
         return {name: value.detach() for name, value in losses.items()}
@@ -159,10 +159,8 @@ class Hypernetwork(Strategy):
         """Theta after the step that the task's loss alone would take."""
         if self.config.lookahead == "off":
             return theta
-        optimizer = self.context.optimizers["theta"]
-        with torch.set_grad_enabled(self.config.lookahead == "differentiated"):
-            steps = lookahead(optimizer, gradients, self.context.training.gradient_clip)
-        return {name: parameter + steps[parameter] for name, parameter in theta.items()}
+        ahead = lookahead(self.context.optimizers["theta"], gradients, self.context.training.gradient_clip)
+        return {name: ahead[parameter] for name, parameter in theta.items()}
 
     def _old_tasks(self) -> Tensor | None:
         """The old tasks that the regulariser looks at in this update; None: all."""

@@ -136,8 +136,8 @@ def first_step(running: Trainer, distance: Callable[[Hypernetwork, dict[str, Ten
         theta = strategy.generator.theta
         slopes = torch.autograd.grad(strategy.loss(batch)["task"], list(theta.values()))
         by_parameter = dict(zip(theta.values(), slopes, strict=True))
-        steps = lookahead(strategy.context.optimizers["theta"], by_parameter)
-        ahead = {name: value + steps[value].detach() for name, value in theta.items()}
+        after = lookahead(strategy.context.optimizers["theta"], by_parameter)
+        ahead = {name: value + (after[value] - value).detach() for name, value in theta.items()}
         penalty = strategy.config.beta * distance(strategy, ahead, before)
         penalties = torch.autograd.grad(penalty, list(theta.values()))
         losses = real(batch, at)
