@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,10 +63,12 @@ class TrialSession:
         self._attempt = store.begin()
         self._trainer = Trainer(trial, source, storage=storage, device=device)
         self._rows: list[TaskRow] = []
-        manifest = store.latest()
-        if manifest is not None:
-            self._trainer.load_state_dict(checkpoint.decode(store.read_checkpoint(manifest)))
-            self._rows = store.rows()
+        self._curve: dict[int, float] = {}
+        restored = store.restore()
+        if restored is not None:
+            manifest, files = restored
+            self._trainer.load_state_dict(checkpoint.decode(files))
+            self._extend(store.rows(manifest))
 
     @property
     def num_tasks(self) -> int:
@@ -90,7 +92,7 @@ class TrialSession:
             log.warning("%s failed in task %d", self._store.spec.alias, learned + 1, exc_info=error)
             return self._ended(Verdict("failed", _reason(error), None, learned))
         task = trainer.next_task - 1
-        self._rows += rows
+        self._extend(rows)
         state = checkpoint.encode(trainer.state_dict())
         self._store.write_task(self._attempt, task, rows, state, self._provenance())
         verdict = self._judge()
@@ -103,13 +105,12 @@ class TrialSession:
     def _judge(self) -> Verdict | None:
         """The verdict that the stored rows and the cut-offs imply; None while the trial should go on."""
         learned = self._trainer.next_task - 1
-        for task in range(learned + 1):
-            value = self._value(task)
-            cutoff = self._cutoffs.get(task)
-            if cutoff is not None and value is not None and task < self.num_tasks - 1 and not value >= cutoff:
+        for task, cutoff in sorted(self._cutoffs.items()):
+            value = self._curve.get(task)
+            if value is not None and task < self.num_tasks - 1 and not value >= cutoff:
                 return Verdict("pruned", f"{self._metric} below {cutoff:.4f} after task {task}", value, task)
         if self._trainer.done:
-            return Verdict("finished", "", self._value(learned), learned)
+            return Verdict("finished", "", self._curve.get(learned), learned)
         return None
 
     def _ended(self, verdict: Verdict) -> Progress:
@@ -118,11 +119,14 @@ class TrialSession:
 
     def _progress(self, verdict: Verdict | None) -> Progress:
         task = self._trainer.next_task - 1
-        return Progress(task, self.num_tasks, self._value(task) if task >= 0 else None, verdict)
+        return Progress(task, self.num_tasks, self._curve.get(task), verdict)
 
-    def _value(self, task: int) -> float | None:
-        value = getattr(AccuracyMatrix.of(self._rows, self.num_tasks), self._metric)(task)
-        return None if math.isnan(value) else float(value)
+    def _extend(self, rows: Sequence[TaskRow]) -> None:
+        """Take in new rows, and the search metric after each of their tasks where it is defined."""
+        self._rows += rows
+        metric = getattr(AccuracyMatrix.of(self._rows, self.num_tasks), self._metric)
+        values = {row.task: float(metric(row.task)) for row in rows if row.task >= 0}
+        self._curve |= {task: value for task, value in values.items() if not math.isnan(value)}
 
     def _provenance(self) -> dict[str, str | int | bool]:
         """What the results record beside the specification."""
