@@ -69,7 +69,7 @@ def main(trials: int) -> None:
         f"{data}: its images are {DATA / MEGABYTE:.0f} MB. {trials} trials; what remains is each process's own Python, "
         "torch and network. Goal: one more trial costs less than a copy each, by about the size of the images."
     )
-    columns = ("images", "PSS of the first trial", "PSS of each further one", "USS of each further one")
+    columns = ("images", "first trial, PSS", "one more, PSS", "one more, USS")
     report("Megabytes of trials side by side", columns, rows, note)
 
 
