@@ -10,6 +10,7 @@ from typing import Any
 
 from raycl.distributed.ledger import Ledger
 from raycl.distributed.plan import Job, Plan, verdict_of
+from raycl.errors import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,8 @@ PATIENCE = 5
 """Attempts of a trial without a new row, after which the sweep stops as incomplete."""
 LOST_AFTER = 3
 """Looks in a row at which Tune does not run a trial that it never said had ended."""
+STORAGE_AWAY = 60.0
+"""Seconds without an answer of the results storage, after which the sweep stops as incomplete."""
 ENDED = frozenset({"TERMINATED", "ERROR"})
 
 
@@ -52,6 +55,7 @@ class Dispatcher:
     _stalls: dict[str, int] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
     _reasons: dict[str, str] = field(default_factory=dict)
+    _away_since: float | None = None
 
     def suggest(self, trial_id: str) -> Job | type[Finished] | None:
         """The next trial; None while there is nothing to start."""
@@ -76,6 +80,19 @@ class Dispatcher:
         self._launch(trial_id, plan, job)
         return job
 
+    def suggest_patiently(self, trial_id: str) -> Job | type[Finished] | None:
+        """:meth:`suggest`, while the results storage may be away for a moment."""
+        try:
+            found = self.suggest(trial_id)
+        except StoreError as error:
+            log.warning("the results storage does not answer: %s", error)
+            self._away_since = self._away_since or self.clock()
+            if self.clock() - self._away_since > STORAGE_AWAY:
+                self.halted = f"the results storage was away for {STORAGE_AWAY:.0f} s: {error}"
+            return None
+        self._away_since = None
+        return found
+
     def wanted(self) -> list[tuple[Plan, Job]] | None:
         """What may run now or runs already, over all plans; None once nothing is left to run."""
         asked = [(plan, plan.wanted()) for plan in self.plans]
@@ -90,8 +107,11 @@ class Dispatcher:
         if job is None:
             return
         self.ledger.refresh(job.spec)
-        if verdict_of(self.ledger, job) is None:
-            self._stalled(trial_id, job)
+        try:
+            if verdict_of(self.ledger, job) is None:
+                self._stalled(trial_id, job)
+        except StoreError as error:  # it is looked up again as long as its plan wants it
+            log.warning("the results storage does not answer: %s", error)
 
     def explain(self, trial_id: str, reason: str) -> None:
         """Why a trial was lost, for the message when the sweep stops."""

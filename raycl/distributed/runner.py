@@ -182,7 +182,10 @@ class _Run:
             if self.lease.lost.is_set():
                 dispatcher.halted = "another driver has taken the results folder"
             if tasks is not None:
-                self.watch.look(dispatcher, tasks)
+                try:
+                    self.watch.look(dispatcher, tasks)
+                except Exception as error:  # a display that breaks must not end the sweep
+                    log.warning("the status cannot be shown: %s", error)
 
         return tick
 

@@ -49,7 +49,7 @@ class PhaseSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         drive = _drives[self._key]
         drive.tick(None)  # Tune calls nothing else while it waits for a suggestion
-        found = drive.dispatcher.suggest(trial_id)
+        found = drive.dispatcher.suggest_patiently(trial_id)
         if isinstance(found, Job):
             return configuration(found, drive.constants)
         return Searcher.FINISHED if found is Finished else None
@@ -85,7 +85,7 @@ class PhaseCallback(tune.Callback):  # type: ignore[misc]
         try:
             lines = Path(trial.local_path, trial.run_metadata.error_filename).read_text().strip().splitlines()
             _drives[self._key].dispatcher.explain(trial.trial_id, lines[-1].strip())
-        except (OSError, TypeError, IndexError, KeyError) as error:  # an exception here would end the sweep
+        except Exception as error:  # one raised here would end the sweep
             log.warning("the reason of a lost trial cannot be read: %s", error)
 
 
