@@ -24,6 +24,7 @@ class Evaluator:
 
     Args:
         split: ``validation`` during a search, ``test`` in the final phase.
+        boundaries_hidden: whether the learner is not told which classes have come; then all units may win.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Evaluator:
         pixels: Pixels,
         options: EvaluationConfig,
         device: torch.device,
+        boundaries_hidden: bool = False,
     ) -> None:
         self._source = source
         self._split: Split = split
@@ -41,6 +43,7 @@ class Evaluator:
         self._pixels = pixels
         self._options = options
         self._device = device
+        self._hidden_policy: Literal["seen", "all"] = "all" if boundaries_hidden else "seen"
         self._pools: OrderedDict[int, Pool] = OrderedDict()
 
     def measure(self, strategy: Strategy, learned: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +69,7 @@ class Evaluator:
     def _count(self, strategy: Strategy, task: int, learned: int) -> tuple[int, int]:
         scenario, pool = self._scenario, self._pool(task)
         given = task if scenario.task_given else None
-        policy: Literal["own", "seen"] = "own" if scenario.task_given else "seen"
+        policy: Literal["own", "seen", "all"] = "own" if scenario.task_given else self._hidden_policy
         hits = torch.zeros((), dtype=torch.int64, device=self._device)
         for batch in pool.batches(torch.arange(len(pool)), BATCH_SIZE, augment=False):
             logits = strategy.predict(batch.x, given)

@@ -134,7 +134,7 @@ class TrialSession:
         return {
             "num_tasks": trainer.num_tasks,
             "split_hash": trainer.split_hash,
-            "active_logits": trainer.scenario.policy,
+            "active_logits": trainer.strategy.active_logits(),
             "inference_batch": trainer.strategy.inference_batch,
             "upper_bound": trainer.strategy.upper_bound,
             "torch": torch.__version__,

@@ -65,7 +65,10 @@ class Trainer:
         self._random = Randomness(trial.seed)
         layout, stream = source.layout, trial.stream
         sizes = tuple(len(classes) for classes in layout.classes)
+        self._hidden = stream["boundaries"] == "hidden"
         policy = trial.training.active_logits
+        if self._hidden and policy == "auto":
+            policy = "all"  # which classes have come is not known either
         self.scenario = Scenario(stream["scenario"], trial.model["head"], sizes, policy)
         augmentation = self._random("augmentation")
         self._pixels = Pixels(stream["normalize"], stream["augment"], layout, augmentation, self._device)
@@ -74,7 +77,9 @@ class Trainer:
         self._optimizers = OptimizerSet(trial.training)
         options = method.Config.model_validate(trial.options, strict=False)
         self.strategy: Strategy = method(options, self._context(layout))
-        self._evaluator = Evaluator(source, trial.score_on, self.scenario, self._pixels, trial.evaluation, self._device)
+        self._evaluator = Evaluator(
+            source, trial.score_on, self.scenario, self._pixels, trial.evaluation, self._device, self._hidden
+        )
         self._work = Work()
 
     @property
@@ -111,20 +116,32 @@ class Trainer:
         task, strategy = self.next_task, self.strategy
         started = _Clock()
         self._work = Work()
-        strategy.grow(task)
+        self._grow(task)
         rows = [self._measure(-1, Cost())] if task == 0 else []
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
-        self._optimizers.build(strategy.trainable(task), keep_state=not self.trial.training.reset_optimizer)
+        self._optimizers.build(strategy.trainable(task), keep_state=self._keeps_moments)
         data = _CurrentData(self._pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
-        strategy.begin_task(task, data)
+        if not self._hidden:
+            strategy.begin_task(task, data)
         for phase in strategy.phases(task):
             self._run_phase(phase, task)
-        strategy.end_task(task, data)
+        if not self._hidden:
+            strategy.end_task(task, data)
         self.next_task = task + 1
         rows.append(self._measure(task, self._cost(started)))
         return rows
+
+    @property
+    def _keeps_moments(self) -> bool:
+        """A new optimiser would tell where a hidden task begins."""
+        return self._hidden or not self.trial.training.reset_optimizer
+
+    def _grow(self, task: int) -> None:
+        """Where boundaries are hidden, the first growth is the only one: it makes the whole head."""
+        if task == 0 or not self._hidden:
+            self.strategy.grow(task)
 
     def _run_phase(self, phase: Phase, task: int) -> None:
         strategy = self.strategy
@@ -269,7 +286,7 @@ class Trainer:
             "next_task": self.next_task,
             "split_hash": self.split_hash,
             "strategy": self.strategy.state_dict(),
-            "optimizers": {} if self.trial.training.reset_optimizer else self._optimizers.state_dict(),
+            "optimizers": self._optimizers.state_dict() if self._keeps_moments else {},
             "memory": None if self._memory is None else self._memory.state_dict(),
             "random": self._random.state_dict(),
         }
@@ -287,7 +304,7 @@ class Trainer:
             )
         self.next_task = state["next_task"]
         for task in range(self.next_task):
-            self.strategy.grow(task)
+            self._grow(task)
         self.strategy.load_state_dict(state["strategy"])
         if state["optimizers"]:
             self._optimizers.build(self.strategy.trainable(self.next_task - 1))

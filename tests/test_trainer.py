@@ -116,3 +116,28 @@ def test_a_permuted_stream_is_learned_task_by_task() -> None:
     rows = finish(trainer(trial("naive", "domain", stream=stream, training={"epochs": 8, "batch_size": 32})))
     last = rows[-1]
     assert last.correct[1] / last.total[1] > 0.85
+
+
+@pytest.mark.parametrize("method", ["naive", "replay", "gdumb"])
+def test_hidden_boundaries_are_not_told(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = trial(method, stream={"boundaries": "hidden"}, training={"reset_optimizer": True})
+    straight = trainer(spec)
+    told: list[str] = []
+    for name in ("begin_task", "end_task", "grow"):
+        original = getattr(straight.strategy, name)
+        monkeypatch.setattr(straight.strategy, name, lambda *a, n=name, o=original: (told.append(n), o(*a))[1])
+    rows = finish(straight)
+    assert told == ["grow"]
+    assert straight.strategy.network.head.outputs == 6, "the whole head from the start"
+    assert rows[0].total.sum() == 0
+    first = trainer(spec)
+    begun = first.run_task()
+    second = trainer(spec)
+    second.load_state_dict(checkpoint.decode(checkpoint.encode(first.state_dict())))
+    assert counts(begun + finish(second)) == counts(rows)
+
+
+def test_replay_learns_old_rows_where_new_ones_compete_among_the_current_task_only() -> None:
+    spec = trial("replay", training={"active_logits": "current", "epochs": 6})
+    last = finish(trainer(spec))[-1]
+    assert last.correct[0] > 0.7 * last.total[0]

@@ -300,6 +300,8 @@ class SweepFile:
             reason = f"cannot do scenario {stream.scenario!r}, only {able}"
         elif stream.boundaries == "hidden" and not strategy.boundary_free:
             reason = "must be told where a task ends, but stream.boundaries is 'hidden'"
+        elif stream.boundaries == "hidden" and _per_task_head(resolved):
+            reason = "cannot grow a head per task where stream.boundaries is 'hidden'; use model.head: single"
         if reason and not variant:
             self._refuse(("strategies", alias), f"this method {reason}; remove it or change the stream", key=True)
         return reason
@@ -326,6 +328,11 @@ class SweepFile:
 _NAME_RULE = "must consist of letters, digits, '_', '-' and '.', and begin with a letter or digit"
 _EXAMPLES = {"stream": "tasks", "training": "learning_rate", "model": "hidden", "memory": "capacity"}
 _FIELDS = {"training": TrainingConfig.model_fields, "memory": MemoryConfig.model_fields}
+
+
+def _per_task_head(resolved: Resolved) -> bool:
+    head = resolved.model.head
+    return head == "per_task" or (head == "auto" and resolved.stream.scenario == "task")
 
 
 def _own_target(key: str) -> Path:

@@ -295,11 +295,16 @@ class Strategy:
         )
 
     def cross_entropy(self, logits: Tensor, batch: Batch, reduction: str = "mean") -> Tensor:
-        """Cross-entropy ``[]`` (or ``[batch]``) over the active units of each row."""
+        """Cross-entropy ``[]`` (or ``[batch]``) over the active units of each row.
+
+        With ``active_logits: current`` replayed rows compete among all units seen, as in Caccia et al. 2022.
+        """
         scenario = self.context.scenario
         if scenario.policy in ("all", "seen") and logits.shape[1] == scenario.outputs(self.task):
             return nn.functional.cross_entropy(logits, batch.y, reduction=reduction)
         mask = scenario.mask(batch.task, scenario.policy, self.task)
+        if scenario.policy == "current":  # a replayed row's unit is not among the current task's
+            mask = torch.where(batch.replayed[:, None], scenario.mask(batch.task, "seen", self.task), mask)
         return nn.functional.cross_entropy(logits.masked_fill(~mask, float("-inf")), batch.y, reduction=reduction)
 
     # -- prediction and state ----------------------------------------------------------------------------------
@@ -318,6 +323,10 @@ class Strategy:
         for value in vars(self).values():
             if isinstance(value, nn.Module):
                 value.train(mode)
+
+    def active_logits(self) -> str:
+        """The active-logit policy of training, recorded with results."""
+        return self.context.scenario.policy
 
     def parameter_count(self) -> int:
         """Trainable numbers of the method as it stands."""

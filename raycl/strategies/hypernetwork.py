@@ -222,6 +222,10 @@ class Hypernetwork(Strategy):
         placed = logits.new_full((rows, outputs + self._units), float("-inf"))
         return placed.scatter_(1, units, logits)[:, :outputs]
 
+    def active_logits(self) -> str:
+        """A generated network has its own task's head only."""
+        return "all" if self.context.scenario.shared else "own"
+
     # -- size and state ----------------------------------------------------------------------------------------
 
     def parameter_count(self) -> int:
