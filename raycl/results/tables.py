@@ -44,7 +44,7 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """What the figures do not say by themselves."""
-        notes = ["Mean ± standard deviation (n - 1) over final seeds, scored on test data."]
+        notes = ["Mean ± standard deviation (n - 1) over n final seeds, scored on test data."]
         if any(line.scored_on == "validation" for line in self.lines):
             notes.append("v: no final trial has ended; the best search trial, on validation data.")
         if any(line.upper_bound for line in self.lines):
@@ -81,7 +81,14 @@ class Comparison:
         return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
     def _table(self, wide: bool) -> Table:
-        table = Table(title=self.sweep, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(
+            title=self.sweep,
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1) if wide else (0, 1, 0, 0),  # a terminal of 80 columns holds the narrow table
+        )
         variants = any(line.variant for line in self.lines)
         if variants:
             table.add_column("variant", no_wrap=True)
@@ -89,7 +96,7 @@ class Comparison:
         shown = [name for name in COMPARED if wide or name != "backward_transfer"]
         for name in shown:
             table.add_column(HEADINGS[name], justify="right", no_wrap=True)
-        for heading in ("seconds", "memory", *(["parameters"] if wide else []), "seeds"):
+        for heading in ("seconds", "memory", *(["parameters"] if wide else []), "n"):
             table.add_column(heading, justify="right", no_wrap=True)
         best = _best_keys(self.lines)
         mixed = len({machine for line in self.lines for machine in line.machines}) > 1
@@ -145,8 +152,8 @@ def _percent(line: Line, name: str) -> str:
     if spread is None:
         return "-"
     if math.isnan(spread.std):
-        return f"{100 * spread.mean:.2f} ±     -"
-    return f"{100 * spread.mean:.2f} ± {100 * spread.std:5.2f}"
+        return f"{100 * spread.mean:.2f} ±    -"
+    return f"{100 * spread.mean:.2f} ± {100 * spread.std:4.2f}"
 
 
 def _seconds(line: Line) -> str:

@@ -69,7 +69,7 @@ def test_mean_sample_deviation_and_count_over_final_seeds(results: Results, reco
     assert line.metrics["forgetting"].mean == pytest.approx(0.3)
     assert line.metrics["forgetting"].std == pytest.approx(0, abs=1e-12)
     assert (line.seconds.mean, line.memory.mean, line.parameters.mean) == (4.0, 4500.0, 1000.0)
-    assert "64.00 ±  4.58" in str(comparison(results))
+    assert "64.00 ± 4.58" in str(comparison(results))
 
 
 def test_one_value_has_no_deviation() -> None:
