@@ -16,7 +16,10 @@ from raycl.catalog import catalog
 from raycl.matrix import TaskRow
 from raycl.models.network import Network
 from raycl.spec.trial import TrialSpec
-from raycl.strategies.base import Strategy
+from raycl.strategies.base import Losses, Strategy
+from raycl.strategies.ewc import EWC
+from raycl.streams.scenario import Scenario
+from raycl.streams.task import Batch
 from raycl.trainer import Trainer
 
 SCENARIOS = ("task", "domain", "class")
@@ -176,6 +179,34 @@ def test_the_leak_check_sees_a_batch_wise_decision() -> None:
     assert leaks(running.strategy, pixels_of_all_tasks(running))
 
 
+def test_the_resume_check_sees_state_that_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: EWC whose checkpoint lacks the past quadratics."""
+    whole, _ = straight("ewc", "domain")
+    monkeypatch.setattr(EWC, "state_dict", Strategy.state_dict)
+    monkeypatch.setattr(EWC, "load_state_dict", Strategy.load_state_dict)
+    resumed, _ = stopped_after_every_task(whole.trial)
+    ours, theirs = (tensors(Strategy.state_dict(running.strategy)) for running in (whole, resumed))
+    assert any(not same_bits(value, theirs[key]) for key, value in ours.items())
+
+
+def test_the_seed_check_sees_hidden_randomness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: noise from a generator that the run's seed does not reach."""
+    elsewhere = torch.Generator()
+    elsewhere.seed()
+    loss = Strategy.loss
+
+    def noisy(self: Strategy, batch: Batch) -> Losses:
+        noise = 1 + torch.rand((), generator=elsewhere)
+        return {name: value * noise for name, value in loss(self, batch).items()}
+
+    monkeypatch.setattr(Strategy, "loss", noisy)
+    first, again = (trainer(small("naive", "class")) for _ in range(2))
+    finish(first)
+    finish(again)
+    ours, theirs = tensors(first.strategy.state_dict()), tensors(again.strategy.state_dict())
+    assert any(not same_bits(value, theirs[key]) for key, value in ours.items())
+
+
 NAIVE_TWINS = [case for case in CASES if catalog().strategies.get(str(case.values[0])).naive_when is not None]
 
 
@@ -190,8 +221,17 @@ def test_without_strength_it_equals_naive_to_the_bit(name: str, scenario: str) -
 
 def test_naive_forgets_what_it_is_not_shown() -> None:
     """Class-incremental naive fine-tuning keeps the last task only; more would mean that labels or masks leak."""
-    spec = trial("naive", "class", stream={"tasks": 5}, training={"epochs": 10})
-    assert 0.18 <= matrix(spec).average_accuracy() <= 0.22
+    assert 0.18 <= matrix(FIVE_TASKS).average_accuracy() <= 0.22
+
+
+def test_the_check_on_naive_sees_a_mask_that_leaks_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: class-incremental answers among the units of the row's own task."""
+    mask = Scenario.mask
+    monkeypatch.setattr(Scenario, "mask", lambda self, task, policy, current: mask(self, task, "own", current))
+    assert matrix(FIVE_TASKS).average_accuracy() > 0.25
+
+
+FIVE_TASKS = trial("naive", "class", stream={"tasks": 5}, training={"epochs": 5})
 
 
 def test_joint_is_above_every_other_method() -> None:
