@@ -93,7 +93,7 @@ def connected(name: str, address: str | None) -> Iterator[Connection]:
     if ray.is_initialized():
         yield Connection(own=False, ours=False)
         return
-    target = address or os.environ.get("RAY_ADDRESS")
+    target = address or os.environ.get("RAY_ADDRESS") or None
     with quiet():
         _authenticate(own=target is None)
         try:

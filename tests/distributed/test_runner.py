@@ -1,0 +1,148 @@
+"""Sweeps on Ray: the same YAML gives the same folder, with any number of slots and after any interruption."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sweeping import HEAD, SWEEP, attempts, content, decisions, parsed
+
+from raycl.distributed import cluster
+from raycl.distributed.runner import run_sweep
+from raycl.errors import FolderInUse, StoreError
+from raycl.live import SweepStatus
+from raycl.matrix import AccuracyMatrix
+from raycl.results.reading import read_trials
+from raycl.results.store import Results
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """One cluster for all tests of this file."""
+    with cluster.environment({"RAY_ADDRESS": ""}), cluster.connected("tests", None):
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """The folder of the sweep, run to its end with two slots."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    looks: list[SweepStatus] = []
+    outcome = run_sweep(parsed(SWEEP), folder, max_concurrent=2, on_status=looks.append)
+    assert outcome.complete, outcome.reason
+    assert [look.phase for look in looks] == sorted(
+        (look.phase for look in looks), key=["search", "finalists", "final"].index
+    )
+    assert [(entry.key, entry.done, entry.total) for entry in looks[-1].entries] == [("naive", 2, 2), ("replay", 2, 2)]
+    return folder
+
+
+def test_one_slot_gives_what_two_give(undisturbed: Path, tmp_path: Path) -> None:
+    assert run_sweep(parsed(SWEEP), tmp_path, max_concurrent=1).complete
+    assert content(tmp_path) == content(undisturbed)
+    assert len(decisions(tmp_path)) == 12
+
+
+def test_running_again_repeats_nothing(undisturbed: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*.parquet")}
+    ended: list[str] = []
+    outcome = run_sweep(parsed(SWEEP), undisturbed, on_record=lambda record: ended.append(record.spec.hash))
+    assert outcome.complete
+    assert set(attempts(undisturbed).values()) == {1}
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*.parquet")} == before
+    assert sorted(ended) == sorted(attempts(undisturbed))
+
+
+def test_only_one_driver_at_a_time(undisturbed: Path) -> None:
+    with Results.open(undisturbed).lease(), pytest.raises(FolderInUse):
+        run_sweep(parsed(SWEEP), undisturbed)
+
+
+def test_another_sweep_is_refused(undisturbed: Path) -> None:
+    with pytest.raises(StoreError, match="another"):
+        run_sweep(parsed(SWEEP.replace("trials: 5", "trials: 6")), undisturbed)
+
+
+def test_a_failure_of_the_method_is_a_verdict_and_not_retried(ray_cluster: None, tmp_path: Path) -> None:
+    sweep = parsed(HEAD + "strategies: {naive: {}}\nfinal: {seeds: [1, 2]}\nlimits: {max_parameters: 10}\n")
+    for retry_failed, tries in ((False, 1), (False, 1), (True, 2)):
+        outcome = run_sweep(sweep, tmp_path, retry_failed=retry_failed)
+        assert outcome.complete
+        assert set(attempts(tmp_path).values()) == {tries}
+    trials = read_trials(tmp_path).to_pylist()
+    assert {trial["status"] for trial in trials} == {"failed"}
+    assert all("max_parameters" in trial["reason"] for trial in trials)
+
+
+def test_pruning_is_what_rows_and_quantile_say(ray_cluster: None, tmp_path: Path) -> None:
+    pruner = "pruner: {quantile: 0.7, grace_tasks: 1, min_trials: 2}\n"
+    text = SWEEP.replace("  replay: {memory.capacity: {choice: [20, 50, 100]}}\n", "").replace(
+        "trials: 5, generation: 2, startup: 2, seeds: [0], finalists: {top: 2, seeds: [1]}",
+        "trials: 7, generation: 2, startup: 3",
+    )
+    sweep = parsed(text + pruner)
+    assert run_sweep(sweep, tmp_path, max_concurrent=2).complete
+    results, entry, curves, pruned = Results.open(tmp_path), sweep.entries[0], {}, 0
+    for start, end in ((0, 3), (3, 5), (5, 7)):
+        seen = list(curves.values())
+        for index in range(start, end):
+            stored = json.loads((tmp_path / f"suggestions/naive/{index:04d}.json").read_text())
+            expected = {} if start == 0 else {task: _quantile(seen, task) for task in range(5)}
+            limits = {int(task): value for task, value in stored["cutoffs"].items()}
+            assert limits == {task: value for task, value in expected.items() if value is not None}
+            trial = results.trial(sweep.trial(entry, stored["point"], 0, "search"))
+            matrix = AccuracyMatrix.of(trial.rows(), 5)
+            curves[index] = {row.task: matrix.average_accuracy(row.task) for row in trial.rows() if row.task >= 0}
+            below = [task for task in range(4) if curves[index].get(task, 1.0) < limits.get(task, 0.0)]
+            verdict = trial.verdict()
+            assert verdict is not None
+            assert verdict.status == ("pruned" if below else "finished")
+            assert max(curves[index]) == (below[0] if below else 4)  # not a task more was learned
+            pruned += bool(below)
+    assert pruned >= 1
+
+
+def _quantile(curves: list[dict[int, float]], task: int) -> float | None:
+    values = sorted(curve[task] for curve in curves if task in curve)
+    return values[math.ceil(0.7 * len(values)) - 1] if len(values) >= 2 else None
+
+
+def test_a_driver_that_is_ended_or_killed_leaves_a_folder_that_continues(undisturbed: Path, tmp_path: Path) -> None:
+    folder, file = tmp_path / "results", tmp_path / "small.yaml"
+    file.write_text(SWEEP)
+    ended = _driver(file, folder, lambda: len(list(folder.glob("trials/*/verdict.json"))) >= 1, signal.SIGTERM)
+    assert "SIGTERM" in ended
+    assert not (folder / "lease.json").exists()
+    known = len(list(folder.glob("trials/*/verdict.json")))
+    _driver(file, folder, lambda: len(list(folder.glob("trials/*/verdict.json"))) > known, signal.SIGKILL)
+    assert (folder / "lease.json").exists()
+    assert not list(folder.glob("winners/*"))
+    assert run_sweep(parsed(SWEEP), folder).complete
+    assert content(folder) == content(undisturbed)
+
+
+def _driver(file: Path, folder: Path, ready: Callable[[], bool], number: signal.Signals) -> str:
+    """Run `raycl run` until ``ready``, then send it a signal. Returns what it printed."""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "", "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
+    command = [Path(sys.executable).with_name("raycl"), "run", file, "--results", folder]
+    process = subprocess.Popen(
+        command, cwd=file.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 240
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()[0]
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    return output
