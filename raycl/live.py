@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from raycl.spec.sweep import SweepSpec
     from raycl.spec.trial import Phase
 
-TITLES = {"search": "searching", "finalists": "re-running the best", "final": "scoring the winners on test data"}
-
 
 @dataclass(frozen=True)
 class EntryStatus:
-    """Where one strategy of one variant stands in the present phase.
+    """Where one strategy of one variant stands in its present phase.
 
     Attributes:
         key: ``"variant/alias"``, or ``"alias"`` where the sweep has no variants.
@@ -62,7 +60,6 @@ class SweepStatus:
         note: one sentence worth saying now, such as a lost node; empty most of the time.
     """
 
-    phase: Phase
     entries: tuple[EntryStatus, ...]
     elapsed: float = 0.0
     remaining: float | None = None
@@ -143,14 +140,15 @@ class LiveTable:
 def table(name: str, status: SweepStatus, passed: float = 0.0) -> tuple[RenderableType, ...]:
     """The status as a rich table with a line of times under it; ``passed``: seconds since the status was taken."""
     grid = Table(
-        title=f"{name}: {TITLES[status.phase]}",
+        title=name,
         title_justify="left",
         title_style="bold",
         box=None,
         padding=(0, 2, 0, 0),
     )
     grid.add_column("strategy", no_wrap=True)
-    grid.add_column("", width=16)
+    grid.add_column("phase", no_wrap=True)
+    grid.add_column("", width=12)
     for heading in ("done", "running", "pruned", "failed", "task", "best"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for entry in status.entries:
@@ -163,11 +161,12 @@ def table(name: str, status: SweepStatus, passed: float = 0.0) -> tuple[Renderab
 
 def _cells(entry: EntryStatus) -> list[RenderableType]:
     if entry.barred is not None:
-        return [Text(entry.key, style="dim"), Text("n/a", style="dim"), *[Text("")] * 6]
-    complete = bool(entry.total) and entry.ended >= entry.total
+        return [Text(entry.key, style="dim"), Text("n/a", style="dim"), *[Text("")] * 7]
+    complete = entry.phase == "final" and bool(entry.total) and entry.ended >= entry.total
     return [
         Text(entry.key, style="green" if complete else ""),
-        ProgressBar(total=max(1, entry.total), completed=entry.ended + _share(entry), width=16),
+        Text(entry.phase, style="dim"),
+        ProgressBar(total=max(1, entry.total), completed=entry.ended + _share(entry), width=12),
         Text(f"{entry.done}/{entry.total}"),
         Text(str(entry.running or "")),
         Text(str(entry.pruned or "")),

@@ -15,7 +15,7 @@ from raycl.live import EntryStatus, LiveTable, SweepStatus, clock, plain, table
 EWC = EntryStatus("ewc", "search", num_tasks=5, total=10, done=3, running=2, pruned=1, tasks=(1, 0), best=0.812)
 NAIVE = EntryStatus("naive", "search", num_tasks=5, total=1)
 BARRED = EntryStatus("packnet", "search", num_tasks=5, barred="needs the task id at test")
-STATUS = SweepStatus("search", (NAIVE, EWC, BARRED), elapsed=65, remaining=3700)
+STATUS = SweepStatus((NAIVE, EWC, BARRED), elapsed=65, remaining=3700)
 SWEEP = SimpleNamespace(name="demo")
 
 
@@ -87,7 +87,7 @@ def test_a_note_is_told_once(clockwork: SimpleNamespace) -> None:
     screen = Screen(terminal=False)
     with LiveTable(SWEEP, screen.console) as live:
         for _ in range(3):
-            live.update(SweepStatus("search", (), note="a node was lost; its trials go on elsewhere"))
+            live.update(SweepStatus((), note="a node was lost; its trials go on elsewhere"))
     assert screen.lines == ["[0:00] a node was lost; its trials go on elsewhere"]
 
 
@@ -97,7 +97,8 @@ def test_a_terminal_shows_every_strategy_with_its_progress() -> None:
         live.update(replace(STATUS, note="a node was lost"))
     shown = screen.file.getvalue()
     for text in (
-        "demo: searching",
+        "demo",
+        "search",
         "naive",
         "0/1",
         "ewc",

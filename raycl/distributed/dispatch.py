@@ -29,7 +29,7 @@ class Finished:
 
 @dataclass
 class Dispatcher:
-    """The trials of one phase, over all entries.
+    """The trials of a sweep, over all entries.
 
     Strategies take turns, so that slots stay busy while one waits for its generation. A trial that two plans want runs
     once. A trial that ends without a verdict lost its infrastructure: it is handed out again, after a pause that grows,
@@ -121,7 +121,7 @@ class Dispatcher:
             log.info("trial %s of %s was lost: %s", job.spec.hash, job.spec.alias, reason)
 
     def why_halted(self) -> str:
-        """Why the phase was stopped before its end; empty while it was not."""
+        """Why the sweep was stopped before its end; empty while it was not."""
         reasons = [self._reasons.get(trial, "") for trial, stalls in self._stalls.items() if stalls >= self.patience]
         return "; ".join([self.halted, *filter(None, reasons)]) if self.halted else ""
 

@@ -1,4 +1,4 @@
-"""What each phase of a sweep has to run: suggestions in generations, finalists, winners over final seeds.
+"""What a sweep has to run: suggestions in generations, finalists, winners over final seeds.
 
 A plan belongs to one entry (a strategy of a variant). Its state is what the results folder holds: suggestions and
 winners are written once and read back ever after, and trials count by their verdicts. So a plan gives the same trials
@@ -7,7 +7,7 @@ in whatever order they end, and asking again repeats nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -33,18 +33,20 @@ class Job:
 
 
 class Plan(Protocol):
-    """What one entry has to run in one phase."""
+    """What one entry has to run, in one phase or in all."""
 
     entry: Entry
-    phase: Phase
+
+    @property
+    def phase(self) -> Phase: ...
 
     @property
     def total(self) -> int:
-        """Trials that the phase will have had in the end."""
+        """Trials that the present phase will have had in the end."""
         ...
 
     def jobs(self) -> Sequence[Job]:
-        """All trials that are known by now, ended or not, in order."""
+        """All trials of the present phase that are known by now, ended or not, in order."""
         ...
 
     def wanted(self) -> Sequence[Job] | None:
@@ -268,6 +270,53 @@ class FinalPlan:
 
     def wanted(self) -> Sequence[Job] | None:
         return _open(self._ledger, self._jobs) or None
+
+
+class EntryPlan:
+    """All that one entry has to run: its search, its finalists, its winner over the final seeds.
+
+    Each phase is planned when the one before has ended, whatever other entries do, so that no slot waits for them.
+
+    Attributes:
+        ended_before: trials of the phases before the present one.
+    """
+
+    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
+        self.entry = entry
+        self.ended_before = 0
+        self._following = self._stages(sweep, ledger)
+        self._stage: Plan | None = next(self._following, None)
+
+    def _stages(self, sweep: SweepSpec, ledger: Ledger) -> Iterator[Plan]:
+        if sweep.search is not None and self.entry.space:
+            search = SearchPlan(sweep, self.entry, ledger)
+            yield search
+            yield FinalistsPlan(sweep, search, ledger)
+        if sweep.final is not None:
+            yield FinalPlan(sweep, self.entry, ledger)
+
+    @property
+    def phase(self) -> Phase:
+        return self._stage.phase if self._stage else "final"
+
+    @property
+    def total(self) -> int:
+        return self._stage.total if self._stage else 0
+
+    def jobs(self) -> Sequence[Job]:
+        return self._stage.jobs() if self._stage else ()
+
+    def wanted(self) -> Sequence[Job] | None:
+        while self._stage is not None:
+            jobs = self._stage.wanted()
+            if jobs is not None:
+                return jobs
+            following = next(self._following, None)
+            if following is None:
+                return None
+            self.ended_before += len(self._stage.jobs())
+            self._stage = following
+        return None
 
 
 def verdict_of(ledger: Ledger, job: Job) -> Verdict | None:

@@ -1,4 +1,8 @@
-"""Runs a sweep on Ray: phase after phase, each under one Tuner, over a results folder that is the truth."""
+"""Runs a sweep on Ray: all that its results folder lacks, under one Tuner. The folder is the truth.
+
+One Tuner for all phases, and not one for each: processes that have imported torch go on to the next phase, and a
+strategy's winner is scored while other strategies still search.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,9 @@ import json
 import logging
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from raycl.distributed import cluster, searcher
 from raycl.distributed.dispatch import Dispatcher
 from raycl.distributed.ledger import Ledger, Record
 from raycl.distributed.mirror import StudyMirror
-from raycl.distributed.plan import FinalistsPlan, FinalPlan, Plan, SearchPlan
+from raycl.distributed.plan import EntryPlan
 from raycl.distributed.signals import Interrupted, Interruption, interruptible
 from raycl.distributed.status import Watch
 from raycl.distributed.streams import StreamShards
@@ -101,27 +104,16 @@ def run_sweep(
     with ExitStack() as stack:
         lease = stack.enter_context(results.lease(force))
         interruption = stack.enter_context(interruptible())
-        watch = Watch(sweep, ledger, on_status)
-        run = _Run(sweep, ledger, root, address, max_concurrent, watch, lease, interruption, stack)
+        plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
+        watch = Watch(sweep, ledger, plans, on_status)
+        run = _Run(sweep, ledger, plans, root, address, max_concurrent, watch, lease, interruption, stack)
         try:
-            reason = next(filter(None, map(run.phase, _phases(sweep, ledger))), "")
+            reason = run()
         except Interrupted as signal:
             reason = f"stopped by {signal}"
     if reason:
         reason += "; nothing is lost: the same command goes on from the last stored task of each trial"
     return Outcome(not reason, reason, results.uri)
-
-
-def _phases(sweep: SweepSpec, ledger: Ledger) -> Iterator[Sequence[Plan]]:
-    """The plans of each phase; a phase is planned when the one before has ended."""
-    entries = [entry for entry in sweep.entries if not entry.barred]
-    if sweep.search is not None:
-        searches = [SearchPlan(sweep, entry, ledger) for entry in entries if entry.space]
-        if searches:
-            yield searches
-            yield [FinalistsPlan(sweep, search, ledger) for search in searches]
-    if sweep.final is not None:
-        yield [FinalPlan(sweep, entry, ledger) for entry in entries]
 
 
 @dataclass
@@ -130,6 +122,7 @@ class _Run:
 
     sweep: SweepSpec
     ledger: Ledger
+    plans: Sequence[EntryPlan]
     data_root: str | None
     address: str | None
     max_concurrent: int | None
@@ -138,32 +131,31 @@ class _Run:
     interruption: Interruption
     stack: ExitStack
 
-    def phase(self, plans: Sequence[Plan]) -> str:
-        """Run one phase to its end. Returns why it stopped before; empty where it did not."""
+    def __call__(self) -> str:
+        """Run the plans to their end. Returns why they stopped before; empty where they did not."""
         self.interruption.check()
-        missing = Dispatcher(plans, self.ledger, slots=0).wanted()
+        missing = Dispatcher(self.plans, self.ledger, slots=0).wanted()
         if missing is None:
-            self.watch.show(plans, None, {})
+            self.watch.show(None, {})
             return ""
         limit = self.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
-        connection, shards = self._cluster
+        connection, shards = self._connect()
         streams = {json.dumps(job.spec.stream, sort_keys=True): job.spec.stream for _, job in missing}
         shards.check(streams.values())
-        wanted = sum(plan.total for plan in plans)
+        wanted = sum(self.sweep.runs(plan.entry).total for plan in self.plans)
         slots = cluster.slots(self.sweep.resources, connection.own, wanted, limit)
-        dispatcher = Dispatcher(plans, self.ledger, slots)
-        self.watch.start(dispatcher)
+        dispatcher = Dispatcher(self.plans, self.ledger, slots)
+        self.watch.start()
         constants = {
             "results": self.ledger.results.uri,
             "metric": self.ledger.metric,
             "streams": shards.names.to_dict(),
         }
         _fit(searcher.Drive(dispatcher, constants, self._tick(dispatcher, connection.ours)), self.sweep.resources)
-        self.watch.show(plans, dispatcher, {})
+        self.watch.show(dispatcher, {})
         return dispatcher.why_halted()
 
-    @cached_property
-    def _cluster(self) -> tuple[cluster.Connection, StreamShards]:
+    def _connect(self) -> tuple[cluster.Connection, StreamShards]:
         """The connection, and the stream actors: they belong to the driver, and outlive every trial."""
         connection = self.stack.enter_context(cluster.connected(self.sweep.name, self.address))
         self.interruption.catch()  # Ray has put its own handler in place, which ends the process
@@ -191,7 +183,7 @@ class _Run:
 
 
 def _fit(drive: searcher.Drive, resources: ResourcesConfig) -> None:
-    """Run a phase's trials under one Tuner. What Tune itself writes goes into a temporary folder."""
+    """Run the trials under one Tuner. What Tune itself writes goes into a temporary folder."""
     key = uuid.uuid4().hex
     slots = {"TUNE_MAX_PENDING_TRIALS_PG": str(drive.dispatcher.slots)}
     bundle = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus > 0 else {})}
@@ -204,7 +196,7 @@ def _fit(drive: searcher.Drive, resources: ResourcesConfig) -> None:
         tune.Tuner(
             tune.with_resources(TrialRunner, tune.PlacementGroupFactory([bundle])),
             tune_config=tune.TuneConfig(
-                search_alg=searcher.PhaseSearcher(key),
+                search_alg=searcher.SweepSearcher(key),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_name,
@@ -216,8 +208,8 @@ def _fit(drive: searcher.Drive, resources: ResourcesConfig) -> None:
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are in the results folder
                 failure_config=tune.FailureConfig(max_failures=0),  # the dispatcher retries: it tells losses apart
-                stop=searcher.PhaseStopper(key),
-                callbacks=[searcher.PhaseCallback(key)],
+                stop=searcher.SweepStopper(key),
+                callbacks=[searcher.SweepCallback(key)],
             ),
         ).fit()
 

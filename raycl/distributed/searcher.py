@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Drive:
-    """What one phase needs in the driver.
+    """What one Tuner needs in the driver.
 
     Attributes:
         constants: the part of a trial's configuration that is the same for all.
@@ -39,7 +39,7 @@ class Drive:
 _drives: dict[str, Drive] = {}
 
 
-class PhaseSearcher(Searcher):  # type: ignore[misc]
+class SweepSearcher(Searcher):  # type: ignore[misc]
     """Asks the dispatcher. Results are read from the store, never from Tune's reports."""
 
     def __init__(self, key: str) -> None:
@@ -64,7 +64,7 @@ class PhaseSearcher(Searcher):  # type: ignore[misc]
         """Nothing to restore."""
 
 
-class PhaseCallback(tune.Callback):  # type: ignore[misc]
+class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Shows the dispatcher what Tune runs, and gives the display its tick."""
 
     def __init__(self, key: str) -> None:
@@ -89,8 +89,8 @@ class PhaseCallback(tune.Callback):  # type: ignore[misc]
             log.warning("the reason of a lost trial cannot be read: %s", error)
 
 
-class PhaseStopper(tune.Stopper):  # type: ignore[misc]
-    """Stops the phase once the dispatcher has given up."""
+class SweepStopper(tune.Stopper):  # type: ignore[misc]
+    """Stops all trials once the dispatcher has given up."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -105,7 +105,7 @@ class PhaseStopper(tune.Stopper):  # type: ignore[misc]
 
 @contextmanager
 def registered(key: str, drive: Drive) -> Iterator[None]:
-    """Make a drive known under a key, for as long as its phase runs."""
+    """Make a drive known under a key, for as long as its Tuner runs."""
     _drives[key] = drive
     try:
         yield

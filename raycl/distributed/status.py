@@ -1,4 +1,4 @@
-"""Looks at a running phase: what each entry has done, and how long the rest may take."""
+"""Looks at a running sweep: what each entry has done, and how long the rest may take."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 
 from raycl.distributed.dispatch import Dispatcher
 from raycl.distributed.ledger import Ledger
-from raycl.distributed.plan import Plan, verdict_of
+from raycl.distributed.plan import EntryPlan, verdict_of
 from raycl.live import EntryStatus, SweepStatus
 from raycl.spec.sweep import SweepSpec
-from raycl.spec.trial import Phase
 from raycl.streams.source import stream_outline
 
 EVERY = 0.25
@@ -28,40 +27,40 @@ class Watch:
 
     sweep: SweepSpec
     ledger: Ledger
+    plans: Sequence[EntryPlan]
     shown: Callable[[SweepStatus], None]
     began: float = field(default_factory=time.monotonic)
     _last: float = float("-inf")
-    _phase_began: float = 0.0
+    _started: float = 0.0
     _ended_before: int = 0
     _tasks: dict[str, int] = field(default_factory=dict)
 
-    def start(self, dispatcher: Dispatcher) -> None:
-        """A phase begins: what has ended by now took no time of this run."""
-        self._phase_began = time.monotonic()
-        self._ended_before = sum(self._ended(plan) for plan in dispatcher.plans)
+    def start(self) -> None:
+        """Trials begin to run: what has ended by now took no time of this run."""
+        self._started = time.monotonic()
+        self._ended_before = self._ended()
 
     def look(self, dispatcher: Dispatcher, tasks: Mapping[str, int]) -> None:
-        """Show where the phase stands, unless it was shown a moment ago."""
+        """Show where the sweep stands, unless it was shown a moment ago."""
         now = time.monotonic()
         if now - self._last < EVERY:
             return
         self._last = now
-        self.show(dispatcher.plans, dispatcher, tasks)
+        self.show(dispatcher, tasks)
 
-    def show(self, plans: Sequence[Plan], dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> None:
-        """Show where the phase stands."""
-        by_key = {plan.entry.key: plan for plan in plans}
+    def show(self, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> None:
+        """Show where the sweep stands."""
+        by_key = {plan.entry.key: plan for plan in self.plans}
         entries = tuple(
             self._entry(by_key[entry.key], dispatcher, tasks)
             if entry.key in by_key
-            else EntryStatus(entry.key, plans[0].phase, 0, barred=entry.barred)
+            else EntryStatus(entry.key, "final", 0, barred=entry.barred)
             for entry in self.sweep.entries
-            if entry.key in by_key or entry.barred
         )
         elapsed = time.monotonic() - self.began
-        self.shown(SweepStatus(plans[0].phase, entries, elapsed, self._remaining(plans)))
+        self.shown(SweepStatus(entries, elapsed, self._remaining()))
 
-    def _entry(self, plan: Plan, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> EntryStatus:
+    def _entry(self, plan: EntryPlan, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> EntryStatus:
         own = {job.spec.hash for job in plan.jobs()}
         running = dispatcher.running if dispatcher else {}
         ids = [trial_id for trial_id, job in running.items() if job.spec.hash in own]
@@ -81,7 +80,7 @@ class Watch:
             best=max(values, default=None),
         )
 
-    def _num_tasks(self, plan: Plan) -> int:
+    def _num_tasks(self, plan: EntryPlan) -> int:
         """Tasks of the plan's stream, as far as they are known without its data."""
         key, jobs = plan.entry.key, plan.jobs()
         if key not in self._tasks and jobs:
@@ -90,21 +89,16 @@ class Watch:
             self._tasks[key] = len(outline.sizes) if outline else int(stream.get("tasks", 0))
         return self._tasks.get(key, 0)
 
-    def _ended(self, plan: Plan) -> int:
-        return sum(verdict_of(self.ledger, job) is not None for job in plan.jobs())
+    def _ended(self) -> int:
+        """Trials that have ended, over all phases."""
+        present = sum(verdict_of(self.ledger, job) is not None for plan in self.plans for job in plan.jobs())
+        return present + sum(plan.ended_before for plan in self.plans)
 
-    def _remaining(self, plans: Sequence[Plan]) -> float | None:
-        """Seconds to the end of the sweep, if the trials to come are like those of this phase."""
-        ended = sum(self._ended(plan) for plan in plans)
+    def _remaining(self) -> float | None:
+        """Seconds to the end of the sweep, if the trials to come are like those of this run so far."""
+        ended = self._ended()
         done = ended - self._ended_before
         if done <= 0:
             return None
-        left = sum(plan.total for plan in plans) - ended + self._later(plans[0].phase)
-        return left * (time.monotonic() - self._phase_began) / done
-
-    def _later(self, phase: Phase) -> int:
-        """Trials of the phases after this one, at most."""
-        runs = [self.sweep.runs(entry) for entry in self.sweep.entries if not entry.barred]
-        final = sum(run.final for run in runs)
-        again = sum(run.finalists for run in runs)
-        return {"search": again + final, "finalists": final, "final": 0}[phase]
+        left = sum(self.sweep.runs(plan.entry).total for plan in self.plans) - ended
+        return max(0, left) * (time.monotonic() - self._started) / done

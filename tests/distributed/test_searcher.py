@@ -145,7 +145,7 @@ def test_what_tune_pickles_is_plain(tmp_path: Path) -> None:
     book = ledger(sweep, tmp_path)
     drive = searcher.Drive(dispatcher(sweep, book), {"results": str(tmp_path)}, lambda tasks: None)
     with searcher.registered("key", drive):
-        parts = [searcher.PhaseSearcher("key"), searcher.PhaseCallback("key"), searcher.PhaseStopper("key")]
+        parts = [searcher.SweepSearcher("key"), searcher.SweepCallback("key"), searcher.SweepStopper("key")]
         suggesting, callback, stopper = pickle.loads(pickle.dumps(parts))
         told = suggesting.suggest("t0")
         job = drive.dispatcher.running["t0"]
