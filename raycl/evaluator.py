@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Literal
 
 import numpy as np
@@ -44,7 +43,7 @@ class Evaluator:
         self._options = options
         self._device = device
         self._hidden_policy: Literal["seen", "all"] = "all" if boundaries_hidden else "seen"
-        self._pools: OrderedDict[int, Pool] = OrderedDict()
+        self._pools: dict[int, Pool] = {}
 
     def measure(self, strategy: Strategy, learned: int) -> tuple[np.ndarray, np.ndarray]:
         """Correct and total counts, int64 ``[num_tasks]`` each, after tasks 0..learned (-1: none).
@@ -79,12 +78,14 @@ class Evaluator:
         return int(hits), len(pool)
 
     def _pool(self, task: int) -> Pool:
-        if task not in self._pools:
-            part = self._source.part(task, self._split)
-            y = self._scenario.labels(torch.from_numpy(part.labels.astype(np.int64)), task)
-            segment = part_segment(part, y, task, self._device, self._options.max_examples)
-            self._pools[task] = Pool([segment], self._pixels)
-            if len(self._pools) > CACHED_TASKS:
-                self._pools.popitem(last=False)
-        self._pools.move_to_end(task)
-        return self._pools[task]
+        """The rows of a task; the first ones stay, as tasks are visited in turn, the others are fetched ahead."""
+        if task in self._pools:
+            return self._pools[task]
+        part = self._source.part(task, self._split)
+        if CACHED_TASKS <= task + 1 < self._scenario.num_tasks:
+            self._source.prefetch(task + 1, self._split)
+        y = self._scenario.labels(torch.from_numpy(part.labels.astype(np.int64)), task)
+        pool = Pool([part_segment(part, y, task, self._device, self._options.max_examples)], self._pixels)
+        if task < CACHED_TASKS:
+            self._pools[task] = pool
+        return pool

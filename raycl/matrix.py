@@ -6,6 +6,7 @@ units for that task, or the row was left out (joint training has one row).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -98,9 +99,14 @@ class AccuracyMatrix:
 
     def average_incremental_accuracy(self, after: int | None = None) -> float:
         """Mean over steps i of the average accuracy after task i; steps without a row are left out."""
-        last = self.num_tasks - 1 if after is None else after
-        steps = np.array([self.average_accuracy(step) for step in range(last + 1)])
-        return float(np.nanmean(steps)) if np.isfinite(steps).any() else float("nan")
+        return self.curve("average_incremental_accuracy")[self.num_tasks - 1 if after is None else after]
+
+    def curve(self, metric: str) -> list[float]:
+        """``average_accuracy`` or ``average_incremental_accuracy`` after each task; NaN where it is not defined."""
+        steps = [self.average_accuracy(task) for task in range(self.num_tasks)]
+        if metric == "average_accuracy":
+            return steps
+        return [_running_mean(steps[: task + 1]) for task in range(self.num_tasks)]
 
     def learning_accuracy(self) -> float:
         """LA: mean of the diagonal. ACC = LA + (T - 1) / T * BWT."""
@@ -138,3 +144,9 @@ class AccuracyMatrix:
 
 def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _running_mean(steps: Sequence[float]) -> float:
+    """Mean of the steps that are defined; NaN where the last is not."""
+    defined = [step for step in steps if not math.isnan(step)]
+    return math.fsum(defined) / len(defined) if defined and not math.isnan(steps[-1]) else math.nan

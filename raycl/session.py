@@ -18,6 +18,7 @@ from raycl.spec.trial import TrialSpec
 from raycl.streams.task import TaskSource
 from raycl.trainer import Trainer
 
+INFRASTRUCTURE: tuple[type[Exception], ...] = (InfrastructureError, StoreError, DataError, OSError)
 log = logging.getLogger(__name__)
 
 
@@ -41,9 +42,10 @@ class TrialSession:
     """Runs one trial task by task; everything it learns is stored before it is reported.
 
     Args:
-        metric: name of the :class:`raycl.matrix.AccuracyMatrix` method that a search maximises.
+        metric: what a search maximises: a name that :meth:`raycl.matrix.AccuracyMatrix.curve` knows.
         cutoffs: task -> least metric to go on with; the trial ends itself as pruned below it.
         storage: of the replay memory.
+        lost: errors that say nothing about the method; they are raised, and the trial may run again.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class TrialSession:
         cutoffs: Mapping[int, float] | None = None,
         storage: Storage | None = None,
         device: torch.device | None = None,
+        lost: tuple[type[Exception], ...] = INFRASTRUCTURE,
     ) -> None:
+        self._lost = lost
         self._store = store
         self._metric = metric
         self._cutoffs = dict(cutoffs or {})
@@ -86,7 +90,7 @@ class TrialSession:
         learned = trainer.next_task - 1
         try:
             rows = trainer.run_task()
-        except (InfrastructureError, StoreError, DataError, OSError):
+        except self._lost:
             raise
         except Exception as error:  # whatever else a method raises, it would raise again
             log.warning("%s failed in task %d", self._store.spec.alias, learned + 1, exc_info=error)
@@ -124,9 +128,8 @@ class TrialSession:
     def _extend(self, rows: Sequence[TaskRow]) -> None:
         """Take in new rows, and the search metric after each of their tasks where it is defined."""
         self._rows += rows
-        metric = getattr(AccuracyMatrix.of(self._rows, self.num_tasks), self._metric)
-        values = {row.task: float(metric(row.task)) for row in rows if row.task >= 0}
-        self._curve |= {task: value for task, value in values.items() if not math.isnan(value)}
+        values = AccuracyMatrix.of(self._rows, self.num_tasks).curve(self._metric)
+        self._curve = {task: value for task, value in enumerate(values) if not math.isnan(value)}
 
     def _provenance(self) -> dict[str, str | int | bool]:
         """What the results record beside the specification."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raycl.batching import BatchPlan
 from raycl.catalog import catalog
-from raycl.errors import MethodError
+from raycl.errors import DataError, MethodError
 from raycl.evaluator import Evaluator
 from raycl.loading import MadeSegment, Pixels, Pool, Segment, part_segment, table_segment
 from raycl.matrix import Cost, TaskRow
@@ -295,10 +295,10 @@ class Trainer:
         """Go on from :meth:`state_dict`; the trainer must be new.
 
         Raises:
-            MethodError: the data are not those on which the state was learned.
+            DataError: the data are not those on which the state was learned.
         """
         if state["split_hash"] != self.split_hash:
-            raise MethodError(
+            raise DataError(
                 "a trial goes on with the very data it began with "
                 f"(split {state['split_hash']} before, {self.split_hash} now); restore the data set"
             )

@@ -8,7 +8,7 @@ from support import counts, finish, trainer, trial
 from torch import Tensor
 
 from raycl import checkpoint
-from raycl.errors import MethodError
+from raycl.errors import DataError, MethodError
 from raycl.spec.options import LimitsConfig
 from raycl.strategies.naive import Naive
 from raycl.streams.task import Batch
@@ -80,7 +80,7 @@ def test_other_data_than_the_checkpoint_was_learned_on_are_refused() -> None:
     running = trainer(trial("naive"))
     running.run_task()
     state = checkpoint.decode(checkpoint.encode(running.state_dict()))
-    with pytest.raises(MethodError, match="the very data it began with"):
+    with pytest.raises(DataError, match="the very data it began with"):
         trainer(trial("naive", seed=1)).load_state_dict(state)
 
 

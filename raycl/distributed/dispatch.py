@@ -77,6 +77,8 @@ class Dispatcher:
         if not free:
             return None
         _, _, plan, job = min(free, key=lambda item: item[:2])
+        if self.ledger.ended_meanwhile(job.spec):
+            return None  # a worker that was given up has finished it all the same
         self._launch(trial_id, plan, job)
         return job
 
@@ -126,10 +128,11 @@ class Dispatcher:
         return "; ".join([self.halted, *filter(None, reasons)]) if self.halted else ""
 
     def _launch(self, trial_id: str, plan: Plan, job: Job) -> None:
-        self._turns[plan.entry.key] = self._turns.get(plan.entry.key, 0) + 1
-        self.running[trial_id] = job
-        self._launched[trial_id] = (job, self.ledger.tasks_learned(job.spec))
+        learned = self.ledger.tasks_learned(job.spec)
         self.ledger.reopen(job.spec)
+        self._turns[plan.entry.key] = self._turns.get(plan.entry.key, 0) + 1
+        self._launched[trial_id] = (job, learned)
+        self.running[trial_id] = job
 
     def _stalled(self, trial_id: str, job: Job) -> None:
         """Count attempts without a new row; a row starts the count anew."""

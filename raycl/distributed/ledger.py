@@ -35,9 +35,10 @@ class Record:
         Two entries of a sweep may ask for the same trial with other cut-offs, in any order. Judged by rows and
         cut-offs alone, each gets the same answer whoever came first.
         """
-        for task in sorted(self.curve):
-            if task < self.num_tasks - 1 and not survives(self.curve[task], cutoffs.get(task)):
-                return Verdict("pruned", self.verdict.reason, self.curve[task], task)
+        for task, cutoff in sorted(cutoffs.items()):
+            value = self.curve.get(task)
+            if task < self.num_tasks - 1 and not survives(value, cutoff):
+                return Verdict("pruned", self.verdict.reason, value, task)
         if self.verdict.status == "pruned":
             return None
         if self.verdict.status == "finished" and self.num_tasks - 1 not in self.curve:
@@ -76,6 +77,13 @@ class Ledger:
         if store.verdict() is not None:
             store.reopen()
 
+    def ended_meanwhile(self, spec: TrialSpec) -> bool:
+        """Whether a trial that is about to run has ended since it was last looked at."""
+        if self._records.get(spec.hash) is not None:
+            return False  # known: it goes on under other cut-offs, or is tried again
+        self._records.pop(spec.hash, None)
+        return self.record(spec) is not None
+
     def refresh(self, spec: TrialSpec) -> None:
         """Read the trial again when it is asked for next."""
         self._ran.add(spec.hash)
@@ -93,9 +101,8 @@ class Ledger:
             return None
         rows = store.rows()
         num_tasks = len(rows[0].total) if rows else verdict.task + 1
-        matrix = AccuracyMatrix.of(rows, num_tasks)
-        values = {row.task: float(getattr(matrix, self.metric)(row.task)) for row in rows if row.task >= 0}
-        curve = {task: value for task, value in values.items() if not math.isnan(value)}
+        values = AccuracyMatrix.of(rows, num_tasks).curve(self.metric)
+        curve = {task: value for task, value in enumerate(values) if not math.isnan(value)}
         record = Record(spec, verdict, curve, num_tasks)
         self.on_record(record)
         return record

@@ -7,7 +7,7 @@ in whatever order they end, and asking again repeats nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -83,12 +83,11 @@ class SearchPlan:
 
     def wanted(self) -> Sequence[Job] | None:
         self._settle()
-        while len(self._outcomes) == len(self._jobs):
-            if len(self._jobs) == self._search.trials:
-                return None
-            for index in range(len(self._jobs), self._generation_end(len(self._jobs))):
-                self._add(index)
+        while len(self._jobs) < self._search.trials and len(self._outcomes) >= self._seen(len(self._jobs)):
+            self._add(len(self._jobs))
             self._settle()
+        if len(self._outcomes) == self._search.trials:
+            return None
         return _open(self._ledger, [job for jobs in self._jobs[len(self._outcomes) :] for job in jobs])
 
     @property
@@ -102,15 +101,13 @@ class SearchPlan:
 
     # -- generations -------------------------------------------------------------------------------------------
 
-    def _generation_end(self, index: int) -> int:
-        """The first index after the generation of ``index``; the random start is one generation."""
+    def _seen(self, index: int) -> int:
+        """How many outcomes suggestion ``index`` sees: all before its generation. The random start sees none."""
         search = self._search
-        if search.sampler == "random" and self._sweep.pruner is None:
-            return search.trials  # nobody looks back
-        if index < search.startup:
-            return min(search.startup, search.trials)
-        later = (index - search.startup) // search.generation + 1
-        return min(search.startup + later * search.generation, search.trials)
+        blind = search.sampler == "random" and self._sweep.pruner is None
+        if blind or index < search.startup:
+            return 0
+        return index - (index - search.startup) % search.generation
 
     def _add(self, index: int) -> None:
         suggestion = self._suggestion(index)
@@ -127,11 +124,10 @@ class SearchPlan:
         stored = self._ledger.results.read_json(path)
         if stored is not None:
             return stored
-        start = index < self._search.startup
-        seen = () if start else tuple(self._outcomes)
+        seen = tuple(self._outcomes[: self._seen(index)])
         seed = sampler_seed(self._search, self.entry.key, index)
         pruner = self._sweep.pruner
-        limits = {} if pruner is None or start else cutoffs(pruner, self._curves(len(seen)))
+        limits = {} if pruner is None or not seen else cutoffs(pruner, self._curves(len(seen)))
         suggestion = {
             "index": index,
             "point": draw(self.entry.space, self._search, seed, seen),
@@ -192,6 +188,7 @@ class FinalistsPlan:
         self._config = sweep.search.finalists
         self._search = search
         self._ledger = ledger
+        self._named = False
 
     @property
     def total(self) -> int:
@@ -219,8 +216,9 @@ class FinalistsPlan:
         missing = _open(self._ledger, self.jobs())
         if missing:
             return missing
-        if read_winner(self._ledger, self.entry) is None:
+        if not self._named and read_winner(self._ledger, self.entry) is None:
             self._name_winner()
+        self._named = True
         return None
 
     def _name_winner(self) -> None:
@@ -284,16 +282,13 @@ class EntryPlan:
     def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
         self.entry = entry
         self.ended_before = 0
-        self._following = self._stages(sweep, ledger)
-        self._stage: Plan | None = next(self._following, None)
-
-    def _stages(self, sweep: SweepSpec, ledger: Ledger) -> Iterator[Plan]:
-        if sweep.search is not None and self.entry.space:
-            search = SearchPlan(sweep, self.entry, ledger)
-            yield search
-            yield FinalistsPlan(sweep, search, ledger)
+        self._stage: Plan | None = None
+        self._following: list[Callable[[], Plan]] = []
+        if sweep.search is not None and entry.space:
+            self._stage = search = SearchPlan(sweep, entry, ledger)
+            self._following.append(lambda: FinalistsPlan(sweep, search, ledger))
         if sweep.final is not None:
-            yield FinalPlan(sweep, self.entry, ledger)
+            self._following.append(lambda: FinalPlan(sweep, entry, ledger))
 
     @property
     def phase(self) -> Phase:
@@ -307,16 +302,16 @@ class EntryPlan:
         return self._stage.jobs() if self._stage else ()
 
     def wanted(self) -> Sequence[Job] | None:
-        while self._stage is not None:
-            jobs = self._stage.wanted()
+        while True:
+            jobs = self._stage.wanted() if self._stage else None
             if jobs is not None:
                 return jobs
-            following = next(self._following, None)
-            if following is None:
+            if not self._following:
                 return None
-            self.ended_before += len(self._stage.jobs())
-            self._stage = following
-        return None
+            stage = self._following[0]()  # where the storage is away, nothing has moved yet
+            self.ended_before += len(self.jobs())
+            self._stage = stage
+            del self._following[0]
 
 
 def verdict_of(ledger: Ledger, job: Job) -> Verdict | None:

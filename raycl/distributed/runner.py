@@ -97,7 +97,10 @@ def run_sweep(
 
     def recorded(record: Record) -> None:
         mirror.add(record)
-        on_record(record)
+        try:
+            on_record(record)
+        except Exception as error:  # whoever listens must not end the sweep
+            log.warning("an ended trial could not be told of: %s", error)
 
     metric = sweep.search.metric if sweep.search else "average_accuracy"
     ledger = Ledger(results, metric, retry_failed, recorded)
@@ -159,7 +162,7 @@ class _Run:
         """The connection, and the stream actors: they belong to the driver, and outlive every trial."""
         connection = self.stack.enter_context(cluster.connected(self.sweep.name, self.address))
         self.interruption.catch()  # Ray has put its own handler in place, which ends the process
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+        nodes = [node for node in ray.nodes() if node["Alive"]]
         root = None if self.data_root is None else Path(self.data_root)
         shards = StreamShards(max(1, len(nodes)), root, name=f"{self.sweep.name}-{uuid.uuid4().hex[:8]}")
         self.stack.callback(shards.close)

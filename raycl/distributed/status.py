@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,12 @@ from dataclasses import dataclass, field
 from raycl.distributed.dispatch import Dispatcher
 from raycl.distributed.ledger import Ledger
 from raycl.distributed.plan import EntryPlan, verdict_of
+from raycl.errors import StoreError
 from raycl.live import EntryStatus, SweepStatus
 from raycl.spec.sweep import SweepSpec
 from raycl.streams.source import stream_outline
+
+log = logging.getLogger(__name__)
 
 EVERY = 0.25
 """Seconds between two looks, at the least."""
@@ -49,7 +53,13 @@ class Watch:
         self.show(dispatcher, tasks)
 
     def show(self, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> None:
-        """Show where the sweep stands."""
+        """Show where the sweep stands; a storage that is away for a moment leaves the last look standing."""
+        try:
+            self.shown(self._status(dispatcher, tasks))
+        except StoreError as error:
+            log.warning("the results storage does not answer: %s", error)
+
+    def _status(self, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> SweepStatus:
         by_key = {plan.entry.key: plan for plan in self.plans}
         entries = tuple(
             self._entry(by_key[entry.key], dispatcher, tasks)
@@ -58,7 +68,7 @@ class Watch:
             for entry in self.sweep.entries
         )
         elapsed = time.monotonic() - self.began
-        self.shown(SweepStatus(entries, elapsed, self._remaining()))
+        return SweepStatus(entries, elapsed, self._remaining())
 
     def _entry(self, plan: EntryPlan, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> EntryStatus:
         own = {job.spec.hash for job in plan.jobs()}

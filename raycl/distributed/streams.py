@@ -138,14 +138,14 @@ class StreamShards:
             raise InfrastructureError(f"the stream actors did not start within {timeout:g} s: {error}") from error
 
     def check(self, streams: Iterable[Mapping[str, Any]]) -> None:
-        """Read every stream once on every node that may run a trial, before any trial starts.
+        """Read every stream once on every node, before any trial starts: a shard may live on a node without CPUs.
 
         Raises:
             DataError: a node cannot read a data set; the message names the node.
             InfrastructureError: a node does not answer.
         """
         keys = [StreamKey.of(stream, 0, "train") for stream in streams]
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+        nodes = [node for node in ray.nodes() if node["Alive"]]
         reading = ray.remote(num_cpus=0, max_calls=1)(_unreadable)  # one call: its process would keep the data
         answers = [
             reading.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(

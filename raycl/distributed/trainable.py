@@ -12,12 +12,11 @@ from ray.exceptions import RayError
 
 from raycl.distributed.replay import ShardedStorage
 from raycl.distributed.streams import RemoteSource, ShardNames
-from raycl.errors import DataError, InfrastructureError, StoreError
 from raycl.results.store import Results, TrialStore, Verdict
-from raycl.session import Progress, TrialSession
+from raycl.session import INFRASTRUCTURE, Progress, TrialSession
 from raycl.spec.trial import TrialSpec
 
-INFRASTRUCTURE = (InfrastructureError, RayError, StoreError, DataError, OSError)
+LOST = (*INFRASTRUCTURE, RayError)
 """What says nothing about the method: the trial is lost, and runs again."""
 
 
@@ -46,7 +45,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             if self._running is None:
                 self._running = self._open(spec, store)
             progress = self._running.step()
-        except INFRASTRUCTURE:
+        except LOST:
             raise
         except Exception as error:  # whatever else a method raises is its own failure
             progress = _failed(store, error)
@@ -77,6 +76,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             cutoffs={int(task): value for task, value in self._job["cutoffs"].items()},
             storage=self._replay,
             device=device,
+            lost=LOST,
         )
 
 

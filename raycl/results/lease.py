@@ -65,8 +65,11 @@ class Lease:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if not self.lost.is_set() and self._mine():
-            self._files.delete(FILE)
+        try:
+            if not self.lost.is_set() and self._mine():
+                self._files.delete(FILE)
+        except StoreError as failure:  # the lease runs out by itself, and what the block has to say matters more
+            log.warning("the lease cannot be given back: %s", failure)
 
     def _beat(self) -> None:
         while not self._stop.wait(self._heartbeat):

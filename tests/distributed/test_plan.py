@@ -10,10 +10,12 @@ import optuna
 import pytest
 from sweeping import HEAD, SWEEP, accuracy, attempts, decisions, ledger, parsed, play, pretend
 
-from raycl.distributed.dispatch import Dispatcher
+from raycl.distributed.dispatch import Dispatcher, Finished
 from raycl.distributed.ledger import Ledger
-from raycl.distributed.plan import FinalistsPlan, FinalPlan, Job, SearchPlan, read_winner
+from raycl.distributed.plan import EntryPlan, FinalistsPlan, FinalPlan, Job, SearchPlan, read_winner
 from raycl.distributed.suggestions import Outcome, cutoffs, draw, frozen, optuna_space
+from raycl.errors import StoreError
+from raycl.results.store import Results
 from raycl.spec import space
 from raycl.spec.options import PrunerConfig, SearchConfig
 from raycl.spec.sweep import SweepSpec
@@ -37,14 +39,9 @@ def searched(sweep: SweepSpec, folder: Path, slots: int = 1, order=lambda ids: i
 class Eager(SearchPlan):
     """The wrong variant: no generation waits, so a suggestion sees whatever has happened to end."""
 
-    def _generation_end(self, index: int) -> int:
-        return index + 1
-
-    def wanted(self):
-        self._settle()
-        while len(self._jobs) < self._search.trials and len(self._jobs) - len(self._outcomes) < 3:
-            self._add(len(self._jobs))
-        return super().wanted()
+    def _seen(self, index: int) -> int:
+        in_flight = index - len(self._outcomes)
+        return len(self._outcomes) if in_flight < 3 else index
 
 
 def test_a_generation_waits_for_the_one_before(tmp_path: Path) -> None:
@@ -274,3 +271,76 @@ def test_the_sampler_learns_from_what_it_sees() -> None:
     learned = [draw(known, search, seed, seen)["a"] for seed in range(30)]
     blind = [draw(known, search, seed, ())["a"] for seed in range(30)]
     assert sum(abs(x - 0.3) for x in learned) < 0.5 * sum(abs(x - 0.3) for x in blind)
+
+
+# -- a storage that is away for a moment -----------------------------------------------------------------------
+
+
+def flaky(monkeypatch: pytest.MonkeyPatch, method: str, every: int) -> None:
+    """Every so many calls of a method of the results folder fail, before anything has happened."""
+    original, calls = getattr(Results, method), [0]
+
+    def failing(self: Results, *arguments: object) -> object:
+        calls[0] += 1
+        if calls[0] % every == 0:
+            raise StoreError("the storage is away")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Results, method, failing)
+
+
+def whole(sweep: SweepSpec, folder: Path) -> list[EntryPlan]:
+    """All phases of all entries, with a storage that may be away; returns the plans at their end."""
+    book = ledger(sweep, folder)
+    plans = [EntryPlan(sweep, entry, book) for entry in sweep.entries]
+    dispatcher = Dispatcher(plans, book, 2)
+    number = 0
+    while (found := dispatcher.suggest_patiently(f"t{number}")) is not Finished:
+        if isinstance(found, Job):
+            number += 1
+        elif dispatcher.running:
+            chosen = max(dispatcher.running)
+            pretend(ledger(sweep, folder).results, dispatcher.running[chosen])
+            dispatcher.completed(chosen)
+    return plans
+
+
+@pytest.mark.parametrize("methods", [["read_json"], ["write_json_once"], ["read_json", "write_json_once"]])
+@pytest.mark.parametrize("every", [3, 7])
+def test_a_storage_that_is_away_for_a_moment_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: list[str], every: int
+) -> None:
+    sweep = parsed(PRUNED)
+    whole(sweep, tmp_path / "calm")
+    with monkeypatch.context() as patch:
+        for method in methods:
+            flaky(patch, method, every)
+        plans = whole(sweep, tmp_path / "flaky")
+    assert decisions(tmp_path / "flaky") == decisions(tmp_path / "calm")
+    assert [(plan.phase, len(plan.jobs())) for plan in plans] == [("final", 2)] * 2
+    assert attempts(tmp_path / "flaky") == attempts(tmp_path / "calm")
+
+
+def test_a_launch_that_fails_holds_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = parsed(SWEEP)
+    book = ledger(sweep, tmp_path)
+    dispatcher = Dispatcher([EntryPlan(sweep, entry, book) for entry in sweep.entries], book, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "reopen", lambda self, spec: (_ for _ in ()).throw(StoreError("away")))
+        assert dispatcher.suggest_patiently("t0") is None
+    assert not dispatcher.running
+    assert isinstance(dispatcher.suggest_patiently("t1"), Job)
+
+
+def test_a_trial_that_a_given_up_worker_finished_is_not_run_again(tmp_path: Path) -> None:
+    sweep = parsed(SWEEP)
+    book = ledger(sweep, tmp_path)
+    dispatcher = Dispatcher([EntryPlan(sweep, sweep.entries[0], book)], book, 1, pause=0.0)
+    lost = dispatcher.suggest("t0")
+    assert isinstance(lost, Job)
+    dispatcher.completed("t0")  # Tune gave it up: nothing is stored so far
+    pretend(book.results, lost)  # but its worker lives on, and finishes
+    following = dispatcher.suggest("t1") or dispatcher.suggest("t1")
+    assert isinstance(following, Job)
+    assert following.spec.hash != lost.spec.hash
+    assert book.results.trial(lost.spec).verdict() is not None
