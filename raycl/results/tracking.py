@@ -259,8 +259,9 @@ def _client(uri: str) -> Any:
     for name, value in (
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
-        ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0.1"),
+        ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1"),  # MLflow takes whole numbers only
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # two lines a run, amid the live table
     ):
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
