@@ -184,8 +184,11 @@ class Files:
             yield
         except PermissionError as error:
             raise StoreError(f"{self.name(relative)}: no permission ({error}); choose another folder") from error
-        except OSError as error:
-            raise StoreError(f"{self.name(relative)}: cannot be read or written ({error})") from error
+        except (OSError, pa.ArrowException) as error:
+            what = getattr(error, "strerror", None) or error  # without the name of a file in the making
+            raise StoreError(
+                f"{self.name(relative)}: cannot be read or written ({what}); choose another folder, or repair this one"
+            ) from error
 
 
 def dump_json(value: Any) -> bytes:

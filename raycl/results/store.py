@@ -120,7 +120,17 @@ class Results:
     def specs(self) -> Iterator[TrialSpec]:
         """Specifications of all trials that have begun, by hash."""
         for name in self.trial_hashes():
-            yield TrialSpec.loads(self.files.read(f"trials/{name}/spec.json") or b"")
+            yield self._spec(name)
+
+    def _spec(self, name: str) -> TrialSpec:
+        path = f"trials/{name}/spec.json"
+        try:
+            return TrialSpec.loads(self.files.read(path) or b"")
+        except ValueError as error:  # pydantic's, of several lines
+            raise TornFile(
+                f"{self.files.name(path)}: not a complete specification; delete this trial's folder and run the sweep "
+                "again, which repeats the trial"
+            ) from error
 
     def read_json(self, relative: str) -> dict[str, Any] | None:
         """A JSON object of the folder; None where it is absent."""
@@ -158,7 +168,7 @@ class Results:
         torn = [name for name, record in zip(ended, records, strict=True) if record and not _complete(record, sizes)]
         for name in torn:
             log.warning("%s: a result of trial %s was damaged; writing it again", self.uri, name)
-            self.trial(TrialSpec.loads(self.files.read(f"trials/{name}/spec.json") or b"")).rewrite_parts()
+            self.trial(self._spec(name)).rewrite_parts()
         return torn
 
 
@@ -307,9 +317,17 @@ class TrialStore:
 
 
 def _head(files: Files) -> dict[str, Any]:
-    head: dict[str, Any] | None = files.read_json("sweep.json")
+    try:
+        head = files.read_json("sweep.json")
+    except TornFile:
+        head = {}
     if head is None:
         raise StoreError(f"{files.uri}: no results folder of raycl (sweep.json is missing); give the path of one")
+    if not isinstance(head, dict) or not {"format", "name", "hash", "sweep"} <= head.keys():
+        raise TornFile(
+            f"{files.name('sweep.json')}: damaged; delete this file and give `raycl run` the sweep file with this "
+            "results folder again: the trials that are there count"
+        )
     if head.get("format") != FOLDER_FORMAT:
         raise StoreError(f"{files.uri}: format {head.get('format')}, this raycl reads {FOLDER_FORMAT}; run it anew")
     return head
