@@ -183,7 +183,7 @@ def trials_table(
         "spec": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
     }
     table = pa.table({field.name: pa.array([values.get(field.name)], field.type) for field in TRIALS}, schema=TRIALS)
-    for name, value in hyperparameters(spec).items():
+    for name, value in sorted(hyperparameters(spec).items()):  # one order, however the options were read
         table = table.append_column(f"hp.{name}", pa.array([value]))
     return table.replace_schema_metadata(_METADATA)
 
