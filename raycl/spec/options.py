@@ -14,6 +14,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Results hold seeds as 64-bit integers."""
 
 
 class Options(BaseModel):
@@ -98,7 +100,7 @@ class StreamConfig(Options):
     pad: Annotated[int, Field(ge=0, le=16)] = Field(0, description="zero pixels added on each side")
     augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
     train_per_task: Count | None = Field(None, description="at most so many training examples a task, stratified")
-    seed: int | None = Field(None, description="pins class order, split and permutations; default: the run's seed")
+    seed: Seed | None = Field(None, description="pins class order, split and permutations; default: the run's seed")
     boundaries: Literal["given", "hidden"] = Field("given", description="whether training is told where a task ends")
 
 
@@ -119,7 +121,7 @@ class SearchConfig(Options):
         """The best points are run again on more validation seeds before a winner is named."""
 
         top: Count = 3
-        seeds: tuple[int, ...] = (1, 2)
+        seeds: tuple[Seed, ...] = (1, 2)
 
     protocol: Literal["end_of_training"] = Field("end_of_training", description="when the metric is taken")
     trials: Count = Field(10, description="per strategy and variant")
@@ -128,8 +130,8 @@ class SearchConfig(Options):
     metric: Literal["average_accuracy", "average_incremental_accuracy"] = "average_accuracy"
     mode: Literal["max"] = "max"
     sampler: Literal["tpe", "random"] = "tpe"
-    seed: int = Field(0, description="of the sampler")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="run seeds of every search trial; the mean counts")
+    seed: Seed = Field(0, description="of the sampler")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="run seeds of every search trial; the mean counts")
     finalists: Finalists | None = None
     max_concurrent: Count | None = Field(None, description="default: what the resources allow")
 
@@ -145,7 +147,7 @@ class PrunerConfig(Options):
 class FinalConfig(Options):
     """The winner of each strategy over fresh seeds, scored on test data once."""
 
-    seeds: tuple[int, ...] = Field((10, 11, 12), min_length=1)
+    seeds: tuple[Seed, ...] = Field((10, 11, 12), min_length=1)
     train_on: Literal["train", "train_and_validation"] = "train"
 
 
