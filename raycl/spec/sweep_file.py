@@ -78,7 +78,7 @@ class SweepFile:
         resources = self._block("resources", ResourcesConfig) or ResourcesConfig()
         self._phases(search, final)
         variants = self._variants()
-        strategies = self._mapping(("strategies",), "must name at least one method, such as naive: {}")
+        strategies = self._mapping(("strategies",), "must name at least one method as a key, such as naive: {}")
         found = [
             self._entry(variant, overrides, alias) for variant, overrides in variants.items() for alias in strategies
         ]
