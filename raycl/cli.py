@@ -105,7 +105,10 @@ def run(
     strategy: Annotated[
         str | None, typer.Option(metavar="NAME", help="With --in-process: which method.", show_default="the first")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="With --in-process: the run's seed.", show_default="0")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, max=2**63 - 1, help="With --in-process: the run's seed.", show_default="0"),
+    ] = None,
 ) -> None:
     """Run a sweep, or what its results folder still lacks of it."""
     if not in_process and (strategy is not None or seed is not None):
@@ -114,7 +117,8 @@ def run(
     if in_process:
         from raycl.cli_run import run_in_process
 
-        run_in_process(sweep, strategy, seed or 0, _data_root(data_root), results)
+        if not run_in_process(sweep, strategy, seed or 0, _data_root(data_root), results):
+            raise typer.Exit(1)
         return
     folder = results or f"{os.environ.get('RAYCL_RESULTS', 'results').rstrip('/')}/{sweep.name}"
     _run(sweep, folder, data_root, address, force, retry_failed, max_concurrent)
@@ -189,9 +193,12 @@ def ls(
 
 def _load(file: Path) -> SweepSpec:
     from raycl.catalog import catalog
+    from raycl.cli_check import check_models
     from raycl.spec.sweep import SweepSpec
 
-    return SweepSpec.load(file, catalog())
+    sweep = SweepSpec.load(file, catalog())
+    check_models(sweep)
+    return sweep
 
 
 def _data_root(given: Path | None) -> Path:

@@ -11,14 +11,46 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.catalog import catalog
+from raycl.errors import Problem, SpecError
+from raycl.models.network import Network
 from raycl.results.tables import human_bytes
-from raycl.spec.options import MemoryConfig
-from raycl.spec.source import dotted
+from raycl.spec.options import MemoryConfig, ModelConfig
+from raycl.spec.source import dotted, parse
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.streams.source import Outline, stream_outline
 
 PROCESS_BYTES = 550e6
 """Resident memory of a trial's process before its network and batches: Python, torch and Ray, as measured on Linux."""
+
+
+def check_models(sweep: SweepSpec) -> None:
+    """Build the network of every method once, where its images' shape is known without data.
+
+    Raises:
+        SpecError: one cannot be built; with its place in the file.
+    """
+    built = set()
+    for entry in (entry for entry in sweep.entries if not entry.barred):
+        model, outline = sweep.resolved(entry, entry.middle).model, _outline(sweep, entry)
+        if outline is None or (model, outline.image_shape) in built:
+            continue
+        built.add((model, outline.image_shape))
+        try:
+            _network(model, outline)
+        except SpecError as error:
+            source, placed = parse(sweep.text, sweep.file), sweep.blocks[entry.key].source_path
+            problems = [source.problem(placed(tuple(p.path.split("."))), p.rule, p.value) for p in error.problems]
+            raise SpecError(problems) from error
+
+
+def _network(model: ModelConfig, outline: Outline) -> Network:
+    build = catalog().models.get(model.name).build
+    try:
+        network: Network = build(model, outline.image_shape, torch.Generator().manual_seed(0))
+    except RuntimeError as error:  # torch has no class of its own for memory that cannot be had
+        first = str(error).splitlines()[0]
+        raise SpecError([Problem("model", f"cannot be built ({first}); make it smaller", model.name)]) from error
+    return network
 
 
 def summary(sweep: SweepSpec) -> RenderableType:
@@ -110,8 +142,7 @@ def _model(sweep: SweepSpec, entry: Entry) -> str:
     outline = _outline(sweep, entry)
     if outline is None:
         return model.name
-    network = catalog().models.get(model.name).build(model, outline.image_shape, torch.Generator().manual_seed(0))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = sum(parameter.numel() for parameter in _network(model, outline).parameters())
     return f"{model.name}, {parameters:,} parameters and the output units"
 
 

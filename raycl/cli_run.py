@@ -30,11 +30,14 @@ INTERRUPTED_SECONDS = 2.0
 """Patience where the driver was told to stop; `raycl sync` logs the rest."""
 
 
-def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Path | None, results: str | None) -> None:
+def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Path | None, results: str | None) -> bool:
     """Run one trial here, on validation data, at the middle of its search space.
 
     Args:
         results: where to keep it; default: nowhere.
+
+    Returns:
+        Whether the method did not fail.
     """
     console = Console()
     entry = _entry(sweep, alias)
@@ -59,8 +62,9 @@ def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Pa
             session.close()
         if progress.verdict.status != "finished":
             console.print(Text(f"{progress.verdict.status}: {progress.verdict.reason}", style="red"))
-            return
+            return False
         console.print(_matrix(AccuracyMatrix.of(store.rows(), progress.num_tasks)))
+        return True
 
 
 def _entry(sweep: SweepSpec, alias: str | None) -> Entry:
@@ -68,6 +72,8 @@ def _entry(sweep: SweepSpec, alias: str | None) -> Entry:
     able = [entry for entry in sweep.entries if not entry.barred]
     found = [entry for entry in able if alias in (None, entry.alias, entry.key)]
     if not found:
+        if not able:
+            raise UnknownName("a sweep must have a method that its streams allow (got none); `raycl check` says why")
         known = [entry.key for entry in able]
         raise UnknownName(f"this sweep runs no {alias!r}{nearest(alias or '', known)} (it runs: {', '.join(known)})")
     return found[0]
