@@ -115,6 +115,11 @@ class Dispatcher:
         except StoreError as error:  # it is looked up again as long as its plan wants it
             log.warning("the results storage does not answer: %s", error)
 
+    def prune(self, trial_id: str) -> None:
+        """ASHA ends a trial: its verdict is written down before Tune lets its worker go."""
+        if trial_id in self.running:
+            self.ledger.prune(self.running[trial_id].spec)
+
     def explain(self, trial_id: str, reason: str) -> None:
         """Why a trial was lost, for the message when the sweep stops."""
         if trial_id in self._launched:
@@ -162,4 +167,4 @@ class Dispatcher:
 def configuration(job: Job, constants: Mapping[str, Any]) -> dict[str, Any]:
     """What travels to the worker: plain data, no references."""
     limits = {str(task): value for task, value in job.cutoffs.items()}
-    return {**constants, "spec": job.spec.dumps(), "cutoffs": limits}
+    return {**constants, "spec": job.spec.dumps(), "cutoffs": limits, "bracket": job.bracket}

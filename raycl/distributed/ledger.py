@@ -12,6 +12,7 @@ from raycl.matrix import AccuracyMatrix
 from raycl.results.store import Results, Verdict
 from raycl.spec.trial import TrialSpec
 
+ASHA = "stopped by ASHA"
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +41,7 @@ class Record:
             if task < self.num_tasks - 1 and not survives(value, cutoff):
                 return Verdict("pruned", self.verdict.reason, value, task)
         if self.verdict.status == "pruned":
-            return None
+            return self.verdict if self.verdict.reason == ASHA else None
         if self.verdict.status == "finished" and self.num_tasks - 1 not in self.curve:
             return Verdict("failed", "the metric is not defined after the last task", None, self.verdict.task)
         return Verdict(self.verdict.status, self.verdict.reason, self.curve.get(self.num_tasks - 1), self.verdict.task)
@@ -76,6 +77,16 @@ class Ledger:
         store = self.results.trial(spec)
         if store.verdict() is not None:
             store.reopen()
+
+    def prune(self, spec: TrialSpec) -> None:
+        """Write down that ASHA has ended a trial after its last stored task."""
+        store = self.results.trial(spec)
+        manifest = store.latest()
+        if manifest is None or store.verdict() is not None:
+            return
+        rows = store.rows(manifest)
+        value = AccuracyMatrix.of(rows, len(rows[0].total)).curve(self.metric)[manifest.task]
+        store.finish(Verdict("pruned", ASHA, value, manifest.task), manifest.extra)
 
     def ended_meanwhile(self, spec: TrialSpec) -> bool:
         """Whether a trial that is about to run has ended since it was last looked at."""

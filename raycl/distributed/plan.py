@@ -26,10 +26,16 @@ Point = dict[str, Scalar]
 
 @dataclass(frozen=True)
 class Job:
-    """One trial that a plan wants, and the cut-offs that it carries."""
+    """One trial that a plan wants, and what may prune it.
+
+    Attributes:
+        cutoffs: task -> least search metric to go on with.
+        bracket: the entry within which ASHA compares it; empty where ASHA does not.
+    """
 
     spec: TrialSpec
     cutoffs: Mapping[int, float]
+    bracket: str = ""
 
 
 class Plan(Protocol):
@@ -117,7 +123,9 @@ class SearchPlan:
         for spec in specs:  # the first suggestion of a trial decides its cut-offs; later ones are told the same value
             self._carried.setdefault(spec.hash, limits)
         self._points.append(point)
-        self._jobs.append(tuple(Job(spec, self._carried[spec.hash]) for spec in specs))
+        pruner = self._sweep.pruner
+        bracket = self.entry.key if pruner is not None and pruner.scheduler == "asha" else ""
+        self._jobs.append(tuple(Job(spec, self._carried[spec.hash], bracket) for spec in specs))
 
     def _suggestion(self, index: int) -> dict[str, Any]:
         path = f"suggestions/{self.entry.key}/{index:04d}.json"
@@ -127,7 +135,8 @@ class SearchPlan:
         seen = tuple(self._outcomes[: self._seen(index)])
         seed = sampler_seed(self._search, self.entry.key, index)
         pruner = self._sweep.pruner
-        limits = {} if pruner is None or not seen else cutoffs(pruner, self._curves(len(seen)))
+        by_generation = pruner is not None and pruner.scheduler == "generations" and seen
+        limits = cutoffs(pruner, self._curves(len(seen))) if pruner is not None and by_generation else {}
         suggestion = {
             "index": index,
             "point": draw(self.entry.space, self._search, seed, seen),

@@ -20,6 +20,7 @@ import ray
 from ray import tune
 
 from raycl.distributed import cluster, searcher
+from raycl.distributed.asha import EntryASHA
 from raycl.distributed.dispatch import Dispatcher
 from raycl.distributed.ledger import Ledger, Record
 from raycl.distributed.mirror import StudyMirror
@@ -31,7 +32,6 @@ from raycl.distributed.trainable import TrialRunner
 from raycl.live import SweepStatus
 from raycl.results.lease import Lease
 from raycl.results.store import Results
-from raycl.spec.options import ResourcesConfig
 from raycl.spec.sweep import SweepSpec
 
 TUNE = {
@@ -154,7 +154,7 @@ class _Run:
             "metric": self.ledger.metric,
             "streams": shards.names.to_dict(),
         }
-        _fit(searcher.Drive(dispatcher, constants, self._tick(dispatcher, connection.ours)), self.sweep.resources)
+        _fit(searcher.Drive(dispatcher, constants, self._tick(dispatcher, connection.ours)), self.sweep)
         self.watch.show(dispatcher, {})
         return dispatcher.why_halted()
 
@@ -185,9 +185,12 @@ class _Run:
         return tick
 
 
-def _fit(drive: searcher.Drive, resources: ResourcesConfig) -> None:
+def _fit(drive: searcher.Drive, sweep: SweepSpec) -> None:
     """Run the trials under one Tuner. What Tune itself writes goes into a temporary folder."""
-    key = uuid.uuid4().hex
+    key, resources, pruner = uuid.uuid4().hex, sweep.resources, sweep.pruner
+    asha = None
+    if pruner is not None and pruner.scheduler == "asha":
+        asha = EntryASHA(pruner.grace_tasks, pruner.reduction_factor, searcher.Pruned(key))
     slots = {"TUNE_MAX_PENDING_TRIALS_PG": str(drive.dispatcher.slots)}
     bundle = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus > 0 else {})}
     with (
@@ -200,6 +203,7 @@ def _fit(drive: searcher.Drive, resources: ResourcesConfig) -> None:
             tune.with_resources(TrialRunner, tune.PlacementGroupFactory([bundle])),
             tune_config=tune.TuneConfig(
                 search_alg=searcher.SweepSearcher(key),
+                scheduler=asha,
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_name,

@@ -103,6 +103,16 @@ class SweepStopper(tune.Stopper):  # type: ignore[misc]
         return drive is not None and bool(drive.dispatcher.halted)
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """Tells the dispatcher of a trial that ASHA stops; plain data, as Tune pickles its scheduler."""
+
+    key: str
+
+    def __call__(self, trial_id: str) -> None:
+        _drives[self.key].dispatcher.prune(trial_id)
+
+
 @contextmanager
 def registered(key: str, drive: Drive) -> Iterator[None]:
     """Make a drive known under a key, for as long as its Tuner runs."""

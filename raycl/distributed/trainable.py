@@ -51,7 +51,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             progress = _failed(store, error)
         if progress.verdict is not None:
             self.cleanup()
-        return {"task": progress.task, "metric": progress.metric, "done": progress.verdict is not None}
+        measured = {} if progress.metric is None else {"metric": progress.metric}
+        return {"task": progress.task, "tasks": progress.task + 1, "done": progress.verdict is not None, **measured}
 
     def cleanup(self) -> None:
         """End what the trial holds outside its store."""

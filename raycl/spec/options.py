@@ -137,11 +137,19 @@ class SearchConfig(Options):
 
 
 class PrunerConfig(Options):
-    """Stops a search trial whose metric lies below a quantile of the earlier generations at the same task."""
+    """Stops search trials early, at task boundaries."""
 
-    quantile: Fraction = 0.5
-    grace_tasks: Count = Field(10, description="tasks learned before a trial may be pruned")
-    min_trials: Count = Field(3, description="earlier trials with a row at that task, at the least")
+    scheduler: Literal["generations", "asha"] = Field(
+        "generations",
+        description="generations: a trial is compared with all earlier generations, and a second run prunes the same; "
+        "asha: with whatever has got as far by then, which depends on the order in which trials finish",
+    )
+    quantile: Fraction = Field(0.5, description="of generations: a trial below it at the same task is stopped")
+    grace_tasks: Count = Field(10, description="tasks learned before a trial may be pruned; also ASHA's first rung")
+    min_trials: Count = Field(3, description="of generations: earlier trials with a row at that task, at the least")
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(
+        3, description="of asha: 1 in so many trials goes on at each rung, and rungs lie so many times further apart"
+    )
 
 
 class FinalConfig(Options):

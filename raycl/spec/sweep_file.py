@@ -86,6 +86,8 @@ class SweepFile:
         if self._problems:
             raise SpecError(sorted(self._problems, key=lambda problem: (problem.line, problem.column)))
         warnings = [text for entry, blocks, resolved in complete for text in self._warnings(entry, blocks, resolved)]
+        if pruner is not None and pruner.scheduler == "asha":
+            warnings.append("pruner.scheduler: asha is not reproducible: what it prunes depends on who finishes first")
         return build(
             name=self.data["name"],
             text=self.source.text,

@@ -113,6 +113,28 @@ def test_pruning_is_what_rows_and_quantile_say(ray_cluster: None, tmp_path: Path
     assert pruned >= 1
 
 
+def test_asha_prunes_search_trials_and_nothing_else(ray_cluster: None, tmp_path: Path) -> None:
+    text = SWEEP.replace("  replay: {memory.capacity: {choice: [20, 50, 100]}}\n", "").replace(
+        "trials: 5, generation: 2, startup: 2", "trials: 6, generation: 6, startup: 6"
+    )
+    sweep = parsed(text + "pruner: {scheduler: asha, grace_tasks: 1, reduction_factor: 2}\n")
+    assert any("not reproducible" in warning for warning in sweep.warnings)
+    assert run_sweep(sweep, tmp_path, max_concurrent=1).complete
+    trials = read_trials(tmp_path).to_pylist()
+    status = {phase: [t["status"] for t in trials if t["phase"] == phase] for phase in ("search", "finalists", "final")}
+    assert status["finalists"] == ["finished"] * len(status["finalists"])
+    assert status["final"] == ["finished"] * 2
+    assert set(status["search"]) == {"finished", "pruned"}
+    results = Results.open(tmp_path)
+    for spec in results.specs():
+        verdict = results.trial(spec).verdict()
+        assert verdict is not None
+        assert max(row.task for row in results.trial(spec).rows()) == verdict.task
+    before = attempts(tmp_path)
+    assert run_sweep(sweep, tmp_path).complete
+    assert attempts(tmp_path) == before
+
+
 def _quantile(curves: list[dict[int, float]], task: int) -> float | None:
     values = sorted(curve[task] for curve in curves if task in curve)
     return values[math.ceil(0.7 * len(values)) - 1] if len(values) >= 2 else None
