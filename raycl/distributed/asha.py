@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 MOST_TASKS = 1_000_000
 """Above any stream's length: rungs end where the tasks do, and the last task prunes nobody."""
 
 
-class EntryASHA(tune.schedulers.FIFOScheduler):
+class EntryASHA(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
     """One ASHA bracket per entry, over its search trials alone. Finalists and final trials always run to their end.
 
     Args:
