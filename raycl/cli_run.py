@@ -129,6 +129,8 @@ def run_on_ray(
             on_record=lambda record: mirror.offer(record.spec),
         )
         patience = MIRROR_SECONDS if outcome.complete else INTERRUPTED_SECONDS
+    if not outcome.complete:
+        console.print(Text(outcome.reason, style="yellow"), soft_wrap=True)
     console.print(comparison(outcome.folder))
     for name, told in (
         ("results", outcome.folder),
@@ -136,8 +138,6 @@ def run_on_ray(
         ("MLflow", ui_command(outcome.folder)),
     ):
         console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)
-    if not outcome.complete:
-        console.print(Text(outcome.reason, style="yellow"), soft_wrap=True)
     return outcome.complete
 
 

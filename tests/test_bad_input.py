@@ -243,7 +243,7 @@ def test_a_truncated_parquet_result_is_named_and_written_again(file: Path, finis
         assert "`raycl resume` on the results folder repairs it" in told
     assert contents(finished) == torn
     sweep = SweepSpec.parse(TINY, catalog(), "tiny.yaml")
-    Results.create(finished, sweep.dumps(), sweep.hash)  # as `raycl run` and `raycl resume` begin
+    Results.create(finished, sweep.dumps(), sweep.hash).repair()  # as `raycl run` and `raycl resume` begin
     assert contents(finished) == before
     assert raycl("show", finished).exit_code == 0
 

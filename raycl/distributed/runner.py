@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
+import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from typing import Any
 import ray
 from ray import tune
 
+import raycl
 from raycl.distributed import cluster, searcher
 from raycl.distributed.asha import EntryASHA
 from raycl.distributed.dispatch import Dispatcher
@@ -106,6 +111,8 @@ def run_sweep(
     ledger = Ledger(results, metric, retry_failed, recorded)
     with ExitStack() as stack:
         lease = stack.enter_context(results.lease(force))
+        results.repair()
+        results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
         plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
         watch = Watch(sweep, ledger, plans, on_status)
@@ -117,6 +124,17 @@ def run_sweep(
     if reason:
         reason += "; nothing is lost: the same command goes on from the last stored task of each trial"
     return Outcome(not reason, reason, results.uri)
+
+
+def provenance() -> dict[str, str | float]:
+    """Who drives a sweep, with which code. A job has no repository: its submitter says ``RAYCL_COMMIT``."""
+    told = os.environ.get("RAYCL_COMMIT", "")
+    if not told:
+        git = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        with suppress(OSError):
+            told = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    versions = {"raycl": raycl.__version__, "ray": ray.__version__}
+    return {"began": time.time(), "host": socket.gethostname(), "commit": told, **versions}
 
 
 @dataclass

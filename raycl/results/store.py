@@ -67,7 +67,7 @@ class Results:
 
     @classmethod
     def create(cls, uri: str | Path, sweep_json: str, sweep_hash: str) -> Results:
-        """Create the folder, or continue in it; damaged parts of the data set are then written again.
+        """Create the folder, or continue in it.
 
         Raises:
             StoreError: the folder belongs to another sweep, or cannot be written.
@@ -84,9 +84,7 @@ class Results:
                 )
             if held != head:  # keys that change no trial may change between runs; the folder keeps the newest
                 files.write("sweep.json", dump_json(head))
-        results = cls(files, head)
-        results.repair()
-        return results
+        return cls(files, head)
 
     @classmethod
     def open(cls, uri: str | Path) -> Results:
@@ -158,11 +156,13 @@ class Results:
     def repair(self) -> Sequence[str]:
         """Write damaged parts of the data set again from the task rows; returns the hashes of the trials repaired.
 
+        For the driver that holds the lease.
+
         Raises:
             TornFile: the rows of a finished trial are damaged too.
         """
+        ended = self.ended()  # before the sizes: what ends in between is whole
         sizes = self.files.sizes("data")
-        ended = self.ended()
         with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
             records = list(pool.map(lambda name: self.files.read_json(f"trials/{name}/verdict.json"), ended))
         torn = [name for name, record in zip(ended, records, strict=True) if record and not _complete(record, sizes)]

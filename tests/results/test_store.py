@@ -219,7 +219,7 @@ def test_a_truncated_part_is_named_and_repaired(results: Results, record: Any) -
     (Path(results.uri) / f"data/trials/{spec().hash}.parquet").unlink()
     with pytest.raises(TornFile, match="missing"):
         read_trials(results)
-    Results.create(results.uri, results.sweep_json, results.sweep_hash)  # as `raycl resume` does
+    Results.create(results.uri, results.sweep_json, results.sweep_hash).repair()  # as `raycl resume` does
     assert read_trials(results)["average_accuracy"].to_pylist() == [pytest.approx(0.6)]
     assert results.repair() == []
 
