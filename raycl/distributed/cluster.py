@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
@@ -128,7 +129,20 @@ def slots(resources: ResourcesConfig, own: bool, wanted: int, limit: int | None)
                 f"a trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs, this machine has "
                 f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; lower `resources`, or name a cluster"
             )
+    elif not any(_holds(node, resources) for node in ray.nodes()):
+        log.warning(
+            "no node of the cluster has the %d CPUs and %g GPUs of one trial; waiting for one to join, "
+            "or stop and lower `resources`",
+            resources.cpus,
+            resources.gpus,
+        )
     return max(1, min(fits, wanted, limit or wanted))
+
+
+def _holds(node: Mapping[str, Any], resources: ResourcesConfig) -> bool:
+    """Whether a node could run one trial."""
+    there = node["Resources"] if node["Alive"] else {}
+    return there.get("CPU", 0) >= resources.cpus and there.get("GPU", 0) >= resources.gpus
 
 
 def _authenticate(own: bool) -> None:
