@@ -142,7 +142,7 @@ def slots(resources: ResourcesConfig, own: bool, wanted: int, limit: int | None)
 def _holds(node: Mapping[str, Any], resources: ResourcesConfig) -> bool:
     """Whether a node could run one trial."""
     there = node["Resources"] if node["Alive"] else {}
-    return there.get("CPU", 0) >= resources.cpus and there.get("GPU", 0) >= resources.gpus
+    return bool(there.get("CPU", 0) >= resources.cpus and there.get("GPU", 0) >= resources.gpus)
 
 
 def _authenticate(own: bool) -> None:
