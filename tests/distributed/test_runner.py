@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from sweeping import HEAD, SWEEP, attempts, content, decisions, parsed
 
@@ -52,6 +54,25 @@ def test_one_slot_gives_what_two_give(undisturbed: Path, tmp_path: Path) -> None
     assert run_sweep(parsed(SWEEP), tmp_path, max_concurrent=1).complete
     assert content(tmp_path) == content(undisturbed)
     assert len(decisions(tmp_path)) == 12
+
+
+def test_no_actor_outlives_its_sweep(undisturbed: Path) -> None:
+    """Workers go on to the next trial, so what a trial leaves behind in them would add up."""
+    deadline = time.monotonic() + 20
+    while (left := _actors()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+
+
+def _actors() -> list[str]:
+    """Names of this cluster's actors of raycl that are alive."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += [
+                name for name in ("ReplayShard", "StreamShard", "TrialRunner") if name in " ".join(process.cmdline())
+            ]
+    return found
 
 
 def test_running_again_repeats_nothing(undisturbed: Path) -> None:
