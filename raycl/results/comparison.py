@@ -6,16 +6,18 @@ import logging
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from raycl.catalog import catalog
 from raycl.errors import RayclError
-from raycl.results.reading import read_trials
+from raycl.results.reading import matrices, read_trials
 from raycl.results.store import Results
 from raycl.spec.sweep import Entry, SweepSpec
 
 COMPARED = ("average_accuracy", "forgetting", "learning_accuracy", "backward_transfer")
+REFERRED = "intransigence"
+"""Compared too, where the sweep has cumulative training: its diagonal is the reference (Chaudhry et al. 2018)."""
 MACHINE = ("cpu_capability", "threads", "torch")
 """Numbers are equal to the last bit only where these are."""
 
@@ -51,7 +53,7 @@ class Line:
         trials: hashes of the finished trials that the figures come from.
         planned: final trials of the sweep; None where the sweep file cannot be read by this installation.
         failed: reasons of the trials that failed.
-        metrics: those of :data:`COMPARED` that are defined.
+        metrics: those of :data:`COMPARED` that are defined, and :data:`REFERRED` where there is a reference.
         seconds: wall seconds per trial; memory: bytes of state and buffer after the last task.
         machines: the different settings of :data:`MACHINE`.
         barred: why the method cannot run in this variant.
@@ -92,6 +94,7 @@ def lines(results: Results) -> list[Line]:
         found = [_line(Entry(*names, space={}), None, trials) for names in entries]
     else:
         found = [_line(entry, _final(sweep, entry, results), trials) for entry in sweep.entries]
+    found = _referred(found, results, {name: trial["seed"] for name, trial in trials.items()})
     variants = list(dict.fromkeys(line.variant for line in found))
     return sorted(found, key=lambda line: (variants.index(line.variant), *_rank(line)))
 
@@ -146,6 +149,32 @@ def _line(entry: Entry, final: Sequence[str] | None, trials: Mapping[str, Trial]
         frozenset(tuple(trial[name] for name in MACHINE) for trial in finished),
         entry.barred,
     )
+
+
+def _referred(found: Sequence[Line], results: Results, seeds: Mapping[str, int]) -> list[Line]:
+    """The lines with their intransigence against cumulative training of the same variant and seed."""
+    scored = [line for line in found if line.scored_on == "test"]
+    references = [line for line in scored if line.strategy == "cumulative"]
+    if not references:
+        return list(found)
+    known = matrices(results)
+    diagonals = {
+        (line.variant, seeds[name]): known[name].accuracy.diagonal()
+        for line in references
+        for name in line.trials
+        if name in known
+    }
+
+    def referred(line: Line) -> Line:
+        pairs = ((known.get(name), diagonals.get((line.variant, seeds[name]))) for name in line.trials)
+        spread = Spread.of(
+            matrix.intransigence(reference)
+            for matrix, reference in pairs
+            if matrix is not None and reference is not None
+        )
+        return replace(line, metrics={**line.metrics, REFERRED: spread}) if spread else line
+
+    return [referred(line) if line in scored and line not in references else line for line in found]
 
 
 def _metrics(trials: Sequence[Trial]) -> dict[str, Spread]:

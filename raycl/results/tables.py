@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.matrix import AccuracyMatrix
-from raycl.results.comparison import COMPARED, Line, Spread, lines
+from raycl.results.comparison import COMPARED, REFERRED, Line, Spread, lines
 from raycl.results.reading import Folder, matrices, opened, unfinished
 
 HEADINGS = {
@@ -23,9 +23,12 @@ HEADINGS = {
     "forgetting": "forgetting %",
     "learning_accuracy": "learning\naccuracy %",
     "backward_transfer": "backward\ntransfer %",
+    "intransigence": "intransi-\ngence %",
 }
 WIDE = 110
 """From this terminal width on, backward transfer and parameters are shown too."""
+WIDEST = 128
+"""From this width on, also intransigence, where there is a reference."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +73,18 @@ class Comparison:
         return self.to_arrow().to_pandas()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self._table(options.max_width >= WIDE)
+        yield self._table(options.max_width)
         for note in self.notes:
             yield Text(note, style="dim")
 
     def __str__(self) -> str:
         """The table as plain text."""
         text = io.StringIO()
-        Console(file=text, width=120, color_system=None, legacy_windows=False, force_jupyter=False).print(self)
+        Console(file=text, width=WIDEST, color_system=None, legacy_windows=False, force_jupyter=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
-    def _table(self, wide: bool) -> Table:
+    def _table(self, width: int) -> Table:
+        wide = width >= WIDE
         table = Table(
             title=self.sweep,
             title_justify="left",
@@ -94,6 +98,8 @@ class Comparison:
             table.add_column("variant", no_wrap=True)
         table.add_column("strategy", no_wrap=True)
         shown = [name for name in COMPARED if wide or name != "backward_transfer"]
+        if width >= WIDEST and any(REFERRED in line.metrics for line in self.lines):
+            shown.append(REFERRED)
         for name in shown:
             table.add_column(HEADINGS[name], justify="right", no_wrap=True)
         for heading in ("seconds", "memory", *(["parameters"] if wide else []), "n"):
@@ -197,7 +203,7 @@ _SCHEMA = pa.schema(
         *(pa.field(name, pa.string()) for name in ("variant", "alias", "strategy", "scored_on")),
         *(pa.field(name, pa.int32()) for name in ("seeds", "planned", "failed")),
         pa.field("upper_bound", pa.bool_()),
-        *(pa.field(f"{name}_{part}", pa.float64()) for name in COMPARED for part in ("mean", "std")),
+        *(pa.field(f"{name}_{part}", pa.float64()) for name in (*COMPARED, REFERRED) for part in ("mean", "std")),
         *(pa.field(name, pa.float64()) for name in ("seconds", "memory_bytes", "parameters")),
         pa.field("barred", pa.string()),
     ]

@@ -181,3 +181,21 @@ def test_an_empty_folder_is_a_table_too(results: Results) -> None:
 )
 def test_bytes_for_people(count: float, text: str) -> None:
     assert human_bytes(count) == text
+
+
+def test_intransigence_refers_to_cumulative_training_of_the_same_seed(tmp_path: Path) -> None:
+    text = SWEEP.replace("  joint: {}\n", "  cumulative: {}\n").replace("  plain: {strategy: naive}\n", "")
+    sweep = SweepSpec.parse(text, catalog())
+    results = Results.create(tmp_path / "referred", sweep.dumps(), sweep.hash)
+    shifts = {"naive": (0, 3, 9), "cumulative": (5, 10, 12)}
+    for entry in sweep.entries:
+        for seed, shift in zip((10, 11, 12), shifts.get(entry.alias, ()), strict=False):
+            _end(results, sweep.trial(entry, {}, seed, "final"), shift)
+    found = _by_alias(results)
+    gaps = [0.05, 0.07, 0.03]
+    assert found["naive"].metrics["intransigence"].mean == pytest.approx(statistics.fmean(gaps))
+    assert found["naive"].metrics["intransigence"].std == pytest.approx(statistics.stdev(gaps))
+    assert "intransigence" not in found["cumulative"].metrics
+    assert "gence %" in str(comparison(results))
+    (row_,) = [r for r in comparison(results).to_arrow().to_pylist() if r["alias"] == "naive"]
+    assert row_["intransigence_mean"] == pytest.approx(statistics.fmean(gaps))
