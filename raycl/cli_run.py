@@ -28,6 +28,8 @@ MIRROR_SECONDS = 60.0
 """Patience with MLflow once everything has run: its first touch of a new SQLite file alone takes 8 s."""
 INTERRUPTED_SECONDS = 2.0
 """Patience where the driver was told to stop; `raycl sync` logs the rest."""
+MOST_TASKS = 12
+"""Matrices of more tasks do not fit a terminal."""
 
 
 def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Path | None, results: str | None) -> bool:
@@ -79,8 +81,11 @@ def _entry(sweep: SweepSpec, alias: str | None) -> Entry:
     return found[0]
 
 
-def _matrix(matrix: AccuracyMatrix) -> Table:
-    """Accuracies in per cent; rows: after which task, columns: measured on which."""
+def _matrix(matrix: AccuracyMatrix) -> Table | Text:
+    """Accuracies in per cent; rows: after which task, columns: measured on which. The metrics where it is too large."""
+    if matrix.num_tasks > MOST_TASKS:
+        defined = {name: value for name, value in matrix.metrics().items() if not math.isnan(value)}
+        return Text(", ".join(f"{name.replace('_', ' ')} {100 * value:.2f} %" for name, value in defined.items()))
     table = Table(title="accuracy % after each task, on each task", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("after", justify="right")
     for task in range(matrix.num_tasks):

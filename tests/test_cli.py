@@ -168,3 +168,10 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert "raycl run sweeps/quickstart.yaml" in raycl("--help").output
     assert raycl("--version").output.startswith("raycl ")
+
+
+def test_a_matrix_that_fits_no_terminal_is_told_in_metrics(tiny: Path) -> None:
+    tiny.write_text(tiny.read_text().replace("name: split", "name: permuted").replace("tasks: 5", "tasks: 13"))
+    told = raycl("run", tiny, "--in-process").stdout
+    assert "average accuracy" in told
+    assert "after each task, on each task" not in told
