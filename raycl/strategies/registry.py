@@ -20,5 +20,6 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "gem": "raycl.strategies.gem:GEM",
         "packnet": "raycl.strategies.packnet:PackNet",
         "hypernetwork": "raycl.strategies.hypernetwork:Hypernetwork",
+        "generative_replay": "raycl.strategies.generative_replay:GenerativeReplay",
     },
 )
