@@ -16,6 +16,7 @@ import numpy as np
 
 from raycl.errors import DataError
 from raycl.streams.datasets import Images, checked
+from raycl.streams.encode import Encoder, known_features
 from raycl.streams.partition import Rows, partition, subsample
 from raycl.streams.registry import DATASETS, STREAMS
 from raycl.streams.stream import Stream, TaskClasses
@@ -88,7 +89,14 @@ class LocalSource:
         self._train_on = train_on
         names = self._stream.datasets()
         self._base_shape = common_shape(load_images(name, data_root).image_shape for name in names)
-        self._images = {name: load_images(name, data_root, self._base_shape) for name in names}
+        self._images: dict[str, Images] = {name: load_images(name, data_root, self._base_shape) for name in names}
+        self._base = "x".join(map(str, self._base_shape))
+        encode = self._stream.config.encode
+        if encode is not None:
+            encoder = Encoder(encode, data_root)
+            self._images = {name: encoder.encoded(images) for name, images in self._images.items()}
+            self._base_shape = self._images[names[0]].image_shape
+            self._base += f"-{encoder.key}"
         self._tasks = self._stream.tasks({name: images.num_classes for name, images in self._images.items()})
         self._rows: dict[TaskClasses, Rows] = {}
 
@@ -101,6 +109,7 @@ class LocalSource:
             split_hash=self._split_hash(),
             mean=mean,
             std=std,
+            dtype=next(iter(self._images.values())).train_images.dtype.name,
         )
 
     def part(self, task: int, split: Split) -> Part:
@@ -123,7 +132,7 @@ class LocalSource:
             rows=rows,
             labels=local[labels],
             recipe=self._recipe(task),
-            base=f"{chosen.dataset}/{'x'.join(map(str, self._base_shape))}/{'test' if testing else 'train'}",
+            base=f"{chosen.dataset}/{self._base}/{'test' if testing else 'train'}",
         )
 
     def prefetch(self, task: int, split: Split) -> None:
@@ -154,10 +163,13 @@ class LocalSource:
         return {**rows, "train": subsample(rows["train"], labels, size, self._stream.seed, task)}
 
     def _mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Of all training images as the network sees them, the black pixels of the padding included."""
         sizes = np.array([len(images.train_labels) for images in self._images.values()])
         weights = sizes / sizes.sum()
         mean = weights @ np.stack([images.moments[0] for images in self._images.values()])
         square = weights @ np.stack([images.moments[1] for images in self._images.values()])
+        seen = math.prod(self._base_shape) / math.prod(padded(self._base_shape, self._stream.config.pad))
+        mean, square = seen * mean, seen * square
         std = np.sqrt(np.maximum(square - mean**2, 0))
         return tuple(mean.tolist()), tuple(std.tolist())
 
@@ -200,7 +212,8 @@ class Outline:
 
 
 def stream_outline(stream: Mapping[str, Any]) -> Outline | None:
-    """The extent of a resolved ``stream`` block, without its data; None where a data set says nothing of itself.
+    """The extent of a resolved ``stream`` block, without its data; None where a data set, or the file of a
+    backbone that encodes it, has to be read first.
 
     Raises:
         UnknownName: no such stream or data set.
@@ -215,4 +228,10 @@ def stream_outline(stream: Mapping[str, Any]) -> Outline | None:
     shape = common_shape(info.image_shape for info in known.values())
     rows = sum(info.train_size + info.test_size for info in known.values())
     sizes = tuple(len(task.classes) for task in tasks)
+    encode = made.config.encode
+    if encode is not None:
+        features = known_features(encode)
+        if features is None:
+            return None
+        return Outline(sizes, (features, 1, 1), rows * features * np.dtype(encode.dtype).itemsize)
     return Outline(sizes, padded(shape, made.config.pad), rows * math.prod(shape))

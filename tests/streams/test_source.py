@@ -240,6 +240,15 @@ def test_padding_comes_before_normalisation() -> None:
     assert not torch.allclose(mutant[:, :, 0], black.float())
 
 
+@pytest.mark.parametrize("pad", [0, 2])
+def test_mean_and_deviation_are_those_of_what_the_network_sees(pad: int) -> None:
+    served = source("split", pad=pad, normalize="mean_std")
+    part, layout = served.part(0, "train"), served.layout
+    seen = part.recipe.apply(torch.from_numpy(part.images.copy())).double() / 255
+    assert layout.mean[0] == pytest.approx(seen.mean().item(), abs=0.01)
+    assert layout.std[0] == pytest.approx(seen.std().item(), abs=0.01)
+
+
 def test_purposes_have_seeds_of_their_own() -> None:
     """Permutations do not move when the split does, nor the split when the classes are ordered otherwise."""
     one, other = source("permuted", validation_fraction=0.1), source("permuted", validation_fraction=0.3)
