@@ -103,11 +103,12 @@ class GenerativeReplay(Strategy):
         }
 
     def begin_task(self, task: int, data: TaskData) -> None:
-        """Freeze the scholar of the tasks before; the rows of the head that are new for this task play no part."""
+        """Freeze the scholar of the tasks before, without the rows that the head gained for this task."""
         if task and self._share():
-            scholar = {"solver": self.network, "decoder": self.generator.decoder}
-            self.previous = {name: _frozen(module) for name, module in scholar.items()}
             self._heads = Heads(self.context.scenario, task, self.context.device)
+            solver = _frozen(self.network)
+            solver |= {name: solver[name][: self._heads.known] for name in ("head.weight", "head.bias")}
+            self.previous = {"solver": solver, "decoder": _frozen(self.generator.decoder)}
 
     def _share(self) -> float:
         """Weight of replays, 1 - r."""
@@ -139,7 +140,7 @@ class GenerativeReplay(Strategy):
         with frozen_statistics(self.network):
             logits = functional_call(self.network, self.previous["solver"], (x,))
         assert self._heads is not None
-        logits = self._heads.of(logits[:, : self._heads.known])
+        logits = self._heads.of(logits)
         if self.config.targets == "hard":
             return Replays(x, logits.argmax(2))
         return Replays(x, (logits / self.config.temperature).softmax(2))

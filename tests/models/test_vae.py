@@ -1,0 +1,79 @@
+"""The variational autoencoder: closed forms, shapes, seeds, and that it learns to draw."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from raycl.models.vae import VAE, divergence, reconstruction_loss
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def vae(seed: int = 0) -> VAE:
+    return VAE((1, 4, 5), (16, 12), 3, seeded(seed))
+
+
+def images(count: int = 64) -> Tensor:
+    """Two kinds of image: bright above or bright below, with some noise."""
+    kind = torch.arange(count) % 2
+    above = torch.tensor([0.9, 0.1])[kind]
+    rows = torch.stack([above, above, 1 - above, 1 - above], 1)
+    noise = 0.2 * torch.rand(count, 1, 4, 5, generator=seeded(1)) - 0.1
+    return rows[:, None, :, None] + noise
+
+
+def test_the_divergence_is_that_of_normal_distributions() -> None:
+    mean, log_variance = torch.randn(2, 7, 3, generator=seeded())
+    normal = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    expected = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).sum(1)
+    assert torch.allclose(divergence(mean, log_variance), expected, rtol=1e-5)
+
+
+def test_reconstruction_is_a_cross_entropy_summed_over_pixels() -> None:
+    logits, x = 2 * torch.randn(7, 1, 4, 5, generator=seeded()), torch.rand(7, 1, 4, 5, generator=seeded(1))
+    expected = nn.functional.binary_cross_entropy(logits.sigmoid(), x, reduction="none").sum((1, 2, 3))
+    assert torch.allclose(reconstruction_loss(logits, x), expected, rtol=1e-4)
+    assert torch.isfinite(reconstruction_loss(1e4 * logits, x)).all()
+
+
+def test_the_loss_is_per_image() -> None:
+    model, x, noise = vae(), images(6), torch.randn(6, 3, generator=seeded())
+    each = torch.cat([model.loss(x[[row]], noise[[row]]) for row in range(6)])
+    assert torch.allclose(model.loss(x, noise), each, rtol=1e-4)
+
+
+def test_the_decoder_mirrors_the_encoder() -> None:
+    def widths(module: nn.Module) -> list[tuple[int, int]]:
+        return [(layer.in_features, layer.out_features) for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+    model = vae()
+    assert widths(model.encoder) == [(20, 16), (16, 12), (12, 6)]
+    assert widths(model.decoder) == [(3, 12), (12, 16), (16, 20)]
+
+
+def test_the_generator_decides_weights_and_samples() -> None:
+    first, again, other = (vae(seed).sample(5, seeded(2)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, vae().sample(5, seeded(3)))
+
+
+def test_it_learns_to_draw_both_kinds_of_image() -> None:
+    model, x, random = vae(), images(), seeded(4)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(300):
+        loss = model.loss(x, torch.randn(len(x), 3, generator=random)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        drawn = model.sample(400, random)
+    assert drawn.shape == (400, 1, 4, 5)
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+    above, below = drawn[:, :, :2].mean((1, 2, 3)), drawn[:, :, 2:].mean((1, 2, 3))
+    assert torch.minimum(above, below).mean() == pytest.approx(0.1, abs=0.1)
+    assert 0.25 < (above > below).float().mean() < 0.75
