@@ -41,15 +41,28 @@ class ReplayBuffer(Protocol):
         """Offer rows in order; the selection policy decides which stay. Exact for batches: as if one by one."""
         ...
 
-    def request(self, count: int) -> None:
-        """Choose the next draw now and begin to fetch it, so that its latency hides behind the update.
+    @property
+    def sampled(self) -> Tensor:
+        """int64 ``[n]``, slots of the rows of the latest :meth:`sample`; theirs until the next offer."""
+        ...
 
-        Rows come as they are at this moment; later offers and writes do not show.
+    def request(self, count: int, without_task: int | None = None) -> None:
+        """Choose a draw now and begin to fetch it, so that its latency hides behind the update.
+
+        Rows come as they are at this moment; later offers and writes do not show. Several draws may be outstanding;
+        they are independent, and handed out in the order of the requests.
         """
         ...
 
-    def sample(self, count: int) -> Table:
-        """``min(count, len)`` rows, uniformly without replacement: the requested draw where one of this size is."""
+    def sample(self, count: int, without_task: int | None = None, without_labels: Tensor | None = None) -> Table:
+        """``min(count, eligible rows)`` rows, uniformly without replacement.
+
+        The oldest requested draw where it was asked for alike; else a new one, and no request is left.
+
+        Args:
+            without_task: rows of this task are not eligible.
+            without_labels: nor are rows of these output units int64 ``[m]``.
+        """
         ...
 
     def read(self, slots: Tensor) -> Table:
@@ -66,7 +79,7 @@ class ReplayBuffer(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Contents, policy state, generator and the outstanding request."""
+        """Contents, policy state, generator and the outstanding requests."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from raycl.memory.buffer import Table
 from raycl.memory.columns import Schema, absent, widened
+from raycl.memory.draws import distinct
 from raycl.memory.local import Fetch, Storage
 from raycl.memory.selection import Selection
 from raycl.spec.options import MemoryConfig
@@ -19,12 +21,24 @@ from raycl.spec.options import MemoryConfig
 
 @dataclass(frozen=True)
 class _Draw:
-    """A draw that was requested: its slots' labels and tasks, and the rows that are on their way."""
+    """A draw that was requested: what was asked for, its slots, labels and tasks, and the rows on their way."""
 
     count: int
+    without_task: int | None
+    slots: Tensor
     label: Tensor
     task: Tensor
     fetch: Fetch
+
+    def state_dict(self) -> dict[str, Any]:
+        asked = {"count": self.count, "without_task": self.without_task, "slots": self.slots}
+        return {**asked, "label": self.label, "task": self.task, "rows": self.fetch()}
+
+    @staticmethod
+    def of(state: dict[str, Any]) -> _Draw:
+        rows = dict(state["rows"])
+        names = ("count", "without_task", "slots", "label", "task")
+        return _Draw(**{name: state[name] for name in names}, fetch=lambda: rows)
 
 
 class Replay:
@@ -47,7 +61,8 @@ class Replay:
         self._schema: Schema = {}
         self._label = torch.empty(0, dtype=torch.int64)
         self._task = torch.empty(0, dtype=torch.int64)
-        self._draw: _Draw | None = None
+        self._draws: deque[_Draw] = deque()
+        self._sampled = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self._selection)
@@ -90,34 +105,57 @@ class Replay:
         self._declare(columns)
         self._storage.write(slots.cpu(), {name: self._widened(name, column) for name, column in columns.items()})
 
-    def request(self, count: int) -> None:
-        """Choose the next draw from what is held now and begin to fetch it; a draw requested before is dropped."""
-        slots = torch.randperm(len(self), generator=self._generator)[:count]
-        fetch = self._storage.begin_read(slots)
-        self._draw = _Draw(count, self._label[slots], self._task[slots], fetch)
+    @property
+    def sampled(self) -> Tensor:
+        return self._sampled
 
-    def sample(self, count: int) -> Table:
-        """``min(count, len)`` rows; the requested draw where one of this size was requested, else a new one.
+    def request(self, count: int, without_task: int | None = None) -> None:
+        """Choose one more draw from what is held now and begin to fetch it; draws are handed out in order."""
+        self._draws.append(self._begin(count, without_task, self._eligible(without_task, None)))
 
-        The draw of an empty memory has no rows, and is drawn anew.
+    def sample(self, count: int, without_task: int | None = None, without_labels: Tensor | None = None) -> Table:
+        """``min(count, eligible rows)`` rows: the oldest requested draw where it was asked for alike, else a new one.
+
+        A question that fits no request drops all of them. A draw that found no row is drawn anew.
         """
-        if self._draw is None or self._draw.count != count or not len(self._draw.label):
-            self.request(count)
-        draw, self._draw = self._draw, None
-        assert draw is not None
+        draw = self._draws.popleft() if self._draws and without_labels is None else None
+        if draw is not None and (draw.count, draw.without_task) != (count, without_task):
+            draw = None
+        if draw is None:
+            self._draws.clear()
+        if draw is None or not len(draw.slots):
+            draw = self._begin(count, without_task, self._eligible(without_task, without_labels))
+        self._sampled = draw.slots
         return {"label": draw.label, "task": draw.task, **draw.fetch()}
+
+    def _eligible(self, without_task: int | None, without_labels: Tensor | None) -> Tensor | None:
+        """Which slots may be drawn, bool ``[len]``; None: all."""
+        eligible = None if without_task is None else self.tasks != without_task
+        if without_labels is not None:
+            others = ~torch.isin(self.labels, without_labels.cpu())
+            eligible = others if eligible is None else eligible & others
+        return eligible
+
+    def _begin(self, count: int, without_task: int | None, eligible: Tensor | None) -> _Draw:
+        if eligible is None:
+            slots = distinct(len(self), count, self._generator)
+        else:
+            among = eligible.nonzero().flatten()
+            slots = among[distinct(len(among), count, self._generator)]
+        fetch = self._storage.begin_read(slots)
+        return _Draw(count, without_task, slots, self._label[slots], self._task[slots], fetch)
 
     def read(self, slots: Tensor) -> Table:
         slots = slots.cpu()
         return {"label": self._label[slots], "task": self._task[slots], **self._storage.begin_read(slots)()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Contents, policy, generator and the requested draw; the buffer goes on as if it had not been asked."""
+        """Contents, policy, generator and the requested draws; the buffer goes on as if it had not been asked."""
         return {
             "selection": self._selection.state_dict(),
             "generator": self._generator.get_state(),
             "rows": self.read(torch.arange(len(self))),
-            "draw": self._draw_state(),
+            "draws": self._draw_states(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -126,22 +164,18 @@ class Replay:
         self._label, self._task = rows.pop("label").clone(), rows.pop("task").clone()
         self._declare(rows)
         self._storage.write(torch.arange(len(self)), rows)
-        self._draw = None
-        if state["draw"] is not None:
-            drawn = dict(state["draw"])
-            self._draw = _Draw(drawn.pop("count"), drawn.pop("label"), drawn.pop("task"), lambda: drawn)
+        self._draws = deque(map(_Draw.of, state["draws"]))
         self._generator.set_state(state["generator"])
 
     def close(self) -> None:
-        self._draw = None
+        self._draws.clear()
         self._storage.close()
 
-    def _draw_state(self) -> dict[str, Any] | None:
-        if self._draw is None:
-            return None
-        draw, rows = self._draw, self._draw.fetch()
-        self._draw = _Draw(draw.count, draw.label, draw.task, lambda: rows)
-        return {"count": draw.count, "label": draw.label, "task": draw.task, **rows}
+    def _draw_states(self) -> list[dict[str, Any]]:
+        """The draws that are outstanding; a read completes once, so they go on from the rows that it gave."""
+        states = [draw.state_dict() for draw in self._draws]
+        self._draws = deque(map(_Draw.of, states))
+        return states
 
     def _declare(self, columns: Table) -> None:
         """Tell the storage of new columns, and of entries that have become larger (logits of a head that grew)."""

@@ -4,22 +4,28 @@ Chaudhry et al., "On tiny episodic memories in continual learning", 2019 (arXiv 
 Vitter 1985. The replayed rows of an update are drawn before its new rows are offered to the memory. The sweep's
 ``memory`` block says how large the memory is, which rows stay, and how the two losses are combined.
 
-Departure: with several epochs a row is offered once (``insert: first_epoch``); ``every_epoch`` offers it anew in each,
-as some libraries do.
+Departures:
+- With several epochs a row is offered once (``insert: first_epoch``); ``every_epoch`` offers it anew in each, as some
+  libraries do.
+- ``exclude_current`` replays no row of the current task, as MIR does. Where boundaries are hidden it replays no row of
+  the new rows' classes; where tasks also share their output units, nothing tells old rows apart, and all are replayed.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
-from raycl.strategies.base import Losses, Position, Strategy, StrategyConfig
+from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig, TaskData
 from raycl.streams.task import Batch
 
 
 class ReplayConfig(StrategyConfig):
-    """Experience replay is set by the sweep's ``memory`` block."""
+    """Experience replay is set by the sweep's ``memory`` block, but for what may be drawn."""
+
+    exclude_current: bool = Field(False, description="replay no rows of the current task, or of the batch's classes")
 
 
 class Replay(Strategy):
@@ -30,32 +36,67 @@ class Replay(Strategy):
     uses_memory: ClassVar[bool] = True
     paper: ClassVar[str] = "Chaudhry et al. 2019, On tiny episodic memories in continual learning (arXiv 1902.10486)"
 
+    def __init__(self, config: ReplayConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.replay_size = context.memory_config.batch_size or context.training.batch_size
+        self._exclude: bool = config.exclude_current
+        self._excluded_task: int | None = None
+        self._new = 0  # rows of the update that are not replayed; they come first
+
+    def begin_task(self, task: int, data: TaskData) -> None:
+        """Called only where boundaries are given."""
+        if self._exclude:
+            self._excluded_task = task
+
+    @property
+    def draw_size(self) -> int:
+        """Rows drawn for every update."""
+        return self.replay_size
+
     def draw(self, batch: Batch, at: Position) -> Batch:
-        memory, options = self.memory, self.context.memory_config
-        count = options.batch_size or self.context.training.batch_size
-        drawn = memory.sample(count) if len(memory) else None
-        if at.epoch == 0 or options.insert == "every_epoch":
+        memory = self.memory
+        replayed = self.select(batch) if len(memory) else None
+        if at.epoch == 0 or self.context.memory_config.insert == "every_epoch":
             memory.add({"image": batch.image, "label": batch.y, "task": batch.task})
-        if not at.last:
-            memory.request(count)
-        return batch if drawn is None else Batch.cat([batch, self.replayed(drawn)])
+        if not at.last and not self._without_labels:
+            memory.request(self.draw_size, self._excluded_task)
+        self._new = len(batch)
+        return batch if replayed is None or not len(replayed) else Batch.cat([batch, replayed])
+
+    def select(self, batch: Batch) -> Batch:
+        """The rows to replay beside the new ones; may be none."""
+        labels = batch.y if self._without_labels else None
+        return self.replayed(self.memory.sample(self.draw_size, self._excluded_task, labels))
+
+    @property
+    def _without_labels(self) -> bool:
+        """Whether the classes of the new rows say what is not replayed."""
+        return self._exclude and self._excluded_task is None and not self.context.scenario.shared
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits ``[batch, outputs]`` of the training softmax."""
+        logits: Tensor = self.network(batch.x)
+        return logits
 
     def loss(self, batch: Batch) -> Losses:
-        per_row = self.cross_entropy(self.network(batch.x), batch, reduction="none")
+        logits = self.logits(batch)
+        if self._new == len(batch):
+            return {"task": _weighted(self.cross_entropy(logits, batch), self._weights()[0])}
         new_weight, replay_weight = self._weights()
+        per_row = self.cross_entropy(logits, batch, reduction="none")
         return {
-            "task": new_weight * masked_mean(per_row, ~batch.replayed),
-            "replay": replay_weight * masked_mean(per_row, batch.replayed),
+            "task": _weighted(per_row[: self._new].mean(), new_weight),
+            "replay": _weighted(per_row[self._new :].mean(), replay_weight),
         }
 
     def _weights(self) -> tuple[float, float]:
         """Weights of the mean loss of new and of replayed rows."""
-        share = 1 / (self.task + 1)
-        return {"sum": (1.0, 1.0), "mean": (0.5, 0.5), "task_share": (share, 1 - share)}[
-            self.context.memory_config.combine
-        ]
+        combine = self.context.memory_config.combine
+        if combine == "task_share":
+            return 1 / (self.task + 1), 1 - 1 / (self.task + 1)
+        return (1.0, 1.0) if combine == "sum" else (0.5, 0.5)
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean ``[]`` of the values ``[batch]`` where the mask holds; 0 where it holds nowhere. Waits for no device."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+def _weighted(value: Tensor, weight: float) -> Tensor:
+    """The weighted value; a factor of one is no operation."""
+    return value if weight == 1 else weight * value

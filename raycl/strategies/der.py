@@ -1,0 +1,123 @@
+"""Dark experience replay: replayed rows keep the logits they had when they were stored; DER++ keeps labels too.
+
+Buzzega et al., "Dark experience for general continual learning: a strong, simple baseline", NeurIPS 2020 (arXiv
+2004.07211), equations 5 and 6, with z the stored logits of a row and two independent draws from one reservoir:
+
+    DER:   L = CE(new rows) + alpha * MSE(f(x'), z')
+    DER++: L = CE(new rows) + alpha * MSE(f(x'), z') + beta * CE(f(x''), y'')
+
+Stored are un-augmented rows and the logits of the forward pass of the update that stored them, before its step, never
+refreshed. The squared error is a mean over rows and units, so alpha's scale depends on the number of units.
+
+Departures: the squared error runs over the units that existed when a row was stored, where the head grows; it compares
+raw logits, whatever units the training softmax leaves out. With several epochs a row is stored in the first one
+(``memory.insert``). ``memory.combine`` is not read: alpha and beta are the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from raycl.spec.options import NonNegative
+from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig
+from raycl.streams.task import Batch
+
+
+class DERConfig(StrategyConfig):
+    """Weight of the stored logits."""
+
+    search_space: ClassVar[dict[str, Any]] = {"alpha": {"loguniform": [0.05, 1.0]}}
+
+    alpha: NonNegative = Field(0.5, description="weight of the squared error to stored logits")
+
+
+class DERPPConfig(DERConfig):
+    """Weights of the stored logits and of the stored labels."""
+
+    search_space: ClassVar[dict[str, Any]] = {**DERConfig.search_space, "beta": {"uniform": [0.1, 2.0]}}
+
+    beta: NonNegative = Field(0.5, description="weight of the cross-entropy of a second draw")
+
+
+class DER(Strategy):
+    """Replay stored logits."""
+
+    Config = DERConfig
+    boundary_free: ClassVar[bool] = True
+    uses_memory: ClassVar[bool] = True
+    memory_columns = {"logits": ("outputs", torch.float32)}
+    naive_when: ClassVar[Mapping[str, Any] | None] = {"alpha": 0.0}
+    paper: ClassVar[str] = "Buzzega et al. 2020, Dark experience for general continual learning (arXiv 2004.07211)"
+
+    def __init__(self, config: DERConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.replay_size = context.memory_config.batch_size or context.training.batch_size
+        self._new: Batch | None = None
+        self._at: Position | None = None
+        self._draws: dict[str, slice] = {}  # where in the update each draw's rows stand
+
+    def weights(self) -> dict[str, float]:
+        """Weight of each replayed part; a part without weight is not drawn."""
+        return {"logits": self.config.alpha}
+
+    def draw(self, batch: Batch, at: Position) -> Batch:
+        batches, end = [batch], len(batch)
+        self._new, self._at, self._draws = batch, at, {}
+        for name in self._drawn() if len(self.memory) else ():
+            rows = self.replayed(self.memory.sample(self.replay_size))
+            self._draws[name] = slice(end, end + len(rows))
+            batches.append(rows)
+            end += len(rows)
+        return Batch.cat(batches)
+
+    def _drawn(self) -> list[str]:
+        return [name for name, weight in self.weights().items() if weight]
+
+    def loss(self, batch: Batch) -> Losses:
+        logits = self.network(batch.x)
+        self._store(logits)
+        if not self._draws:
+            return {"task": self.cross_entropy(logits, batch)}
+        weights, per_row = self.weights(), self.cross_entropy(logits, batch, reduction="none")
+        losses = {"task": per_row[: self._draws[next(iter(self._draws))].start].mean()}
+        for name, rows in self._draws.items():
+            if name == "labels":
+                error = per_row[rows].mean()
+            else:
+                error = _squared_error(logits[rows], batch.columns["logits"][rows])
+            losses[name] = error if weights[name] == 1 else weights[name] * error
+        return losses
+
+    def _store(self, logits: Tensor) -> None:
+        """Offer the new rows with the logits just computed; request the next draws, which hide behind the backward."""
+        new, at = self._new, self._at
+        assert new is not None
+        assert at is not None
+        if at.epoch == 0 or self.context.memory_config.insert == "every_epoch":
+            stored = logits[: len(new)].detach()
+            self.memory.add({"image": new.image, "label": new.y, "task": new.task, "logits": stored})
+        for _ in () if at.last else self._drawn():
+            self.memory.request(self.replay_size)
+
+
+class DERPP(DER):
+    """Replay stored logits, and stored labels of a second draw."""
+
+    Config = DERPPConfig
+    naive_when: ClassVar[Mapping[str, Any] | None] = {"alpha": 0.0, "beta": 0.0}
+
+    def weights(self) -> dict[str, float]:
+        return {"logits": self.config.alpha, "labels": self.config.beta}
+
+
+def _squared_error(logits: Tensor, stored: Tensor) -> Tensor:
+    """Mean squared error ``[]`` over the entries of ``stored`` ``[batch, units]`` that are there, not NaN."""
+    logits = logits[:, : stored.shape[1]]
+    there = ~stored.isnan()
+    error = logits - torch.where(there, stored, logits.detach())
+    return error.square().sum() / there.sum()
