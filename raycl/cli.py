@@ -32,7 +32,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(1) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["run", "check", "show", "resume", "sync", "ls", "schema"]
+        return ["run", "check", "show", "resume", "sync", "export", "ls", "schema"]
 
 
 app = typer.Typer(
@@ -165,6 +165,22 @@ def sync(results: FolderArgument) -> None:
     from raycl.cli_run import sync_results
 
     sync_results(results)
+
+
+@app.command()
+def export(
+    results: FolderArgument,
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A method of the sweep, by its name there.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to write: NAME.safetensors.")],
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Which final trial.", show_default="the first seed")
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Write the backbone of a finished trial as pretrained weights, for model.weights and stream.encode."""
+    from raycl.cli_export import export as export_backbone
+
+    export_backbone(results, strategy, file, seed, _data_root(data_root))
 
 
 @app.command()

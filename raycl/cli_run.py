@@ -17,6 +17,7 @@ from rich.text import Text
 from raycl.errors import UnknownName, nearest
 from raycl.live import LiveTable
 from raycl.matrix import AccuracyMatrix
+from raycl.pretrained import pinned
 from raycl.results.store import Results
 from raycl.results.tables import comparison
 from raycl.session import TrialSession
@@ -42,7 +43,8 @@ def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Pa
         Whether the method did not fail.
     """
     console = Console()
-    entry = _entry(sweep, alias)
+    sweep = pinned(sweep, data_root)
+    entry = find_entry(sweep, alias)
     point = entry.middle
     trial = sweep.trial(entry, point, seed, "search")
     shown = ", ".join(f"{path} {format_value(value)}" for path, value in point.items())
@@ -52,7 +54,7 @@ def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Pa
         store = Results.create(results or scratch, sweep.dumps(), sweep.hash).trial(trial)
         metric = sweep.search.metric if sweep.search else "average_accuracy"
         source = LocalSource(trial.stream, trial.seed, data_root, trial.train_on)
-        session = TrialSession(trial, source, store, metric=metric)
+        session = TrialSession(trial, source, store, metric=metric, data_root=data_root)
         try:
             while True:
                 progress = session.step()
@@ -69,7 +71,7 @@ def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Pa
         return True
 
 
-def _entry(sweep: SweepSpec, alias: str | None) -> Entry:
+def find_entry(sweep: SweepSpec, alias: str | None) -> Entry:
     """The entry of a name (``alias`` or ``variant/alias``), or the first that can run."""
     able = [entry for entry in sweep.entries if not entry.barred]
     found = [entry for entry in able if alias in (None, entry.alias, entry.key)]
@@ -117,6 +119,7 @@ def run_on_ray(
     console = Console()
     if data_root is None and not inside_job():  # in a job, "here" is a temporary copy of the working directory
         data_root = Path("data")
+    sweep = pinned(sweep, data_root)
     results = Results.create(absolute(folder, "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
     mirror, patience = Mirror(results), INTERRUPTED_SECONDS
     with ExitStack() as stack:

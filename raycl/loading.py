@@ -14,11 +14,24 @@ from raycl.strategies.base import Rows
 from raycl.streams.task import Batch, Layout, Part, Recipe
 
 
-class Pixels:
-    """uint8 pixels to what a network sees, and the stream's random augmentation.
+def normalization(normalize: str, layout: Layout) -> tuple[list[float], list[float]]:
+    """Per channel m and s, for which a network sees ``(value - m) / s``; pixels are values in [0, 1].
 
     Args:
-        normalize: ``unit``, ``mean_std`` or ``none``, as in the sweep file.
+        normalize: ``unit``, ``mean_std`` or ``none``, as in the sweep file. Features are in their own unit already.
+    """
+    channels = len(layout.mean)
+    if normalize == "mean_std":  # a feature that is the same for every image says nothing
+        return list(layout.mean), [value or 1.0 for value in layout.std]
+    bytes_as_they_are = normalize == "none" and layout.dtype == "uint8"
+    return [0.0] * channels, [1 / 255 if bytes_as_they_are else 1.0] * channels
+
+
+class Pixels:
+    """uint8 pixels, or features, to what a network sees, and the stream's random augmentation.
+
+    Args:
+        normalize: ``unit``, ``mean_std`` or ``none``, as in the sweep file. Features are in their own unit already.
         augment: ``none``, ``flip``, ``crop`` (4 pixels of zero padding) or ``crop_flip``.
         generator: draws the augmentation.
     """
@@ -28,9 +41,11 @@ class Pixels:
     ) -> None:
         ones = torch.ones(len(layout.mean))
         mean, std = torch.tensor(layout.mean), torch.tensor(layout.std)
+        std = torch.where(std > 0, std, 1)  # a feature that is the same for every image says nothing
+        unit = 255 if layout.dtype == "uint8" else 1
         scale, shift = {
-            "unit": (ones / 255, 0 * ones),
-            "mean_std": (1 / (255 * std), mean / std),
+            "unit": (ones / unit, 0 * ones),
+            "mean_std": (1 / (unit * std), mean / std),
             "none": (ones, 0 * ones),
         }[normalize]
         self._scale = scale.view(-1, 1, 1).to(device)
@@ -40,8 +55,8 @@ class Pixels:
         self._generator = generator
 
     def normalize(self, image: Tensor) -> Tensor:
-        """uint8 ``[batch, channels, height, width]`` -> float32 of the same shape."""
-        x = image.float().mul_(self._scale)
+        """uint8 or float ``[batch, channels, height, width]`` -> float32 of the same shape, in memory of its own."""
+        x = image.to(torch.float32, copy=True).mul_(self._scale)
         return x if self._shift is None else x.sub_(self._shift)
 
     def augment(self, x: Tensor) -> Tensor:
@@ -73,7 +88,7 @@ class Segment:
     """Rows of one base array that go through one recipe.
 
     Attributes:
-        images: uint8 ``[base rows, channels, height, width]``.
+        images: uint8, or float features, ``[base rows, channels, height, width]``.
         rows: int64 ``[n]`` into ``images``; None: all, in order.
         y, task: int64 ``[n]``, output units and task ids.
     """

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -45,6 +46,7 @@ class TrialSession:
         metric: what a search maximises: a name that :meth:`raycl.matrix.AccuracyMatrix.curve` knows.
         cutoffs: task -> least metric to go on with; the trial ends itself as pruned below it.
         storage: of the replay memory.
+        data_root: below which pretrained weights lie.
         lost: errors that say nothing about the method; they are raised, and the trial may run again.
     """
 
@@ -58,6 +60,7 @@ class TrialSession:
         cutoffs: Mapping[int, float] | None = None,
         storage: Storage | None = None,
         device: torch.device | None = None,
+        data_root: Path | None = None,
         lost: tuple[type[Exception], ...] = INFRASTRUCTURE,
     ) -> None:
         self._lost = lost
@@ -65,7 +68,7 @@ class TrialSession:
         self._metric = metric
         self._cutoffs = dict(cutoffs or {})
         self._attempt = store.begin()
-        self._trainer = Trainer(trial, source, storage=storage, device=device)
+        self._trainer = Trainer(trial, source, storage=storage, device=device, data_root=data_root)
         self._rows: list[TaskRow] = []
         self._curve: dict[int, float] = {}
         restored = store.restore()

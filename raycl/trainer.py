@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import Replay
 from raycl.models.network import Network
 from raycl.models.registry import Model
+from raycl.models.weights import Weights, load_weights, start_from
 from raycl.optimizers import OptimizerSet
 from raycl.randomness import Randomness
 from raycl.spec.trial import TrialSpec
@@ -48,6 +51,7 @@ class Trainer:
         source: serves the stream for the trial's seed.
         storage: holds the rows of the replay memory; default: this process.
         device: where the networks live; default: the CPU.
+        data_root: below which the weights of ``model.weights`` lie.
     """
 
     def __init__(
@@ -57,8 +61,10 @@ class Trainer:
         *,
         storage: Storage | None = None,
         device: torch.device | None = None,
+        data_root: Path | None = None,
     ) -> None:
         self.trial = trial
+        self._data_root = data_root
         self.next_task = 0
         self._source = source
         self._device = device or torch.device("cpu")
@@ -239,7 +245,17 @@ class Trainer:
     def _new_network(self) -> Network:
         model: Model = catalog().models.get(self.trial.model["name"])
         config = model.Config.model_validate(self.trial.model, strict=False)
-        return model.build(config, self._source.layout.image_shape, self._random("network")).to(self._device)
+        network = model.build(config, self._source.layout.image_shape, self._random("network"))
+        if config.weights is not None and self._weights is not None:
+            start_from(network, self._weights, config.weights)
+        return network.to(self._device)
+
+    @cached_property
+    def _weights(self) -> Weights | None:
+        """Where the backbones of this trial start; read once, since some methods make many networks."""
+        model = self.trial.model
+        name = model.get("weights")
+        return load_weights(name, self._data_root, model.get("weights_hash")) if name else None
 
     # -- measuring ---------------------------------------------------------------------------------------------
 

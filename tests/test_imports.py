@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = (
     "errors",
-    "registry randomness",
+    "registry randomness downloads",
     "spec",
-    "streams",
     "models",
+    "streams",
     "memory",
     "learning",
     "strategies",
-    "catalog",
+    "catalog pretrained",
     "matrix checkpoint",
     "loading",
     "batching optimizers",

@@ -35,6 +35,7 @@ from raycl.distributed.status import Watch
 from raycl.distributed.streams import StreamShards
 from raycl.distributed.trainable import TrialRunner
 from raycl.live import SweepStatus
+from raycl.pretrained import pinned
 from raycl.results.lease import Lease
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
@@ -93,11 +94,12 @@ def run_sweep(
 
     Raises:
         StoreError: the folder cannot be used, or is in use.
-        DataError: a data set is missing.
+        DataError: a data set is missing, or a file of pretrained weights.
         InfrastructureError: the cluster cannot be reached or is too small for one trial.
     """
-    results = Results.create(cluster.absolute(str(folder), "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
     root = None if data_root is None else cluster.absolute(str(data_root), "RAYCL_DATA")
+    sweep = pinned(sweep, None if root is None else Path(root))
+    results = Results.create(cluster.absolute(str(folder), "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
     mirror = StudyMirror(sweep, results)
 
     def recorded(record: Record) -> None:
@@ -171,6 +173,7 @@ class _Run:
             "results": self.ledger.results.uri,
             "metric": self.ledger.metric,
             "streams": shards.names.to_dict(),
+            "data_root": self.data_root,
         }
         _fit(searcher.Drive(dispatcher, constants, self._tick(dispatcher, connection.ours)), self.sweep)
         self.watch.show(dispatcher, {})

@@ -147,13 +147,14 @@ class StreamShards:
         keys = [StreamKey.of(stream, 0, "train") for stream in streams]
         nodes = [node for node in ray.nodes() if node["Alive"]]
         reading = ray.remote(num_cpus=0, max_calls=1)(_unreadable)  # one call: its process would keep the data
-        answers = [
-            reading.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                keys, self._data_root
-            )
-            for node in nodes
-        ]
-        for node, answer in zip(nodes, answers, strict=True):
+
+        def ask(node: Mapping[str, Any]) -> Any:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            return reading.options(scheduling_strategy=here).remote(keys, self._data_root)
+
+        if any(json.loads(key.stream).get("encode") for key in keys):  # the first computes for all, however long
+            ray.wait([ask(nodes[0])])
+        for node, answer in [(node, ask(node)) for node in nodes]:
             address = node["NodeManagerAddress"]
             try:
                 problem = ray.get(answer, timeout=10 * self._timeout)

@@ -77,6 +77,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             cutoffs={int(task): value for task, value in self._job["cutoffs"].items()},
             storage=self._replay,
             device=device,
+            data_root=Path(self._job["data_root"]) if self._job.get("data_root") else None,
             lost=LOST,
         )
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 Table = dict[str, Tensor]
-"""Rows by column: ``image`` uint8 ``[n, channels, height, width]`` un-augmented, ``label`` int64 ``[n]`` (output
-units), ``task`` int64 ``[n]``, and the method's further columns."""
+"""Rows by column: ``image`` uint8, or float features, ``[n, channels, height, width]`` un-augmented, ``label`` int64
+``[n]`` (output units), ``task`` int64 ``[n]``, and the method's further columns."""
 
 
 class ReplayBuffer(Protocol):

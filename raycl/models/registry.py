@@ -26,6 +26,7 @@ MODELS: Registry[Model] = Registry(
         "mlp": "raycl.models.mlp:MLP",
         "cnn": "raycl.models.cnn:CNN",
         "resnet18": "raycl.models.resnet:RESNET18",
+        "resnet18_imagenet": "raycl.models.resnet:RESNET18_IMAGENET",
         "resnet32": "raycl.models.resnet:RESNET32",
     },
 )

@@ -4,6 +4,7 @@ He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016 (ar
 layout of section 4.2: three stages of five blocks, shortcuts without parameters (option A). ``resnet18`` is the layout
 of table 1 with 1 x 1 projections (option B), whose first layer is 3 x 3 with stride 1 and without pooling, as is usual
 for small images; ``width: 20`` gives the reduced ResNet-18 of Lopez-Paz and Ranzato 2017.
+``resnet18_imagenet`` is that table's network itself, as torchvision has it, so that weights trained on ImageNet fit.
 Departure: weights are uniform within 1/sqrt(fan_in), torch's default, not He-normal; norm layers undo the difference.
 """
 
@@ -30,6 +31,12 @@ class ResNet18Config(ModelConfig):
     name: Literal["resnet18"] = "resnet18"
     width: Count = Field(64, description="channels of the first stage")
     norm: Norm = Field("batch", description="after each convolution")
+
+
+class ResNet18ImageNetConfig(ModelConfig):
+    """ResNet-18 for large images: a first layer of 7 x 7 with stride 2, then pooling; as torchvision has it."""
+
+    name: Literal["resnet18_imagenet"] = "resnet18_imagenet"
 
 
 class ResNet32Config(ModelConfig):
@@ -90,13 +97,26 @@ def _resnet(
     if min(image_shape[1:]) < MIN_PIXELS:
         rule = f"needs images of at least {MIN_PIXELS} x {MIN_PIXELS} pixels; set stream.pad, or take model cnn or mlp"
         raise SpecError([Problem("model.name", rule, f"{config.name} on {image_shape[1]} x {image_shape[2]}")])
-    inputs = config.width
-    layers: list[nn.Module] = [*_convolution(image_shape[0], inputs, 3, 1, config.norm), nn.ReLU()]
+    stem = [*_convolution(image_shape[0], config.width, 3, 1, config.norm), nn.ReLU()]
+    return _stages(stem, blocks, config.width, config.norm, generator, projection)
+
+
+def _stages(
+    stem: list[nn.Module],
+    blocks: tuple[int, ...],
+    width: int,
+    norm: Norm,
+    generator: torch.Generator,
+    projection: bool,
+) -> Network:
+    """Stages of blocks on a stem that puts out ``width`` channels, each with twice the channels of the one before."""
+    inputs = width
+    layers = stem
     for stage, count in enumerate(blocks):
-        outputs = config.width << stage
+        outputs = width << stage
         for place in range(count):
             stride = 2 if stage > 0 and place == 0 else 1
-            layers.append(Block(inputs, outputs, stride, config.norm, projection))
+            layers.append(Block(inputs, outputs, stride, norm, projection))
             inputs = outputs
     backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     initialize(backbone, generator)
@@ -108,10 +128,20 @@ def build_resnet18(config: ResNet18Config, image_shape: tuple[int, int, int], ge
     return _resnet((2, 2, 2, 2), config, image_shape, generator, projection=True)
 
 
+def build_resnet18_imagenet(
+    config: ResNet18ImageNetConfig, image_shape: tuple[int, int, int], generator: torch.Generator
+) -> Network:
+    """torchvision's ResNet-18 over images ``[batch, channels, height, width]`` of any size."""
+    first = nn.Conv2d(image_shape[0], 64, 7, stride=2, padding=3, bias=False)
+    stem = [first, norm_layer("batch", 64), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)]
+    return _stages(stem, (2, 2, 2, 2), 64, "batch", generator, projection=True)
+
+
 def build_resnet32(config: ResNet32Config, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:
     """ResNet-32 over images ``[batch, channels, height, width]``."""
     return _resnet((5, 5, 5), config, image_shape, generator, projection=False)
 
 
 RESNET18 = Model(ResNet18Config, build_resnet18)
+RESNET18_IMAGENET = Model(ResNet18ImageNetConfig, build_resnet18_imagenet)
 RESNET32 = Model(ResNet32Config, build_resnet32)

@@ -258,7 +258,8 @@ class TrialStore:
     # -- the end -----------------------------------------------------------------------------------------------
 
     def finish(self, verdict: Verdict, provenance: Mapping[str, Any]) -> None:
-        """Write the trial's parts of the data set, then its verdict. Finished trials drop their checkpoints.
+        """Write the trial's parts of the data set, then its verdict. Finished trials drop their checkpoints,
+        unless their specification says that they stay.
 
         Raises:
             TornFile: the trial is said to have finished, but rows of its tasks are lost.
@@ -266,7 +267,7 @@ class TrialStore:
         parts = self._write_parts(verdict, provenance)
         record = {"verdict": asdict(verdict), "provenance": dict(provenance), "parts": seals(parts)}
         self._files.write(f"{self._folder}/verdict.json", dump_json(record))
-        if verdict.status == "finished":
+        if verdict.status == "finished" and not self.spec.keep_checkpoint:
             self._files.delete_folder(f"{self._folder}/ckpt")
 
     def verdict(self) -> Verdict | None:

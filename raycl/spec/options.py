@@ -14,6 +14,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+WEIGHTS = "a registered name (imagenet), or the path of a file of `raycl export` below the data root"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Results hold seeds as 64-bit integers."""
 
@@ -84,8 +85,26 @@ class MemoryConfig(Options):
     shards: Count = Field(1, description="replay actors per trial; results are equal")
 
 
+WeightsName = Annotated[str, Field(min_length=1, description=WEIGHTS)]
+WeightsHash = Annotated[str, Field(pattern="[0-9a-f]{64}", description="SHA-256 of the file; a run fills it in")]
+
+
+class EncodeConfig(Options):
+    """A frozen backbone that the images go through once; its features are the stream's images from then on."""
+
+    weights: WeightsName
+    weights_hash: WeightsHash | None = None
+    resize: Annotated[int, Field(ge=8, le=1024)] | None = Field(
+        None, description="height and width of what the backbone sees; default: of the images it was trained on"
+    )
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the features, in memory and on disk")
+
+
 class StreamConfig(Options):
     """What every stream has; each stream adds its own options."""
+
+    encodable: ClassVar[bool] = True
+    """Whether its tasks hold the data set's images as they are, so that features can be computed once for all."""
 
     name: str
     dataset: str = Field("digits", description="a registered data set")
@@ -102,6 +121,17 @@ class StreamConfig(Options):
     train_per_task: Count | None = Field(None, description="at most so many training examples a task, stratified")
     seed: Seed | None = Field(None, description="pins class order, split and permutations; default: the run's seed")
     boundaries: Literal["given", "hidden"] = Field("given", description="whether training is told where a task ends")
+    encode: EncodeConfig | None = Field(None, description="a frozen backbone; tasks then hold features, not images")
+
+    @model_validator(mode="after")
+    def _features_have_no_pixels(self) -> StreamConfig:
+        if self.encode is None:
+            return self
+        if not self.encodable:
+            raise ValueError(f"stream {self.name!r} changes pixels from task to task, which encode does not go with")
+        if self.pad or self.augment != "none":
+            raise ValueError("pad and augment change pixels, which a stream with encode does not have; leave them out")
+        return self
 
 
 class ModelConfig(Options):
@@ -112,6 +142,8 @@ class ModelConfig(Options):
         "auto",
         description="one set of output units per task, or a single set; auto: per_task where the task id is given",
     )
+    weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS)
+    weights_hash: WeightsHash | None = None
 
 
 class SearchConfig(Options):
@@ -157,6 +189,7 @@ class FinalConfig(Options):
 
     seeds: tuple[Seed, ...] = Field((10, 11, 12), min_length=1)
     train_on: Literal["train", "train_and_validation"] = "train"
+    keep_checkpoints: bool = Field(False, description="after a trial has finished too, as `raycl export` needs them")
 
 
 class LimitsConfig(Options):

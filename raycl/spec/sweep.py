@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any
@@ -22,7 +22,7 @@ from raycl.spec.options import (
 )
 from raycl.spec.source import Source, parse, read
 from raycl.spec.sweep_file import SweepFile
-from raycl.spec.trial import FORMAT_VERSION, Phase, Scalar, TrialSpec
+from raycl.spec.trial import FORMAT_VERSION, Phase, Scalar, TrialSpec, by_content
 
 __all__ = ["Entry", "Runs", "SweepSpec"]
 
@@ -52,6 +52,7 @@ class SweepSpec:
         stream: of the first variant.
         entries: every variant and strategy, in file order.
         warnings: what is allowed, but probably not meant.
+        pins: hashes of the pretrained weights by name, once the files have been read; part of the trials' hashes.
     """
 
     name: str
@@ -67,6 +68,7 @@ class SweepSpec:
     warnings: tuple[str, ...]
     catalog: Catalog
     blocks: Mapping[str, Blocks]
+    pins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | FilePath, catalog: Catalog) -> SweepSpec:
@@ -92,7 +94,8 @@ class SweepSpec:
 
     def dumps(self) -> str:
         """JSON for the results folder; :meth:`loads` reads it back."""
-        return json.dumps({"name": self.name, "hash": self.hash, "file": self.file, "text": self.text}, indent=1)
+        told = {"name": self.name, "hash": self.hash, "file": self.file, "text": self.text}
+        return json.dumps(told | ({"weights": dict(self.pins)} if self.pins else {}), indent=1)
 
     @classmethod
     def loads(cls, text: str | bytes, catalog: Catalog) -> SweepSpec:
@@ -102,7 +105,18 @@ class SweepSpec:
             SpecError: this installation's catalog does not fit the sweep any more.
         """
         stored = json.loads(text)
-        return cls.parse(stored["text"], catalog, stored["file"])
+        return cls.parse(stored["text"], catalog, stored["file"]).pinned(stored.get("weights", {}))
+
+    def pinned(self, pins: Mapping[str, str]) -> SweepSpec:
+        """The same sweep with the hashes of its pretrained weights, by name."""
+        return replace(self, pins=dict(pins))
+
+    def corners(self) -> Iterator[Resolved]:
+        """The checked blocks of every entry at every end or choice of its space."""
+        for entry in (entry for entry in self.entries if not entry.barred):
+            blocks = self.blocks[entry.key]
+            for values, _ in corner_points(blocks.space):
+                yield blocks.resolve(self.catalog, values)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -134,8 +148,8 @@ class SweepSpec:
             alias=entry.alias,
             strategy=entry.strategy,
             options=resolved.dump("options"),
-            stream=resolved.dump("stream"),
-            model=resolved.dump("model"),
+            stream=self._pin(resolved.dump("stream")),
+            model=self._pin(resolved.dump("model")),
             training=resolved.training,
             memory=resolved.memory,
             evaluation=resolved.evaluation,
@@ -147,7 +161,15 @@ class SweepSpec:
             score_on="test" if scored else "validation",
             train_on=self.final.train_on if scored and self.final else "train",
             uses_memory=bool(self.blocks[entry.key].strategy.uses_memory),
+            keep_checkpoint=bool(scored and self.final and self.final.keep_checkpoints),
         )
+
+    def _pin(self, block: dict[str, Any]) -> dict[str, Any]:
+        """A block with the hashes of the weights that it names. One that the file gives stays, and is held to."""
+        if block.get("encode"):
+            block = {**block, "encode": self._pin(block["encode"])}
+        known = block.get("weights_hash") or self.pins.get(block.get("weights") or "")
+        return {**block, "weights_hash": known} if known else block
 
     def runs(self, entry: Entry) -> Runs:
         """How many trials each phase gives an entry, at most."""
@@ -176,15 +198,16 @@ class SweepSpec:
     def hash(self) -> str:
         """16 hexadecimal digits that change with any key that changes which trials exist.
 
-        The name, comments, formatting, concurrency, GPUs and where replay rows live change none.
+        The name, comments, formatting, concurrency, GPUs, kept checkpoints and where replay rows live change none.
         """
         decisive = {
             "format": FORMAT_VERSION,
             "entries": sorted((self._decisive(entry) for entry in self.entries), key=lambda item: str(item["key"])),
             "search": self.search and self.search.model_dump(mode="json", exclude={"max_concurrent"}),
             "pruner": self.pruner and self.pruner.model_dump(mode="json"),
-            "final": self.final and self.final.model_dump(mode="json"),
+            "final": self.final and self.final.model_dump(mode="json", exclude={"keep_checkpoints"}),
             "cpus": self.resources.cpus,
+            **({"weights": dict(self.pins)} if self.pins else {}),
         }
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -196,6 +219,7 @@ class SweepSpec:
         resolved = blocks.resolve(self.catalog, corner_points(blocks.space)[0][0])
         kept = {*BLOCK_NAMES} if blocks.strategy.uses_memory else {*BLOCK_NAMES} - {"memory"}
         fixed = {name: resolved.dump(name) for name in sorted(kept)}
+        fixed |= {name: by_content(fixed[name]) for name in ("model", "stream")}
         for key in ("home", "shards"):
             fixed.get("memory", {}).pop(key, None)
         space = {path: found.to_data() for path, found in entry.space.items()}

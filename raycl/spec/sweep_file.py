@@ -304,6 +304,8 @@ class SweepFile:
             reason = "must be told where a task ends, but stream.boundaries is 'hidden'"
         elif stream.boundaries == "hidden" and _per_task_head(resolved):
             reason = "cannot grow a head per task where stream.boundaries is 'hidden'; use model.head: single"
+        elif resolved.model.weights is not None and not strategy.pretrained:
+            reason = "makes its own weights, and cannot start from model.weights"
         if reason and not variant:
             self._refuse(("strategies", alias), f"this method {reason}; remove it or change the stream", key=True)
         return reason

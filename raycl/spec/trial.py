@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,6 +17,15 @@ Phase = Literal["search", "finalists", "final"]
 Scalar = str | int | float | bool
 
 
+def by_content(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block as hashes take it: pretrained weights by their content, not their name; nothing where there are none."""
+    dropped = {key for key in ("weights", "weights_hash", "encode") if block.get(key) is None}
+    if block.get("weights_hash") is not None:
+        dropped.add("weights")
+    kept = {key: value for key, value in block.items() if key not in dropped}
+    return kept | {key: by_content(kept[key]) for key in ("encode",) if key in kept}
+
+
 class TrialSpec(Options):
     """Everything that decides one accuracy matrix, fully resolved: no distribution and no default is left open.
 
@@ -26,6 +36,7 @@ class TrialSpec(Options):
         point: the searched values by dotted path, for tables; they stand in the blocks already.
         score_on: which rows are evaluated; a search trial is never given test data.
         uses_memory: whether the method reads ``memory``; without it ``memory`` is left out of the hash.
+        keep_checkpoint: whether its last checkpoint stays once it has finished.
     """
 
     variant: str = ""
@@ -45,6 +56,7 @@ class TrialSpec(Options):
     score_on: Literal["validation", "test"] = "test"
     train_on: Literal["train", "train_and_validation"] = "train"
     uses_memory: bool = False
+    keep_checkpoint: bool = False
 
     @cached_property
     def hash(self) -> str:
@@ -53,8 +65,8 @@ class TrialSpec(Options):
             "format": FORMAT_VERSION,
             "strategy": self.strategy,
             "options": self.options,
-            "stream": self.stream,
-            "model": self.model,
+            "stream": by_content(self.stream),
+            "model": by_content(self.model),
             "training": self.training.model_dump(mode="json"),
             "evaluation": self.evaluation.model_dump(mode="json"),
             "limits": self.limits.model_dump(mode="json"),

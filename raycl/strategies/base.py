@@ -198,6 +198,8 @@ class Strategy:
     """The method's own selection rule, taken where ``memory.selection`` is ``auto``."""
     memory_columns: ClassVar[Mapping[str, tuple[str, torch.dtype]]] = {}
     """Extra memory columns: name -> (``"outputs"`` or ``"scalar"``, dtype): one entry per output unit, or one."""
+    pretrained: ClassVar[bool] = True
+    """Can start from ``model.weights``; not where the weights are made by something else."""
     zero_shot: ClassVar[bool] = True
     """Can answer for tasks that have not begun, where the scenario's output units exist."""
     naive_when: ClassVar[Mapping[str, Any] | None] = None

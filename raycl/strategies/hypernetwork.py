@@ -72,6 +72,7 @@ class Hypernetwork(Strategy):
     Config = HypernetworkConfig
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     zero_shot: ClassVar[bool] = False
+    pretrained: ClassVar[bool] = False
 
     def __init__(self, config: HypernetworkConfig, context: Context) -> None:
         super().__init__(config, context)

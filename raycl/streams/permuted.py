@@ -16,6 +16,8 @@ from raycl.streams.task import Recipe
 class PermutedConfig(StreamConfig):
     """Options of the permuted stream."""
 
+    encodable = False
+
     name: Literal["permuted"]
     scenario: ScenarioName = "domain"
     tasks: int = Field(10, ge=1)

@@ -19,6 +19,8 @@ Degrees = Annotated[float, Field(ge=-360, le=360)]
 class RotatedConfig(StreamConfig):
     """Options of the rotated stream."""
 
+    encodable = False
+
     name: Literal["rotated"]
     scenario: ScenarioName = "domain"
     angles: Literal["even", "random"] | tuple[Degrees, ...] = Field(

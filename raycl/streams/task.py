@@ -21,7 +21,9 @@ class Layout:
         classes: for each task the data set's class ids; the position in the tuple is the task-local label.
         image_shape: channels, height, width of a task's images, padding included.
         split_hash: names the rows of every part of every task, and the recipes; equal hash, equal data.
-        mean, std: per channel, of the training images in [0, 1]; used by ``normalize: mean_std``.
+        mean, std: per channel, of the training images in [0, 1] (of features, as they are); used by
+            ``normalize: mean_std``.
+        dtype: of the images: ``uint8``, or a float type where they are features of a frozen backbone.
     """
 
     classes: tuple[tuple[int, ...], ...]
@@ -29,6 +31,7 @@ class Layout:
     split_hash: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    dtype: str = "uint8"
 
     @property
     def num_tasks(self) -> int:
@@ -95,7 +98,7 @@ class Part:
     """One split of one task: rows of a base array that many tasks share without copying it.
 
     Attributes:
-        images: uint8 ``[base rows, channels, height, width]``, read-only, shared.
+        images: uint8, or float features, ``[base rows, channels, height, width]``, read-only, shared.
         rows: int64 ``[n]``, the base rows that belong to this part.
         labels: int64 ``[n]``, task-local labels.
         base: names the base array; parts with equal names share it.
@@ -136,7 +139,7 @@ class Batch:
     """Rows that are learned together; every column has one entry per row.
 
     Attributes:
-        image: uint8 ``[batch, channels, height, width]``, un-augmented, as a replay memory keeps it.
+        image: uint8, or float features, ``[batch, channels, height, width]``, un-augmented, as a memory keeps it.
         x: float32 of the same shape, normalised and augmented, as the network sees it.
         y: int64 ``[batch]``, output units (:class:`raycl.streams.scenario.Scenario`).
         task: int64 ``[batch]``, the task each row came from.

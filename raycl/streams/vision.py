@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from raycl.downloads import DOWNLOAD_VARIABLE, allowed
 from raycl.errors import DataError
 from raycl.streams.datasets import Images, Info
-
-DOWNLOAD_VARIABLE = "RAYCL_DOWNLOAD"
-"""Environment variable that allows downloads when it is ``1``."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class VisionSet:
             raise DataError(f"{self.kind} needs a data root (got none); pass --data-root or set RAYCL_DATA")
         place = data_root / self.folder
         if not place.is_dir():
-            if os.environ.get(DOWNLOAD_VARIABLE) != "1":
+            if not allowed():
                 raise DataError(
                     f"{self.kind} was not found (looked in {place}); put torchvision's files there, "
                     f"or set {DOWNLOAD_VARIABLE}=1 to download them"

@@ -77,6 +77,7 @@ class FakeStrategy:
     boundary_free: bool = False
     upper_bound: bool = False
     paper: str = ""
+    pretrained: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""What ``raycl export`` does: the backbone of a finished trial as a file of pretrained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor
+
+from raycl import checkpoint
+from raycl.catalog import catalog
+from raycl.cli_run import find_entry
+from raycl.distributed.ledger import Ledger
+from raycl.distributed.plan import read_winner
+from raycl.errors import DataError, StoreError
+from raycl.loading import normalization
+from raycl.models.weights import SUFFIX, Weights, weights_hash, write_weights
+from raycl.results.store import Results
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import TrialSpec
+from raycl.streams.source import LocalSource
+
+BACKBONE = "backbone."
+
+
+def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: Path | None) -> None:
+    """Write the backbone that the winner of a strategy has after its last task, and say what it is.
+
+    Raises:
+        UnknownName: the sweep has no such method.
+        StoreError: the trial has not finished, or keeps no checkpoint.
+        DataError: the trial has no single backbone over images, or its data are no longer those it learned from.
+    """
+    if not file.name.endswith(SUFFIX):
+        raise DataError(f"a file of weights is called *{SUFFIX} (got {file.name}); rename it")
+    results = Results.open(folder)
+    spec = _trial(results, strategy, seed)
+    state = _state(results, spec)
+    weights = _weights(results, spec, state, data_root)
+    write_weights(file, weights)
+    parameters = sum(tensor.numel() for tensor in weights.tensors.values())
+    told = (
+        f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {weights_hash(str(file.absolute()), None)}"
+    )
+    Console().print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+def _trial(results: Results, strategy: str, seed: int | None) -> TrialSpec:
+    """The trial of the strategy's winner for a final seed, by default the first."""
+    sweep = SweepSpec.loads(results.sweep_json, catalog())
+    entry = find_entry(sweep, strategy)
+    seeds = sweep.final.seeds if sweep.final else ()
+    if not seeds or (seed is not None and seed not in seeds):
+        raise StoreError(
+            f"{results.uri}: exports a trial of the final phase, whose seeds are {list(seeds)} (got {seed})"
+        )
+    winner = read_winner(Ledger(results), entry)
+    if winner is None:
+        raise StoreError(f"{results.uri}: {entry.key} has no winner yet; `raycl resume` goes on with the search")
+    return sweep.trial(entry, winner["point"], seeds[0] if seed is None else seed, "final")
+
+
+def _state(results: Results, spec: TrialSpec) -> dict[str, Any]:
+    """What the trial kept after its last task."""
+    store = results.trial(spec)
+    verdict = store.verdict()
+    name = f"{results.uri}: trial {spec.hash} of {spec.alias}, seed {spec.seed},"
+    if verdict is None or verdict.status != "finished":
+        found = "has not ended" if verdict is None else verdict.status
+        raise StoreError(f"{name} must have finished (it {found}); `raycl resume` goes on with the sweep")
+    restored = store.restore()
+    if restored is None or restored[0].task != verdict.task:
+        raise StoreError(
+            f"{name} has dropped its checkpoint, as finished trials do; set final.keep_checkpoints: true in the sweep "
+            "file and run it into another results folder"
+        )
+    return checkpoint.decode(restored[1])
+
+
+def _weights(results: Results, spec: TrialSpec, state: dict[str, Any], data_root: Path | None) -> Weights:
+    """The backbone with all that is needed to use it on other images."""
+    layout = LocalSource(spec.stream, spec.seed, data_root, spec.train_on).layout
+    if layout.split_hash != state["split_hash"]:
+        raise DataError(
+            f"the data under {data_root} are not those that trial {spec.hash} learned from (split {layout.split_hash} "
+            f"now, {state['split_hash']} then); give --data-root their folder"
+        )
+    if spec.stream.get("encode") is not None:
+        raise DataError(f"{spec.alias} learned from features; a backbone is exported from a stream without encode")
+    network: dict[str, Tensor] = state["strategy"].get("network", {})
+    tensors = {key.removeprefix(BACKBONE): value for key, value in network.items() if key.startswith(BACKBONE)}
+    if not tensors:
+        raise DataError(f"{spec.strategy} keeps no single network with a backbone; export a method that does, as joint")
+    mean, std = normalization(spec.stream["normalize"], layout)
+    model = {key: value for key, value in spec.model.items() if key not in ("head", "weights", "weights_hash")}
+    origin = {
+        "sweep": results.name,
+        "trial": spec.hash,
+        "strategy": spec.strategy,
+        "seed": spec.seed,
+        "stream": spec.stream,
+        "split_hash": layout.split_hash,
+        "started_from": spec.model.get("weights_hash"),
+    }
+    return Weights(model, layout.image_shape, tuple(mean), tuple(std), tensors, origin)
