@@ -238,13 +238,16 @@ class Trainer:
             new_network=self._new_network,
             normalize=self._pixels.normalize,
             augment=self._pixels.augment,
+            augments=self.trial.stream["augment"] != "none",
             generator=self._random,
             device=self._device,
         )
 
-    def _new_network(self) -> Network:
+    def _new_network(self, width: float = 1.0) -> Network:
         model: Model = catalog().models.get(self.trial.model["name"])
         config = model.Config.model_validate(self.trial.model, strict=False)
+        if width != 1:
+            config = config.scaled(width)
         network = model.build(config, self._source.layout.image_shape, self._random("network"))
         if config.weights is not None and self._weights is not None:
             start_from(network, self._weights, config.weights)

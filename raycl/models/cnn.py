@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +24,8 @@ class CNNConfig(ModelConfig):
     channels: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1, description="of each block")
     hidden: Count = Field(128, description="units of the fully connected layer")
     norm: Norm = Field("none", description="after each convolution")
+
+    widths: ClassVar[tuple[str, ...]] = ("channels", "hidden")
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:

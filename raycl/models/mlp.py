@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,6 +20,8 @@ class MLPConfig(ModelConfig):
     name: Literal["mlp"] = "mlp"
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((400, 400), min_length=1, description="units per layer")
     norm: Literal["none", "batch"] = Field("none", description="after each layer, before the ReLU")
+
+    widths: ClassVar[tuple[str, ...]] = ("hidden",)
 
 
 def build(config: MLPConfig, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:

@@ -10,7 +10,7 @@ Departure: weights are uniform within 1/sqrt(fan_in), torch's default, not He-no
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -32,6 +32,8 @@ class ResNet18Config(ModelConfig):
     width: Count = Field(64, description="channels of the first stage")
     norm: Norm = Field("batch", description="after each convolution")
 
+    widths: ClassVar[tuple[str, ...]] = ("width",)
+
 
 class ResNet18ImageNetConfig(ModelConfig):
     """ResNet-18 for large images: a first layer of 7 x 7 with stride 2, then pooling; as torchvision has it."""
@@ -45,6 +47,8 @@ class ResNet32Config(ModelConfig):
     name: Literal["resnet32"] = "resnet32"
     width: Count = Field(16, description="channels of the first stage")
     norm: Norm = Field("batch", description="after each convolution")
+
+    widths: ClassVar[tuple[str, ...]] = ("width",)
 
 
 class PaddedShortcut(nn.Module):

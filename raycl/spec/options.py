@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from raycl.errors import Problem, SpecError
 
 ScenarioName = Literal["task", "domain", "class"]
 HeadKind = Literal["auto", "single", "per_task"]
@@ -144,6 +146,24 @@ class ModelConfig(Options):
     )
     weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS)
     weights_hash: WeightsHash | None = None
+
+    widths: ClassVar[tuple[str, ...]] = ()
+    """The options that say how wide the model's layers are; none where its width is fixed."""
+
+    def scaled(self, factor: float) -> Self:
+        """The same model with every width times ``factor``, rounded, at least 1.
+
+        Raises:
+            SpecError: the model's width is fixed, or its weights are.
+        """
+        if not self.widths or self.weights is not None:
+            rule = "a model of another width is asked for; take one whose width is an option, without weights"
+            raise SpecError([Problem("model", rule, self.weights or self.name)])
+
+        def times(width: Any) -> Any:
+            return tuple(map(times, width)) if isinstance(width, tuple) else max(1, round(width * factor))
+
+        return self.model_copy(update={name: times(getattr(self, name)) for name in self.widths})
 
 
 class SearchConfig(Options):

@@ -150,16 +150,24 @@ class Optimizers(Protocol):
     def __getitem__(self, name: str) -> torch.optim.Optimizer: ...
 
 
+class NewNetwork(Protocol):
+    """Builds networks of the sweep's model."""
+
+    def __call__(self, width: float = 1.0) -> Network: ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What the trainer lends a strategy.
 
     Attributes:
-        new_network: builds a freshly initialised network of the sweep's model, without output units.
+        new_network: builds a freshly initialised network of the sweep's model, without output units; a ``width`` below
+            1 makes its layers narrower by this factor.
         num_tasks: tasks of the stream. Only upper bounds and sized-up-front methods may read it.
         memory: the replay memory; None for methods without one.
         normalize: uint8 ``[batch, channels, height, width]`` -> float32, without augmentation.
         augment: float32 -> float32, the stream's random augmentation; the identity where there is none.
+        augments: whether the stream's rows change from one pass to the next.
         generator: the generator of a purpose, part of the checkpoint: ``generator("fisher")``.
     """
 
@@ -170,9 +178,10 @@ class Context:
     memory_config: MemoryConfig
     memory: ReplayBuffer | None
     optimizers: Optimizers
-    new_network: Callable[[], Network]
+    new_network: NewNetwork
     normalize: Callable[[Tensor], Tensor]
     augment: Callable[[Tensor], Tensor]
+    augments: bool
     generator: Callable[[str], torch.Generator]
     device: torch.device
 

@@ -100,3 +100,25 @@ def test_images_that_are_too_small_are_refused() -> None:
         built("cnn", (1, 8, 8), channels=[8, 8, 8, 8])
     with pytest.raises(SpecError, match=r"at least 16 x 16 .*resnet32 on 8 x 8"):
         built("resnet32", (1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("options", "scaled"),
+    [
+        ({"name": "mlp", "hidden": [400, 3]}, {"hidden": (100, 1)}),
+        ({"name": "cnn", "channels": [8, 16]}, {"channels": (2, 4), "hidden": 32}),
+        ({"name": "resnet18"}, {"width": 16}),
+        ({"name": "resnet32", "width": 2}, {"width": 1}),
+    ],
+)
+def test_every_width_is_scaled_and_nothing_else(options: dict[str, Any], scaled: dict[str, Any]) -> None:
+    config = MODELS.get(options["name"]).Config.model_validate_json(json.dumps(options))
+    assert config.scaled(0.25 if options["name"] != "resnet32" else 0.1) == config.model_copy(update=scaled)
+    assert config.scaled(1) == config
+
+
+def test_a_model_of_fixed_width_is_not_scaled() -> None:
+    for options in ({"name": "resnet18_imagenet"}, {"name": "resnet18", "weights": "imagenet"}):
+        config = MODELS.get(options["name"]).Config.model_construct(**options)
+        with pytest.raises(SpecError, match="another width"):
+            config.scaled(0.5)
