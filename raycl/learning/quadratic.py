@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raycl.errors import MethodError
+
 
 class Quadratic:
     """Importances F and anchors theta*, by parameter name.
@@ -64,6 +66,19 @@ class Quadratic:
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.importance = {name: value.to(device, copy=True) for name, value in state["importance"].items()}
         self.anchor = {name: value.to(device, copy=True) for name, value in state["anchor"].items()}
+
+
+def require_finite(importance: Mapping[str, Tensor], subject: str, penalty: float) -> None:
+    """The trainer looks at losses and parameters; importances of a penalty that diverges may overflow before they do.
+
+    Raises:
+        MethodError: an entry is infinite or NaN; ``subject`` says whose importance it is.
+    """
+    if not torch.stack([torch.isfinite(value).all() for value in importance.values()]).all():
+        raise MethodError(
+            f"{subject} must be finite (got infinite or NaN entries); lower penalty ({penalty:g}) or "
+            "training.learning_rate"
+        )
 
 
 def _extended(old: Tensor | None, fresh: Tensor) -> Tensor:

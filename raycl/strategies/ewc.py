@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from raycl.errors import MethodError
 from raycl.learning.fisher import FisherLabels, diagonal_fisher
-from raycl.learning.quadratic import Quadratic
+from raycl.learning.quadratic import Quadratic, require_finite
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Position, Strategy, StrategyConfig, TaskData
 from raycl.streams.task import Batch
@@ -77,19 +75,11 @@ class EWC(Strategy):
             self.config.fisher,
             self.context.generator("fisher"),
         )
-        self._check_finite(fisher, task)
+        require_finite(fisher, f"ewc: the Fisher information after task {task}", self.config.penalty)
         if self.config.mode == "online":
             self.past.replace(fisher, self._parameters(), self.config.online_decay)
         else:
             self.past.merge(fisher, self._parameters())
-
-    def _check_finite(self, fisher: dict[str, Tensor], task: int) -> None:
-        """The trainer looks at losses and parameters; F squares gradients and may overflow before they do."""
-        if not torch.stack([torch.isfinite(value).all() for value in fisher.values()]).all():
-            raise MethodError(
-                f"ewc: the Fisher information must be finite (got infinite or NaN entries after task {task}); lower "
-                f"penalty ({self.config.penalty:g}) or training.learning_rate"
-            )
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "past": self.past.state_dict()}

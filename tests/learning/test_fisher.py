@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raycl.errors import MethodError
-from raycl.learning import fisher
+from raycl.learning import per_example
 from raycl.learning.fisher import FisherLabels, diagonal_fisher
 from raycl.models.network import Network, initialize
 from raycl.streams.task import Batch
@@ -145,7 +145,7 @@ BACKBONES: dict[str, Callable[[], tuple[nn.Module, int]]] = {
 @pytest.mark.parametrize("labels", ["exact", "empirical"])
 @pytest.mark.parametrize("kind", list(BACKBONES))
 def test_equals_a_loop_over_single_examples(kind: str, labels: FisherLabels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fisher, "BLOCK_NUMBERS", 100)  # so that gradients per example come in several blocks
+    monkeypatch.setattr(per_example, "BLOCK_NUMBERS", 100)  # so that gradients per example come in several blocks
     generator = torch.Generator().manual_seed(1)
     backbone, features = BACKBONES[kind]()
     initialize(backbone, generator)

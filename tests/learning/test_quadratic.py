@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raycl.learning.quadratic import Quadratic
+from raycl.errors import MethodError
+from raycl.learning.quadratic import Quadratic, require_finite
 
 STRENGTH = 1e10
 
@@ -52,11 +53,11 @@ class Cancelling(Quadratic):
             grad += strength * (value * parameters[name].detach() - self.anchor[name])
 
 
-def test_merged_quadratics_equal_their_sum_at_a_large_penalty() -> None:
+def check_sum(kind: type[Quadratic]) -> None:
     """Six tasks whose parameters differ by little, in float32, against the sum of quadratics in float64."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(1000, generator=generator)
-    quadratic, expected = Quadratic(), torch.zeros(1000, dtype=torch.float64)
+    quadratic, expected = kind(), torch.zeros(1000, dtype=torch.float64)
     last = {"w": nn.Parameter(start + 0.01)}
     for task in range(6):
         importance = torch.rand(1000, generator=generator) * 10.0 ** -(task % 3)
@@ -64,6 +65,22 @@ def test_merged_quadratics_equal_their_sum_at_a_large_penalty() -> None:
         quadratic.merge({"w": importance}, theta)
         expected += STRENGTH * importance.double() * (last["w"].double() - theta["w"].double()).detach()
     torch.testing.assert_close(pull(quadratic, last, STRENGTH).double(), expected, rtol=1e-3, atol=0)
+
+
+class LastAnchor(Quadratic):
+    """A mutant: the sum of all importances, around the last parameters."""
+
+    def merge(self, importance: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+        self.replace(importance, parameters, 1.0)
+
+
+def test_merged_quadratics_equal_their_sum_at_a_large_penalty() -> None:
+    check_sum(Quadratic)
+
+
+def test_a_sum_around_the_last_parameters_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_sum(LastAnchor)
 
 
 def check_rest(kind: type[Quadratic]) -> None:
@@ -159,3 +176,10 @@ def test_state_goes_round() -> None:
     quadratic.merge({"w": torch.tensor([2.0, 3.0])}, parameter(1.0, 1.0))
     restored.load_state_dict(quadratic.state_dict(), torch.device("cpu"))
     assert torch.equal(pull(quadratic, parameter(2.0, 2.0)), pull(restored, parameter(2.0, 2.0)))
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), float("nan")])
+def test_importances_that_are_not_finite_are_an_error_that_names_the_penalty(wrong: float) -> None:
+    require_finite({"w": torch.ones(2), "v": torch.zeros(1)}, "ewc: F", 1e13)
+    with pytest.raises(MethodError, match=r"ewc: F must be finite .*lower penalty \(1e\+13\)"):
+        require_finite({"w": torch.ones(2), "v": torch.tensor([wrong])}, "ewc: F", 1e13)

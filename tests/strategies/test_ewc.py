@@ -141,7 +141,7 @@ def test_a_penalty_that_diverges_is_an_error_that_names_it() -> None:
 def test_an_infinite_fisher_information_is_an_error_that_names_the_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     infinite = {"head.bias": torch.tensor([float("inf")])}
     monkeypatch.setattr("raycl.strategies.ewc.diagonal_fisher", lambda *arguments: infinite)
-    with pytest.raises(MethodError, match=r"Fisher information must be finite .*lower penalty \(100\)"):
+    with pytest.raises(MethodError, match=r"Fisher information after task 0 must be finite .*lower penalty \(100\)"):
         running().run_task()
 
 

@@ -1,0 +1,133 @@
+"""The mean over examples of squared, or absolute, gradients of single examples, vectorised.
+
+It is never the power of a mean: in a batch of B examples that would be about B times too small for squares, and
+examples would cancel in absolute values.
+
+No gradient per example is formed where a closed form exists: a linear layer with inputs a and output gradients g has
+the weight gradient g a^T for each example, so that the powers sum to (|g|^p)^T |a|^p, one matrix product a layer and
+exact. Every other layer is left to :mod:`raycl.learning.layer_gradients`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from raycl.errors import MethodError
+from raycl.learning.layer_gradients import LayerCall, Patches
+from raycl.models.network import frozen_statistics
+from raycl.streams.task import Batch
+
+Power = Literal["square", "absolute"]
+OutputGradients = Callable[[Tensor, Batch], Iterator[Tensor]]
+"""Logits ``[batch, outputs]`` and their batch -> gradients by the logits, one function of the outputs after another."""
+
+BLOCK_NUMBERS = 1 << 23
+"""At most so many numbers are held for gradients per example at once."""
+
+
+def mean_power_of_gradients(
+    network: nn.Module, batches: Iterable[Batch], output_gradients: OutputGradients, power: Power
+) -> dict[str, Tensor]:
+    """The mean over all rows of |d h(f(x)) / d theta|^p, summed over the functions h, in evaluation mode.
+
+    Args:
+        network: float ``[batch, ...]`` -> logits ``[batch, outputs]``; rows must not depend on one another.
+        batches: their size bounds the memory, and moves nothing else.
+        output_gradients: dh / df for each h.
+
+    Returns:
+        One tensor per trainable parameter, by name, in the parameter's shape.
+
+    Raises:
+        MethodError: there are no rows, or a trainable parameter is used outside the layer that owns it.
+    """
+    named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    names = {id(p): name for name, p in named.items()}
+    sums = {name: torch.zeros_like(p) for name, p in named.items()}
+    rows = 0
+    with frozen_statistics(network), torch.enable_grad():
+        for batch in batches:
+            rows += len(batch)
+            with _recorded(network, names) as calls:
+                logits = network(batch.x)
+            _add_batch(sums, calls, logits, output_gradients(logits.detach(), batch), power)
+    if rows == 0:
+        raise MethodError("importance of parameters: the task has no training examples; give it some or drop the task")
+    return {name: total / rows for name, total in sums.items()}
+
+
+@contextmanager
+def _recorded(network: nn.Module, names: Mapping[int, str]) -> Iterator[list[LayerCall]]:
+    """Collect every use of a layer that owns trainable parameters."""
+    calls: list[LayerCall] = []
+
+    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        own = {name: names[id(p)] for name, p in layer.named_parameters(recurse=False) if id(p) in names}
+        detached = tuple(value.detach() for value in inputs)
+        calls.append(LayerCall(layer, detached, output, own))
+        return output.clone()  # a following in-place ReLU must not change what was recorded
+
+    owners = [layer for layer in network.modules() if any(id(p) in names for p in layer.parameters(recurse=False))]
+    handles = [layer.register_forward_hook(record) for layer in owners]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _add_batch(
+    sums: dict[str, Tensor], calls: list[LayerCall], logits: Tensor, seeds: Iterator[Tensor], power: Power
+) -> None:
+    """Add the sum over the batch's rows to ``sums``."""
+    uses = [name for call in calls for name in call.names.values()]
+    if missing := sorted(set(sums) - set(uses)):
+        rule = "is used outside the layer that owns it, or not at all"
+        raise MethodError(f"importance of parameters: {missing[0]} {rule}")
+    closed = [call.is_linear and all(uses.count(name) == 1 for name in call.names.values()) for call in calls]
+    outputs = [call.output for call in calls]
+    powers: dict[int, Tensor] = {}
+    patches = Patches()
+    for seed in seeds:
+        deltas = torch.autograd.grad(logits, outputs, seed, retain_graph=True, materialize_grads=True)
+        rest = []
+        for index, (call, delta) in enumerate(zip(calls, deltas, strict=True)):
+            if not closed[index]:
+                rest.append((call, delta))
+            elif index in powers:
+                powers[index] += _raised(delta, power)
+            else:
+                powers[index] = _raised(delta, power)
+        _add_per_example(sums, rest, patches, power)
+    for index, total in powers.items():
+        _add_linear(sums, calls[index], total, power)
+
+
+def _raised(value: Tensor, power: Power) -> Tensor:
+    return value.square() if power == "square" else value.abs()
+
+
+def _add_linear(sums: dict[str, Tensor], call: LayerCall, powers: Tensor, power: Power) -> None:
+    """``powers`` ``[batch, outputs]``: of the output gradients, summed over all functions of the outputs."""
+    if "weight" in call.names:
+        sums[call.names["weight"]].addmm_(powers.T, _raised(call.inputs[0], power))
+    if "bias" in call.names:
+        sums[call.names["bias"]] += powers.sum(0)
+
+
+def _add_per_example(
+    sums: dict[str, Tensor], calls: list[tuple[LayerCall, Tensor]], patches: Patches, power: Power
+) -> None:
+    """Form gradients per example, a block of rows at a time; uses of one parameter add up before the power is taken."""
+    for name in {name: None for call, _ in calls for name in call.names.values()}:
+        using = [(call, delta) for call, delta in calls if name in call.names.values()]
+        block = max(1, BLOCK_NUMBERS // max(call.numbers(name) for call, _ in using))
+        for start in range(0, len(using[0][1]), block):
+            rows = slice(start, start + block)
+            first, *others = (call.gradients(delta[rows], rows, name, patches) for call, delta in using)
+            sums[name] += _raised(sum(others, first), power).sum(0)
