@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from raycl.errors import MethodError
+from raycl.models.network import GrowingHead
 
 MAX_TASKS = 255
 """Owners are kept as uint8, of which 0 means free."""
@@ -97,3 +98,13 @@ class FrozenEntries:
     def restore(self) -> None:
         for parameter, moving, value in self._parts:
             torch.addcmul(value, parameter, moving, out=parameter)
+
+
+def other_rows(head: GrowingHead, units: range) -> FrozenEntries:
+    """Hold all rows of a head but those of ``units``: the heads of other tasks."""
+    parameters = dict(head.named_parameters())
+    frozen = {}
+    for name, parameter in parameters.items():
+        frozen[name] = torch.ones_like(parameter, dtype=torch.bool)
+        frozen[name][units.start : units.stop] = False
+    return FrozenEntries(parameters, frozen)

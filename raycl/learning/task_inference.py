@@ -1,12 +1,14 @@
 """Which task does an example belong to? The one whose network is most certain about it.
 
 HNET+ENT of von Oswald et al., "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695), section 2.2:
-the task whose network gives the prediction of least entropy.
+the task whose network gives the prediction of least entropy. Or the one whose largest softmax probability is largest:
+Hendrycks and Gimpel, "A baseline for detecting misclassified and out-of-distribution examples in neural networks", ICLR
+2017 (arXiv 1610.02136).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -22,11 +24,27 @@ def log_entropy(logits: Tensor) -> Tensor:
     return torch.logsumexp(log_probability + torch.log(-log_probability), dim=-1)
 
 
+def log_odds_against_first(logits: Tensor) -> Tensor:
+    """Logarithm of (1 - p) / p, p the largest softmax probability: ``[..., units]`` -> ``[...]``.
+
+    It falls as p grows, and still tells apart probabilities that are 1 in float32. Units at minus infinity do not
+    count; a single unit has p = 1 and minus infinity.
+    """
+    largest, unit = logits.max(-1, keepdim=True)
+    return logits.scatter(-1, unit, float("-inf")).logsumexp(-1) - largest[..., 0]
+
+
 def least_entropy(groups: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Choose for each row the task of least entropy; ties go to the earlier task.
+    """Choose for each row the task of least entropy, as :func:`most_certain` does."""
+    return most_certain(groups, log_entropy)
+
+
+def most_certain(groups: Iterable[Tensor], uncertainty: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Choose for each row the task of least uncertainty; ties go to the earlier task.
 
     Args:
         groups: logits ``[tasks of the group, batch, units]``, task after task, in groups so that memory is bounded.
+        uncertainty: ``[tasks of the group, batch, units]`` -> ``[tasks of the group, batch]``.
 
     Returns:
         int64 ``[batch]``, the tasks, and ``[batch, units]``, their logits.
@@ -34,16 +52,16 @@ def least_entropy(groups: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     best: tuple[Tensor, Tensor, Tensor] | None = None
     first = 0
     for logits in groups:
-        entropy, place = log_entropy(logits).min(dim=0)
+        least, place = uncertainty(logits).min(dim=0)
         chosen = logits.gather(0, place[None, :, None].expand(1, -1, logits.shape[2]))[0]
         task = place + first
         first += len(logits)
         if best is not None:
             earlier, earlier_task, earlier_chosen = best
-            better = entropy < earlier
-            entropy = torch.where(better, entropy, earlier)
+            better = least < earlier
+            least = torch.where(better, least, earlier)
             task = torch.where(better, task, earlier_task)
             chosen = torch.where(better[:, None], chosen, earlier_chosen)
-        best = entropy, task, chosen
+        best = least, task, chosen
     assert best is not None, "task inference needs at least one learned task"
     return best[1], best[2]

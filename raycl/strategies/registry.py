@@ -9,6 +9,9 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
     {
         "naive": "raycl.strategies.naive:Naive",
         "joint": "raycl.strategies.joint:Joint",
+        "multi_head": "raycl.strategies.multi_head:MultiHead",
+        "ensemble": "raycl.strategies.ensemble:Ensemble",
+        "feature_extraction": "raycl.strategies.feature_extraction:FeatureExtraction",
         "cumulative": "raycl.strategies.cumulative:Cumulative",
         "replay": "raycl.strategies.replay:Replay",
         "mir": "raycl.strategies.mir:MIR",

@@ -1,0 +1,191 @@
+"""Feature extraction: a trunk frozen after the first task, or from the start, under a classifier that learns on.
+
+The usual control for methods that adapt their features; "feature extraction" in Li and Hoiem, "Learning without
+forgetting", ECCV 2016 (arXiv 1606.09282). ``freeze: from_start`` is meant for a model with pretrained ``weights``.
+Frozen means without gradients, outside the optimiser and in evaluation mode, so that running statistics stay as well.
+
+``classifier: softmax`` trains a linear head. Where tasks have units of their own, only those of the current task learn
+and compete (``active_logits: current``), and old rows of the head stay as they are; with ``seen`` or ``all`` they
+compete and are pushed down. ``ncm`` (nearest class mean) and ``slda`` (linear discriminant analysis) follow in closed
+form from running sums of the features (:mod:`raycl.learning.class_statistics`), in any order of examples and tasks.
+A trunk that is not yet frozen learns its features with the softmax head.
+
+A frozen trunk sees each row once a task: its features are kept for the task's updates, unless the stream augments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from raycl.learning.class_statistics import ClassStatistics
+from raycl.learning.ownership import FrozenEntries, other_rows
+from raycl.models.network import frozen_statistics
+from raycl.spec.options import Fraction
+from raycl.strategies.base import (
+    Context,
+    Epochs,
+    Losses,
+    Phase,
+    Position,
+    Rows,
+    Strategy,
+    StrategyConfig,
+    TaskData,
+    Trainable,
+)
+from raycl.streams.task import Batch
+
+FEATURE_BATCH = 1000
+"""Rows that go through the trunk at once where nothing is learned from them."""
+
+
+class FeatureExtractionConfig(StrategyConfig):
+    """When the trunk is frozen, and what classifies its features."""
+
+    search_space: ClassVar[dict[str, Any]] = {"classifier": {"choice": ["softmax", "ncm", "slda"]}}
+
+    freeze: Literal["after_first_task", "from_start"] = Field(
+        "after_first_task", description="from_start: for a model with pretrained weights"
+    )
+    classifier: Literal["softmax", "ncm", "slda"] = Field(
+        "softmax", description="a head that is trained; or the nearest class mean or discriminant analysis of features"
+    )
+    shrinkage: Annotated[Fraction, Field(gt=0)] = Field(
+        1e-4, description="of slda: epsilon, the identity's share of the covariance that is inverted"
+    )
+
+
+class FeatureExtraction(Strategy):
+    """Learn new classes from features that do not change."""
+
+    Config = FeatureExtractionConfig
+    paper: ClassVar[str] = "Li and Hoiem 2016, Learning without forgetting (arXiv 1606.09282), baseline"
+
+    def __init__(self, config: FeatureExtractionConfig, context: Context) -> None:
+        scenario = context.scenario
+        if scenario.active_logits == "auto" and scenario.policy == "seen":
+            context = replace(context, scenario=replace(scenario, active_logits="current"))
+        super().__init__(config, context)
+        self.config: FeatureExtractionConfig = config
+        features, covariance = self.network.head.features, config.classifier == "slda"
+        self.statistics = ClassStatistics(features, covariance, context.device)
+        self._idle = FrozenEntries({}, {})
+        self._features: Rows | None = None
+
+    # -- growth and optimisation -------------------------------------------------------------------------------
+
+    def _frozen(self, task: int) -> bool:
+        """Whether the trunk stays as it is during a task."""
+        return task > 0 or self.config.freeze == "from_start"
+
+    def _trains_head(self, task: int) -> bool:
+        return self.config.classifier == "softmax" or not self._frozen(task)
+
+    def grow(self, task: int) -> None:
+        super().grow(task)
+        if self._frozen(task):
+            self.network.backbone.requires_grad_(False)
+        if self.config.classifier != "softmax":
+            self.statistics.grow(self.network.head.outputs)
+
+    def trainable(self, task: int) -> Mapping[str, Trainable]:
+        """The optimiser of a head under a frozen trunk is a new one: moments are not handed on between the two."""
+        if not self._frozen(task):
+            return super().trainable(task)
+        return {"head": Trainable.of(self.network.head.parameters() if self._trains_head(task) else [])}
+
+    def train(self, mode: bool) -> None:
+        super().train(mode)
+        if self._frozen(self.task):
+            self.network.backbone.eval()
+
+    # -- the task ----------------------------------------------------------------------------------------------
+
+    def begin_task(self, task: int, data: TaskData) -> None:
+        scenario = self.context.scenario
+        if not scenario.shared and scenario.policy in ("own", "current"):
+            self._idle = other_rows(self.network.head, scenario.units(task))
+        if self._frozen(task) and self._trains_head(task) and self._is_seen_again(data):
+            self._features = self._extract(data)
+
+    def _is_seen_again(self, data: TaskData) -> bool:
+        """Whether the same row comes more than once."""
+        length = self.length()
+        batch_size = self.context.training.batch_size
+        passes = length.count if isinstance(length, Epochs) else length.count * batch_size / len(data)
+        return passes > 1 and not self.context.augments
+
+    def _extract(self, data: TaskData) -> Rows:
+        """Features of all rows of the task, in stream order."""
+        batches = [(self._of(batch.x), batch) for batch in data.batches(FEATURE_BATCH)]
+        return Rows(
+            torch.cat([features for features, _ in batches]),
+            torch.cat([batch.y for _, batch in batches]),
+            torch.cat([batch.task for _, batch in batches]),
+            torch.cat([batch.replayed for _, batch in batches]),
+        )
+
+    def _of(self, x: Tensor) -> Tensor:
+        """Images ``[batch, channels, height, width]`` -> features ``[batch, features]``, without gradient."""
+        with frozen_statistics(self.network.backbone), torch.no_grad():
+            features: Tensor = self.network.backbone(x)
+        return features
+
+    def phases(self, task: int) -> Sequence[Phase]:
+        if not self._trains_head(task):
+            return ()
+        if self._features is not None:
+            return (Phase("train", self.length(), self._features),)
+        return super().phases(task)
+
+    def end_task(self, task: int, data: TaskData) -> None:
+        self._features = None
+        if self.config.classifier == "softmax":
+            return
+        for batch in data.batches(FEATURE_BATCH):
+            self.statistics.add(self._of(batch.x), batch.y)
+        self._write_head()
+
+    @torch.no_grad()
+    def _write_head(self) -> None:
+        """Both closed forms are linear, so they stand where a trained head would."""
+        statistics, head = self.statistics, self.network.head
+        if self.config.classifier == "ncm":
+            weight, bias = statistics.nearest_mean()
+        else:
+            weight, bias = statistics.discriminant(self.config.shrinkage)
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+
+    # -- the update --------------------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch) -> Losses:
+        network = self.network
+        if self._features is not None:
+            logits = network.head(batch.x)
+        elif self._frozen(self.task):
+            logits = network.head(self._of(batch.x))
+        else:
+            logits = network(batch.x)
+        return {"task": self.cross_entropy(logits, batch)}
+
+    def after_update(self, batch: Batch, at: Position) -> None:
+        self._idle.restore()
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.config.classifier == "softmax":
+            return super().state_dict()
+        return {**super().state_dict(), "statistics": self.statistics.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.config.classifier != "softmax":
+            self.statistics.load_state_dict(state["statistics"])

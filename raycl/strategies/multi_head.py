@@ -1,0 +1,51 @@
+"""Multi-head fine-tuning: a trunk that all tasks share and a head for each, of which only the current one learns.
+
+The usual lower bound where the task id is given; van de Ven and Tolias, "Three scenarios for continual learning", 2019
+(arXiv 1904.07734), "None" in the task-incremental scenario. The softmax runs over the task's own units. Old heads stay
+as they are to the last bit, so that all forgetting is drift of the trunk.
+
+Naive fine-tuning with ``model.head: per_task`` gives the same loss. But a gradient of zero does not hold an old head:
+weight decay and kept moments move it. Here its rows are put back after every update.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from raycl.errors import Problem, SpecError
+from raycl.learning.ownership import FrozenEntries, other_rows
+from raycl.strategies.base import Context, Position, Strategy, StrategyConfig, TaskData
+from raycl.streams.task import Batch
+
+
+class MultiHeadConfig(StrategyConfig):
+    """Multi-head fine-tuning has no options."""
+
+
+class MultiHead(Strategy):
+    """Minimise the loss of the current task over its own head."""
+
+    Config = MultiHeadConfig
+    scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
+    paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
+    naive_when: ClassVar[dict[str, object]] = {}  # with a new optimiser for every task and without weight decay
+
+    def __init__(self, config: MultiHeadConfig, context: Context) -> None:
+        super().__init__(config, context)
+        scenario = context.scenario
+        problems = []
+        if not scenario.per_task_head:
+            rule = "multi_head needs output units of their own for every task; set per_task"
+            problems.append(Problem("model.head", rule, scenario.head))
+        elif scenario.policy not in ("own", "current"):
+            rule = "a softmax over several heads is class-incremental training; use auto, own or current"
+            problems.append(Problem("training.active_logits", rule, scenario.policy))
+        if problems:
+            raise SpecError(problems)
+        self._idle = FrozenEntries({}, {})
+
+    def begin_task(self, task: int, data: TaskData) -> None:
+        self._idle = other_rows(self.network.head, self.context.scenario.units(task))
+
+    def after_update(self, batch: Batch, at: Position) -> None:
+        self._idle.restore()
