@@ -23,6 +23,7 @@ class OptimizerSet:
         self._training = training
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._settings: dict[str, TrainingConfig] = {}
+        self._parameters: list[nn.Parameter] = []
 
     def build(self, trainable: Mapping[str, Trainable], keep_state: bool = False) -> None:
         """Build all optimisers anew; with ``keep_state`` moments move over, padded with zeros for added rows."""
@@ -31,13 +32,15 @@ class OptimizerSet:
         self._optimizers = {
             name: _optimizer(entry, self._settings[name]) for name, entry in trainable.items() if _parameters(entry)
         }
+        groups = (group for optimizer in self._optimizers.values() for group in optimizer.param_groups)
+        self._parameters = [parameter for group in groups for parameter in group["params"]]
         if keep_state:
             for name in self._optimizers.keys() & before.keys():
                 _move_state(before[name], self._optimizers[name])
 
     def zero_grad(self) -> None:
-        for optimizer in self._optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:  # torch's own loop costs a small network's update several times as much
+            parameter.grad = None
 
     def step(self, *names: str) -> None:
         """Clip the gradient where asked, then update."""
@@ -59,8 +62,7 @@ class OptimizerSet:
 
     def parameters(self) -> list[nn.Parameter]:
         """All parameters in the optimisers."""
-        groups = (group for optimizer in self._optimizers.values() for group in optimizer.param_groups)
-        return [parameter for group in groups for parameter in group["params"]]
+        return self._parameters
 
     def state_dict(self) -> dict[str, Any]:
         """Moments of each optimiser, by the parameters' order."""

@@ -59,20 +59,18 @@ class DER(Strategy):
         self.replay_size = context.memory_config.batch_size or context.training.batch_size
         self._new: Batch | None = None
         self._at: Position | None = None
-        self._draws: dict[str, slice] = {}  # where in the update each draw's rows stand
+        self._draws: dict[str, int] = {}  # rows of each draw; they stand behind the new ones, in this order
 
     def weights(self) -> dict[str, float]:
         """Weight of each replayed part; a part without weight is not drawn."""
         return {"logits": self.config.alpha}
 
     def draw(self, batch: Batch, at: Position) -> Batch:
-        batches, end = [batch], len(batch)
         self._new, self._at, self._draws = batch, at, {}
+        batches = [batch]
         for name in self._drawn() if len(self.memory) else ():
-            rows = self.replayed(self.memory.sample(self.replay_size))
-            self._draws[name] = slice(end, end + len(rows))
-            batches.append(rows)
-            end += len(rows)
+            batches.append(self.replayed(self.memory.sample(self.replay_size)))
+            self._draws[name] = len(batches[-1])
         return Batch.cat(batches)
 
     def _drawn(self) -> list[str]:
@@ -83,14 +81,16 @@ class DER(Strategy):
         self._store(logits)
         if not self._draws:
             return {"task": self.cross_entropy(logits, batch)}
-        weights, per_row = self.weights(), self.cross_entropy(logits, batch, reduction="none")
-        losses = {"task": per_row[: self._draws[next(iter(self._draws))].start].mean()}
-        for name, rows in self._draws.items():
-            if name == "labels":
-                error = per_row[rows].mean()
+        sizes = (len(batch) - sum(self._draws.values()), *self._draws.values())
+        new, *replayed = self.cross_entropy(logits, batch, reduction="none").split(sizes)
+        losses, weights = {"task": new.mean()}, self.weights()
+        for part, rows in enumerate(self._draws):
+            if rows == "labels":
+                error = replayed[part].mean()
             else:
-                error = _squared_error(logits[rows], batch.columns["logits"][rows])
-            losses[name] = error if weights[name] == 1 else weights[name] * error
+                stored = batch.columns["logits"].split(sizes)[part + 1]
+                error = _squared_error(logits.split(sizes)[part + 1], stored)
+            losses[rows] = weights[rows] * error
         return losses
 
     def _store(self, logits: Tensor) -> None:

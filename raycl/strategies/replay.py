@@ -84,10 +84,8 @@ class Replay(Strategy):
             return {"task": _weighted(self.cross_entropy(logits, batch), self._weights()[0])}
         new_weight, replay_weight = self._weights()
         per_row = self.cross_entropy(logits, batch, reduction="none")
-        return {
-            "task": _weighted(per_row[: self._new].mean(), new_weight),
-            "replay": _weighted(per_row[self._new :].mean(), replay_weight),
-        }
+        new, replayed = per_row.split((self._new, len(batch) - self._new))
+        return {"task": _weighted(new.mean(), new_weight), "replay": _weighted(replayed.mean(), replay_weight)}
 
     def _weights(self) -> tuple[float, float]:
         """Weights of the mean loss of new and of replayed rows."""
