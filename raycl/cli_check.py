@@ -13,6 +13,7 @@ from rich.text import Text
 from raycl.catalog import catalog
 from raycl.errors import Problem, SpecError
 from raycl.models.network import Network
+from raycl.models.weights import check_name
 from raycl.results.tables import human_bytes
 from raycl.spec.options import MemoryConfig, ModelConfig
 from raycl.spec.source import dotted, parse
@@ -31,7 +32,11 @@ def check_models(sweep: SweepSpec) -> None:
     """
     built = set()
     for entry in (entry for entry in sweep.entries if not entry.barred):
-        model, outline = sweep.resolved(entry, entry.middle).model, _outline(sweep, entry)
+        resolved, outline = sweep.resolved(entry, entry.middle), _outline(sweep, entry)
+        model, encode = resolved.model, resolved.stream.encode
+        for name in (model.weights, encode and encode.weights):
+            if name:
+                check_name(name)
         if outline is None or (model, outline.image_shape) in built:
             continue
         built.add((model, outline.image_shape))
@@ -130,8 +135,10 @@ def _stream(sweep: SweepSpec, entry: Entry) -> str:
     told = f"{stream.name} {stream.dataset}, {stream.tasks} tasks, {stream.scenario}-incremental"
     if stream.boundaries == "hidden":
         told += ", boundaries hidden"
+    if stream.encode is not None:
+        told += f", features of {stream.encode.weights}"
     if outline is None:
-        return f"{told}; the data set tells its size once it is read"
+        return f"{told}; {'the weights tell' if stream.encode else 'the data set tells'} its size once it is read"
     sizes = sorted(set(outline.sizes))
     classes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return f"{told}, {classes} classes a task, images {' x '.join(map(str, outline.image_shape))}"

@@ -13,6 +13,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -171,10 +172,8 @@ def _read(file: Path, images: Images) -> dict[str, np.ndarray] | None:
     except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
         reason = f"{type(error).__name__}: {error}"
     log.warning("%s is damaged (%s); computing these features again", file, reason)
-    try:
+    with suppress(OSError):
         file.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("%s cannot be removed: %s", file, error)
     return None
 
 
@@ -187,8 +186,8 @@ def _write(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
         aside.replace(file)
     except (OSError, safetensors.SafetensorError) as error:
         log.warning("features cannot be cached in %s (%s); every process computes them anew", file.parent, error)
-    finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -1,0 +1,304 @@
+"""Pretrained backbones in sweeps: whose trial it is, where training starts, and the way from a sweep to a file."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raycl.catalog import catalog
+from raycl.errors import DataError, SpecError
+from raycl.models.weights import load_weights, weights_hash, write_weights
+from raycl.pretrained import pinned
+from raycl.results.store import Results
+from raycl.session import TrialSession
+from raycl.spec.options import EncodeConfig
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import TrialSpec
+from raycl.streams.encode import Encoder
+from raycl.streams.source import LocalSource, load_images
+from raycl.trainer import Trainer
+from tests.mistakes import raycl, refused
+from tests.pretraining import made, weights_file
+from tests.support import finish, trial
+
+SWEEP = """\
+name: start
+stream: {{name: split, dataset: digits, tasks: 5, scenario: class, train_per_task: 40{encode}}}
+model: {{name: mlp, hidden: [12]{weights}}}
+training: {{batch_size: 32, epochs: 2}}
+memory: {{capacity: 20}}
+strategies:
+  naive: {{}}
+  replay: {{}}
+final: {{seeds: [10, 11]{keep}}}
+"""
+
+
+def text(encode: str = "", weights: str = "", keep: bool = False) -> str:
+    return SWEEP.format(
+        encode=f", encode: {{weights: {encode}}}" if encode else "",
+        weights=f", weights: {weights}" if weights else "",
+        keep=", keep_checkpoints: true" if keep else "",
+    )
+
+
+def parsed(**parts: Any) -> SweepSpec:
+    return SweepSpec.parse(text(**parts), catalog())
+
+
+def first(sweep: SweepSpec) -> TrialSpec:
+    return sweep.trial(sweep.entries[0], {}, 10, "final")
+
+
+def started(spec: TrialSpec, root: Path | None) -> Trainer:
+    return Trainer(spec, LocalSource(spec.stream, spec.seed, root, spec.train_on), data_root=root)
+
+
+class TestIdentity:
+    """Another file makes other trials; another name does not."""
+
+    @pytest.mark.parametrize("place", ["weights", "encode"])
+    def test_the_content_counts_and_not_the_name(self, tmp_path: Path, place: str) -> None:
+        weights_file(tmp_path, "a.safetensors")
+        weights_file(tmp_path, "b.safetensors")
+        one = pinned(parsed(**{place: "a.safetensors"}), tmp_path)
+        same = pinned(parsed(**{place: "b.safetensors"}), tmp_path)
+        assert first(one).hash == first(same).hash
+        weights_file(tmp_path, "a.safetensors", seed=9)
+        other = pinned(parsed(**{place: "a.safetensors"}), tmp_path)
+        assert first(other).hash != first(one).hash
+        assert other.hash != one.hash, "and a folder of the one refuses the other"
+        assert first(parsed()).hash not in (first(one).hash, first(other).hash)
+
+    def test_trials_without_weights_are_named_as_before_there_were_any(self) -> None:
+        spec = first(parsed())
+        known = ("weights", "weights_hash", "encode")
+        older = spec.model_copy(
+            update={
+                "model": {key: value for key, value in spec.model.items() if key not in known},
+                "stream": {key: value for key, value in spec.stream.items() if key not in known},
+            }
+        )
+        assert older.hash == spec.hash
+        assert pinned(parsed(), None).hash == parsed().hash
+
+    def test_a_pinned_sweep_survives_its_folder(self, tmp_path: Path) -> None:
+        sweep = pinned(parsed(weights=weights_file(tmp_path)), tmp_path)
+        again = SweepSpec.loads(sweep.dumps(), catalog())
+        assert (again.hash, first(again).hash) == (sweep.hash, first(sweep).hash)
+        assert first(again).model["weights_hash"] == weights_hash("mlp.safetensors", tmp_path)
+
+    def test_kept_checkpoints_change_no_name(self) -> None:
+        kept, dropped = parsed(keep=True), parsed()
+        assert (kept.hash, first(kept).hash) == (dropped.hash, first(dropped).hash)
+        assert first(kept).keep_checkpoint
+        assert not first(dropped).keep_checkpoint
+        assert not kept.trial(kept.entries[0], {}, 0, "search").keep_checkpoint
+
+    def test_every_choice_is_pinned(self, tmp_path: Path) -> None:
+        names = [weights_file(tmp_path, f"{seed}.safetensors", seed) for seed in (0, 1)]
+        searched = text(weights="{choice: [0.safetensors, 1.safetensors]}") + "search: {trials: 2}\n"
+        sweep = pinned(SweepSpec.parse(searched, catalog()), tmp_path)
+        assert set(sweep.pins) == set(names)
+        points = [{"model.weights": index} for index in names]
+        assert len({sweep.trial(sweep.entries[0], point, 0, "search").hash for point in points}) == 2
+
+
+class TestBeforeAnythingRuns:
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="were not found"):
+            pinned(parsed(encode="none.safetensors"), tmp_path)
+
+    def test_a_file_that_does_not_fit_the_model(self, tmp_path: Path) -> None:
+        weights = made()
+        tensors = {name: tensor for name, tensor in weights.tensors.items() if name != "1.bias"}
+        write_weights(tmp_path / "less.safetensors", replace(weights, tensors=tensors))
+        for place in ("weights", "encode"):
+            with pytest.raises(DataError, match="missing: 1.bias"):
+                pinned(parsed(**{place: "less.safetensors"}), tmp_path)
+
+    def test_a_hash_in_the_file_is_held_to(self, tmp_path: Path) -> None:
+        name = weights_file(tmp_path)
+        held = f"{name}, weights_hash: {weights_hash(name, tmp_path)}"
+        pinned(parsed(weights=held), tmp_path)
+        weights_file(tmp_path, seed=1)
+        with pytest.raises(DataError, match="must be the file with which this work began"):
+            pinned(parsed(weights=held), tmp_path)
+
+    def test_a_method_that_makes_its_own_weights(self) -> None:
+        with pytest.raises(SpecError, match="makes its own weights, and cannot start from model.weights"):
+            SweepSpec.parse(text(weights="x.safetensors").replace("naive", "hypernetwork"), catalog())
+
+    def test_check_needs_no_file_but_knows_the_names(self, tmp_path: Path) -> None:
+        file = tmp_path / "start.yaml"
+        file.write_text(text(weights="none.safetensors", encode="none.safetensors"))
+        assert raycl("check", file).exit_code == 0
+        file.write_text(text(weights="imagnet"))
+        assert "did you mean 'imagenet'?" in refused("check", file)
+
+
+class TestStart:
+    def test_training_starts_from_the_file_and_goes_on(self, tmp_path: Path) -> None:
+        name, weights = weights_file(tmp_path), made()
+        running = started(trial("naive", model={"hidden": [12], "weights": name}), tmp_path)
+        for key, tensor in running.strategy.network.backbone.state_dict().items():
+            assert torch.equal(tensor, weights.tensors[key])
+        running.run_task()
+        moved = running.strategy.network.backbone.state_dict()
+        assert not torch.equal(moved["1.weight"], weights.tensors["1.weight"])
+
+    def test_heads_are_drawn_as_without_weights(self, tmp_path: Path) -> None:
+        name = weights_file(tmp_path)
+        heads = []
+        for weights in (None, name):
+            running = started(trial("naive", model={"hidden": [12], "weights": weights}), tmp_path)
+            running.strategy.grow(0)
+            heads.append(running.strategy.network.head.weight)
+        assert torch.equal(*heads)
+
+    def test_a_changed_file_ends_the_trial_before_it_starts(self, tmp_path: Path) -> None:
+        name = weights_file(tmp_path)
+        model = {"hidden": [12], "weights": name, "weights_hash": weights_hash(name, tmp_path)}
+        started(trial("naive", model=model), tmp_path)
+        weights_file(tmp_path, seed=1)
+        with pytest.raises(DataError, match="must be the file with which this work began"):
+            started(trial("naive", model=model), tmp_path)
+
+
+class TestFeatures:
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    def test_memory_is_charged_as_features(self, tmp_path: Path, dtype: str) -> None:
+        stream = {"encode": {"weights": weights_file(tmp_path), "dtype": dtype}}
+        running = started(trial("replay", stream=stream, memory={"capacity": 30}), tmp_path)
+        rows = finish(running)
+        per_row = 12 * {"float32": 4, "float16": 2}[dtype] + 16  # and the label and the task
+        assert rows[-1].cost.buffer_bytes == 30 * per_row
+        assert rows[-1].correct.sum() > 0
+
+    def test_rows_of_the_memory_are_the_features(self, tmp_path: Path) -> None:
+        stream = {"encode": {"weights": weights_file(tmp_path)}}
+        running = started(trial("replay", stream=stream, memory={"capacity": 30}), tmp_path)
+        running.run_task()
+        part = running._source.part(0, "train")
+        held = running.strategy.memory.read(torch.arange(30))["image"].flatten(1)
+        known = torch.tensor(part.images[part.rows]).flatten(1)
+        assert held.dtype == torch.float32
+        assert all((row == known).all(1).any() for row in held)
+
+    @pytest.mark.parametrize(
+        ("normalize", "wanted"), [("unit", (None, None)), ("none", (None, None)), ("mean_std", (0, 1))]
+    )
+    def test_features_are_not_scaled_as_pixels(
+        self, tmp_path: Path, normalize: str, wanted: tuple[float | None, float | None]
+    ) -> None:
+        stream = {
+            "encode": {"weights": weights_file(tmp_path)},
+            "tasks": 1,
+            "classes_per_task": 10,
+            "normalize": normalize,
+        }
+        running = started(trial("naive", stream=stream), tmp_path)
+        images = torch.tensor(running._source.part(0, "train").images)
+        before = images.clone()
+        x = running.strategy.context.normalize(images)
+        assert torch.equal(images, before), "the shared array is left alone"
+        assert x.isfinite().all()
+        if wanted[0] is None:
+            assert torch.equal(x, images)
+        else:
+            alive = images.flatten(1).std(0) > 0
+            assert x.flatten(1)[:, alive].mean(0).abs().max() < 1e-3
+            assert (x.flatten(1)[:, alive].std(0) - 1).abs().max() < 1e-2
+
+    def test_a_restored_trial_equals_an_uninterrupted_one(self, tmp_path: Path) -> None:
+        spec = trial("replay", stream={"encode": {"weights": weights_file(tmp_path), "dtype": "float16"}})
+        whole, running = started(spec, tmp_path), started(spec, tmp_path)
+        finish(whole)
+        running.run_task()
+        resumed = started(spec, tmp_path)
+        resumed.load_state_dict(running.state_dict())
+        finish(resumed)
+        pairs = zip(whole.strategy.network.parameters(), resumed.strategy.network.parameters(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+class TestExport:
+    """From a sweep on digits to a file, and from the file to other sweeps."""
+
+    @staticmethod
+    def run(folder: Path, sweep: SweepSpec, root: Path | None = None) -> None:
+        """All final trials of a sweep, in this process."""
+        results = Results.create(folder, sweep.dumps(), sweep.hash)
+        for entry in sweep.entries:
+            for seed in (10, 11):
+                spec = sweep.trial(entry, {}, seed, "final")
+                source = LocalSource(spec.stream, seed, root, spec.train_on)
+                session = TrialSession(spec, source, results.trial(spec), data_root=root)
+                while session.step().verdict is None:
+                    pass
+
+    def test_end_to_end(self, tmp_path: Path) -> None:
+        self.run(tmp_path / "results", parsed(keep=True))
+        file = tmp_path / "weights" / "digits.safetensors"
+        shown = raycl("export", tmp_path / "results", "replay", file, "--seed", 11).output
+        name = "weights/digits.safetensors"
+        assert weights_hash(name, tmp_path) in shown
+
+        weights = load_weights(name, tmp_path)
+        spec = parsed().trial(parsed().entries[1], {}, 11, "final")
+        whole = started(spec, None)
+        finish(whole)
+        network = whole.strategy.network
+        for key, tensor in network.backbone.state_dict().items():
+            assert torch.equal(tensor, weights.tensors[key])
+        assert weights.model == {"name": "mlp", "hidden": [12], "norm": "none"}
+        assert (weights.image_shape, weights.mean, weights.std) == ((1, 8, 8), (0.0,), (1.0,))
+        assert (weights.origin["strategy"], weights.origin["seed"]) == ("replay", 11)
+        assert weights.origin["trial"] == spec.hash
+        assert json.dumps(weights.origin)
+
+        images = load_images("digits", None)
+        features = Encoder(EncodeConfig(weights=name), tmp_path).encoded(images).test_images[:, :, 0, 0]
+        with torch.no_grad():
+            expected = network.eval().backbone(whole.strategy.context.normalize(torch.tensor(images.test_images)))
+        assert torch.allclose(torch.tensor(features), expected, atol=1e-5)
+
+        for parts in ({"encode": name}, {"weights": name}):
+            self.run(tmp_path / "-".join(parts), pinned(parsed(**parts), tmp_path), tmp_path)
+            assert len(Results.open(tmp_path / "-".join(parts)).ended()) == 4
+
+    def test_normalisation_travels_with_the_weights(self, tmp_path: Path) -> None:
+        plain = text(keep=True).replace("train_per_task", "normalize: mean_std, train_per_task")
+        sweep = SweepSpec.parse(plain, catalog())
+        self.run(tmp_path / "results", sweep)
+        raycl("export", tmp_path / "results", "naive", tmp_path / "x.safetensors")
+        weights = load_weights("x.safetensors", tmp_path)
+        pixels = load_images("digits", None).train_images / 255
+        assert math.isclose(weights.mean[0], pixels.mean(), rel_tol=1e-6)
+        assert math.isclose(weights.std[0], pixels.std(), rel_tol=1e-6)
+
+    def test_a_dropped_checkpoint_is_told_with_the_remedy(self, tmp_path: Path) -> None:
+        self.run(tmp_path / "results", parsed())
+        line = refused("export", tmp_path / "results", "naive", tmp_path / "x.safetensors")
+        assert "keep_checkpoints: true" in line
+        assert not (tmp_path / "x.safetensors").exists()
+
+    def test_other_refusals(self, tmp_path: Path) -> None:
+        folder, file, sweep = tmp_path / "results", tmp_path / "x.safetensors", parsed(keep=True)
+        Results.create(folder, sweep.dumps(), sweep.hash)
+        assert "has not ended" in refused("export", folder, "naive", file)
+        assert "whose seeds are [10, 11] (got 3)" in refused("export", folder, "naive", file, "--seed", 3)
+        assert "did you mean 'naive'?" in refused("export", folder, "naiv", file)
+        assert "is called *.safetensors" in refused("export", folder, "naive", tmp_path / "x.pt")
+
+    def test_features_are_not_exported_as_a_backbone_over_images(self, tmp_path: Path) -> None:
+        sweep = pinned(parsed(encode=weights_file(tmp_path), keep=True), tmp_path)
+        self.run(tmp_path / "results", sweep, tmp_path)
+        line = refused("export", tmp_path / "results", "naive", tmp_path / "x.safetensors", "--data-root", tmp_path)
+        assert "learned from features" in line
