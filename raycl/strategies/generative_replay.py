@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from raycl.errors import Problem, SpecError
+from raycl.learning.distillation import unit_groups
 from raycl.models.network import frozen_statistics
 from raycl.models.vae import VAE
 from raycl.spec.options import Count, Fraction, Positive
@@ -196,15 +197,13 @@ class Heads:
         self.known = max(own.stop for own in units)
         self._index: Tensor | None = None
         if scenario.policy == "own" and not scenario.shared:
-            width = max(len(own) for own in units)
-            rows = [[unit + 1 for unit in own] + [0] * (width - len(own)) for own in units]
-            self._index = torch.tensor(rows, device=device)
+            self._index = unit_groups(units, device) + 1
 
     def of(self, logits: Tensor) -> Tensor:
         """Logits ``[batch, units]`` -> ``[batch, heads, units of a head]``, ``ABSENT`` where a head has fewer."""
         if self._index is None:
             return logits[:, None]
-        padded = nn.functional.pad(logits, (1, 0), value=ABSENT)
+        padded = nn.functional.pad(logits, (1, 0), value=ABSENT)  # the index has 0 where a head lacks a unit
         return padded.index_select(1, self._index.flatten()).view(len(logits), *self._index.shape)
 
 
