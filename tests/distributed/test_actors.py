@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from pretraining import weights_file
 from ray.exceptions import GetTimeoutError, OwnerDiedError
 
 from raycl.checkpoint import decode, encode
@@ -114,6 +115,10 @@ def history(memory: Replay) -> list[Table]:
         answers.append(memory.sample(7))
         memory.write(torch.randperm(len(memory), generator=random)[:9], {"score": score})
         answers.append(memory.sample(4 + step % 3))
+        memory.request(5, without_task=step // 12)
+        memory.request(6)
+        answers += [memory.sample(5, without_task=step // 12), memory.sample(6)]
+        answers.append(memory.sample(3, without_labels=torch.arange(step % 8)))
     return [*answers, everything(memory)]
 
 
@@ -188,6 +193,7 @@ class TestReplay:
         for start in range(0, 300, 20):
             memory.add(rows(start, 20, logits=torch.rand(20, 3)))
         memory.request(16)
+        memory.request(4, without_task=1)
         memory.add(rows(300, 20, logits=torch.rand(20, 4)))  # the requested rows are older than the contents
         state = encode(memory.state_dict())
         twins = [buffer(new_storage(), selection="class_balanced"), buffer(LocalStorage(), selection="class_balanced")]
@@ -196,8 +202,9 @@ class TestReplay:
         for start in (400, 430):
             for each in (memory, *twins):
                 each.add(rows(start, 30))
-            drawn = memory.sample(16)
-            assert all(equal(drawn, twin.sample(16)) for twin in twins)
+            for count, task in ((16, None), (4, 1)):
+                drawn = memory.sample(count, task)
+                assert all(equal(drawn, twin.sample(count, task)) for twin in twins)
         assert all(equal(everything(memory), everything(twin)) for twin in twins)
 
 
@@ -342,6 +349,25 @@ class TestStreamActors:
         shards.check(STREAMS)
         with pytest.raises(DataError, match=r"node .*: MNIST needs a data root"):
             shards.check([SPLIT, {**SPLIT, "dataset": "mnist"}])
+
+    def test_features_are_computed_once_for_all_nodes_and_trials(self, cluster: None, tmp_path: Path) -> None:
+        stream = {**SPLIT, "encode": {"weights": weights_file(tmp_path), "dtype": "float16"}}
+        shards = StreamShards(2, tmp_path, name="encoding")
+        try:
+            shards.check([stream])
+            (file,) = (tmp_path / "features").iterdir()
+            written = file.stat().st_mtime_ns
+            served, expected = RemoteSource(shards.names, stream, 3), LocalSource(stream, 3, tmp_path)
+            assert served.layout == expected.layout
+            for task in (0, 3, 1):
+                for split in ("train", "validation", "test"):
+                    assert same_part(served.part(task, split), expected.part(task, split))
+            assert served.part(0, "train").images.dtype == np.float16
+            assert file.stat().st_mtime_ns == written
+            pixels = RemoteSource(shards.names, SPLIT, 3).part(0, "train").images
+            assert pixels.dtype == np.uint8, "the same shard serves the images too"
+        finally:
+            shards.close()
 
     def test_shards_that_do_not_exist(self, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("raycl.distributed.streams.BACKOFF", (0.0, 0.1))

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from pretraining import made, weights_file
 
 from raycl.errors import DataError, UnknownName
 from raycl.models import torchvision_weights
@@ -23,7 +24,6 @@ from raycl.models.weights import (
     weights_hash,
     write_weights,
 )
-from tests.pretraining import made, weights_file
 
 IMAGENET_FILE = "weights/resnet18-f37072fd.pth"
 

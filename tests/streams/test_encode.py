@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pretraining import weights_file
 from pydantic import ValidationError
 
 from raycl.errors import DataError
@@ -19,17 +20,15 @@ from raycl.streams import encode
 from raycl.streams.datasets import Images
 from raycl.streams.registry import STREAMS
 from raycl.streams.source import LocalSource, load_images, stream_outline
-from tests.pretraining import weights_file
 
 SPLIT = {"name": "split", "dataset": "digits", "tasks": 5}
 SEQUENCE = {"name": "sequence", "parts": ["digits[0:5]", "digits[5:8]", "digits[8:10]"]}
 
 
 @pytest.fixture(autouse=True)
-def _forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test computes, or reads, its own features."""
     monkeypatch.setattr(encode, "_encoded", {})
-    yield
 
 
 @pytest.fixture
@@ -202,7 +201,7 @@ class TestRefusals:
             )
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="none.safetensors.* were not found"):
+        with pytest.raises(DataError, match=r"none.safetensors.* were not found"):
             stream(tmp_path, "none.safetensors")
 
     def test_weights_that_have_changed(self, tmp_path: Path) -> None:
@@ -217,7 +216,7 @@ class TestRefusals:
         pixels, labels = np.zeros((2, 3, 8, 8), np.uint8), np.arange(2)
         images = Images(pixels, labels, pixels.copy(), labels.copy())
         config = encode.EncodeConfig(weights=weights_file(tmp_path))
-        with pytest.raises(DataError, match="for images of 1 channels .got 3."):
+        with pytest.raises(DataError, match=r"for images of 1 channels \(got 3\)"):
             encode.Encoder(config, tmp_path).encoded(images)
 
 
