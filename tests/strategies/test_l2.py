@@ -1,0 +1,67 @@
+"""L2, the control: every weight is pulled alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support import finish, trainer, trial
+
+from raycl.errors import MethodError
+from raycl.strategies.base import Position
+from raycl.strategies.l2 import L2
+from raycl.trainer import Trainer
+
+
+def running(scenario: str = "domain", **blocks: Any) -> Trainer:
+    return trainer(trial("l2", scenario, **blocks))
+
+
+@pytest.mark.parametrize("scenario", ["domain", "class"])
+def test_every_old_weight_is_pulled_alike_and_new_units_are_free(scenario: str) -> None:
+    learning = running(scenario, options={"penalty": 3.0})
+    learning.run_task()
+    strategy = learning.strategy
+    assert isinstance(strategy, L2)
+    old = {name: p.detach().clone() for name, p in strategy.network.named_parameters()}
+    strategy.grow(1)
+    for parameter in strategy.network.parameters():
+        parameter.data += 0.5
+        parameter.grad = torch.zeros_like(parameter)
+    strategy.edit_gradients(None, Position(1, "train", 0, 0, 0.0, False))  # type: ignore[arg-type]
+    for name, parameter in strategy.network.named_parameters():
+        rows = len(old[name])
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad[:rows], torch.full_like(old[name], 1.5))
+        assert not parameter.grad[rows:].any()
+        assert (len(parameter) > rows) == (scenario == "class" and name.startswith("head"))
+
+
+def test_the_anchor_is_the_last_task_alone() -> None:
+    learning = running()
+    learning.run_task()
+    learning.run_task()
+    assert isinstance(learning.strategy, L2)
+    past = learning.strategy.past
+    for name, parameter in learning.strategy.network.named_parameters():
+        assert torch.equal(past.anchor[name], parameter)
+        assert bool((past.importance[name] == 1).all())
+
+
+def test_a_growing_penalty_freezes() -> None:
+    moved = []
+    for penalty in (1e-3, 1.0, 1e4):
+        learning = running(options={"penalty": penalty})
+        learning.run_task()
+        before = [p.detach().clone() for p in learning.strategy.network.parameters()]
+        learning.run_task()
+        after = list(learning.strategy.network.parameters())
+        moved.append(sum(float((a.detach() - b).square().sum()) for a, b in zip(after, before, strict=True)))
+    assert moved == sorted(moved, reverse=True)
+    assert moved[-1] < 0.1 * moved[0]
+
+
+def test_a_penalty_that_diverges_is_an_error_that_names_it() -> None:
+    with pytest.raises(MethodError, match="'penalty': 1000"):
+        finish(running(options={"penalty": 1e13}, training={"optimizer": "sgd", "learning_rate": 0.05}))
