@@ -10,7 +10,7 @@ parameters than one network of the sweep's model: T is then read from the stream
 
 Departures: the papers know the id at test; the selectors are Hendrycks and Gimpel's (2017, arXiv 1610.02136) and the
 entropy of von Oswald et al. (2020, arXiv 1906.00695). van de Ven and Tolias give each network 100 units for 400 of a
-shared one (Split MNIST); ``match_parameters`` finds 107. With ``start: previous`` a new task's head is drawn anew
+shared one (Split MNIST); ``match_parameters`` finds 106. With ``start: previous`` a new task's head is drawn anew
 unless tasks share their units. ``reset_optimizer: false`` means nothing here: moments belong to a network.
 """
 
