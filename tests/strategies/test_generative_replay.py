@@ -22,7 +22,7 @@ from raycl.streams.task import Batch
 from raycl.trainer import Trainer
 
 SMALL = {"hidden": [64], "latent_dim": 10}
-LEARNED: dict[str, Any] = {"training": {"iterations": 300, "batch_size": 32}}
+LEARNED: dict[str, Any] = {"training": {"iterations": 200, "batch_size": 32}}
 """Enough to draw digits."""
 
 
