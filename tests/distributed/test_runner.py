@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pretraining import weights_file
 from sweeping import HEAD, SWEEP, attempts, content, decisions, parsed
 
 from raycl.distributed import cluster
@@ -22,8 +23,11 @@ from raycl.distributed.runner import run_sweep
 from raycl.errors import FolderInUse, StoreError
 from raycl.live import SweepStatus
 from raycl.matrix import AccuracyMatrix
+from raycl.pretrained import pinned
 from raycl.results.reading import read_trials
 from raycl.results.store import Results
+from raycl.streams.source import LocalSource
+from raycl.trainer import Trainer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -104,6 +108,25 @@ def test_a_failure_of_the_method_is_a_verdict_and_not_retried(ray_cluster: None,
     trials = read_trials(tmp_path).to_pylist()
     assert {trial["status"] for trial in trials} == {"failed"}
     assert all("max_parameters" in trial["reason"] for trial in trials)
+
+
+def test_pretrained_weights_reach_the_trials_and_another_file_is_another_sweep(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    root, folder = tmp_path / "data", tmp_path / "results"
+    head = HEAD.replace("hidden: [24]", f"hidden: [12], weights: {weights_file(root)}")
+    sweep = parsed(head + "strategies: {naive: {}}\nfinal: {seeds: [10]}\n")
+    outcome = run_sweep(sweep, folder, data_root=root)
+    assert outcome.complete, outcome.reason
+    spec = pinned(sweep, root).trial(sweep.entries[0], {}, 10, "final")
+    running = Trainer(spec, LocalSource(spec.stream, spec.seed), data_root=root)
+    while not running.done:
+        (*_, last) = running.run_task()
+    stored = Results.open(folder).trial(spec).rows()[-1]
+    assert stored.correct.tolist() == last.correct.tolist()
+    weights_file(root, seed=1)
+    with pytest.raises(StoreError, match="belongs to sweep"):
+        run_sweep(sweep, folder, data_root=root)
 
 
 def test_pruning_is_what_rows_and_quantile_say(ray_cluster: None, tmp_path: Path) -> None:
