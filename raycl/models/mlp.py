@@ -18,7 +18,9 @@ class MLPConfig(ModelConfig):
     """Fully connected layers with ReLU."""
 
     name: Literal["mlp"] = "mlp"
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((400, 400), min_length=1, description="units per layer")
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (400, 400), description="units per layer; []: a linear classifier, such as a probe on encoded images"
+    )
     norm: Literal["none", "batch"] = Field("none", description="after each layer, before the ReLU")
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
