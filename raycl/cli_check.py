@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from rich import box
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.catalog import catalog
-from raycl.errors import Problem, SpecError
+from raycl.errors import Problem, SpecError, UnknownName
 from raycl.models.network import Network
 from raycl.models.weights import check_name
 from raycl.results.tables import human_bytes
@@ -32,20 +33,35 @@ def check_models(sweep: SweepSpec) -> None:
     """
     built = set()
     for entry in (entry for entry in sweep.entries if not entry.barred):
-        resolved, outline = sweep.resolved(entry, entry.middle), _outline(sweep, entry)
-        model, encode = resolved.model, resolved.stream.encode
-        for name in (model.weights, encode and encode.weights):
-            if name:
-                check_name(name)
+        _check_weights(sweep, entry)
+        model, outline = sweep.resolved(entry, entry.middle).model, _outline(sweep, entry)
         if outline is None or (model, outline.image_shape) in built:
             continue
         built.add((model, outline.image_shape))
         try:
             _network(model, outline)
         except SpecError as error:
-            source, placed = parse(sweep.text, sweep.file), sweep.blocks[entry.key].source_path
-            problems = [source.problem(placed(tuple(p.path.split("."))), p.rule, p.value) for p in error.problems]
-            raise SpecError(problems) from error
+            raise _placed(sweep, entry, error.problems) from error
+
+
+def _check_weights(sweep: SweepSpec, entry: Entry) -> None:
+    """Names of pretrained weights are known, or paths; whether the files are there is seen when the sweep runs."""
+    resolved = sweep.resolved(entry, entry.middle)
+    model, encode = resolved.model, resolved.stream.encode
+    named = {"model.weights": model.weights, "stream.encode.weights": encode.weights if encode else None}
+    for path, name in named.items():
+        if name is None:
+            continue
+        try:
+            check_name(name)
+        except UnknownName as error:
+            raise _placed(sweep, entry, [Problem(path, str(error))]) from error
+
+
+def _placed(sweep: SweepSpec, entry: Entry, problems: Sequence[Problem]) -> SpecError:
+    """Problems of an entry's merged blocks, with their places in the file."""
+    source, placed = parse(sweep.text, sweep.file), sweep.blocks[entry.key].source_path
+    return SpecError([source.problem(placed(tuple(p.path.split("."))), p.rule, p.value) for p in problems])
 
 
 def _network(model: ModelConfig, outline: Outline) -> Network:

@@ -88,7 +88,7 @@ class MemoryConfig(Options):
 
 
 WeightsName = Annotated[str, Field(min_length=1, description=WEIGHTS)]
-WeightsHash = Annotated[str, Field(pattern="[0-9a-f]{64}", description="SHA-256 of the file; a run fills it in")]
+WeightsHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file; a run fills it in")]
 
 
 class EncodeConfig(Options):
