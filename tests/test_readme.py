@@ -30,14 +30,14 @@ def block(language: str) -> str:
 
 
 @pytest.fixture
-def l2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def l2_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The README's method, as an installed package would bring it."""
-    (tmp_path / "l2_of_the_readme.py").write_text(block("python"))
+    (tmp_path / "method_of_the_readme.py").write_text(block("python"))
     monkeypatch.syspath_prepend(tmp_path)
-    point = EntryPoint("l2", "l2_of_the_readme:L2", STRATEGIES.group)
-    monkeypatch.setitem(STRATEGIES._entries, "l2", point)
+    point = EntryPoint("l2_init", "method_of_the_readme:L2Init", STRATEGIES.group)
+    monkeypatch.setitem(STRATEGIES._entries, "l2_init", point)
     yield
-    sys.modules.pop("l2_of_the_readme", None)
+    sys.modules.pop("method_of_the_readme", None)
 
 
 def test_the_sweep_file_is_valid() -> None:
@@ -52,8 +52,8 @@ def test_the_sweep_file_is_valid() -> None:
     }
 
 
-def test_the_method_of_the_readme_resumes_to_the_last_bit(l2: None) -> None:
-    spec = trial("l2", options={"penalty": 1.0})
+def test_the_method_of_the_readme_resumes_to_the_last_bit(l2_init: None) -> None:
+    spec = trial("l2_init", options={"penalty": 1.0})
     straight = trainer(spec)
     rows = finish(straight)
     first = trainer(spec)
@@ -65,10 +65,14 @@ def test_the_method_of_the_readme_resumes_to_the_last_bit(l2: None) -> None:
         assert torch.equal(mine, theirs)
 
 
-def test_the_method_of_the_readme_is_naive_without_its_penalty_and_stiff_with_it(l2: None) -> None:
+def test_the_method_of_the_readme_is_naive_without_its_penalty_and_stiff_with_it(l2_init: None) -> None:
     naive, free, stiff = (
         matrix(spec).accuracy
-        for spec in (trial("naive"), trial("l2", options={"penalty": 0.0}), trial("l2", options={"penalty": 100.0}))
+        for spec in (
+            trial("naive"),
+            trial("l2_init", options={"penalty": 0.0}),
+            trial("l2_init", options={"penalty": 10.0}),
+        )
     )
     assert np.array_equal(naive, free, equal_nan=True)
     assert stiff[-1, -1] < naive[-1, -1], "what may not move learns less"
