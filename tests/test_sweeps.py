@@ -60,4 +60,4 @@ def test_the_quick_start_searches_strength_size_and_embeddings() -> None:
 
 
 def test_the_files_are_found() -> None:
-    assert {"quickstart", "split_mnist_class", "split_mnist_task", "permuted_mnist"} <= {path.stem for path in SWEEPS}
+    assert {"quickstart", "split_mnist_class", "split_mnist_task", "hsu2018_split_mnist"} <= {path.stem for path in SWEEPS}
