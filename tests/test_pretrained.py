@@ -140,7 +140,18 @@ class TestBeforeAnythingRuns:
         file.write_text(text(weights="none.safetensors", encode="none.safetensors"))
         assert raycl("check", file).exit_code == 0
         file.write_text(text(weights="imagnet"))
-        assert "did you mean 'imagenet'?" in refused("check", file)
+        line = refused("check", file, code=2)
+        assert "start.yaml:3:43: model.weights: unknown weights 'imagnet'; did you mean 'imagenet'?" in line
+        file.write_text(text(encode="imagnet"))
+        assert ": stream.encode.weights: unknown weights" in refused("check", file, code=2)
+
+
+def test_the_shipped_backbone_can_be_exported() -> None:
+    file = Path(__file__).parents[1] / "docs" / "backbone_cifar100.yaml"
+    sweep = SweepSpec.load(file, catalog())
+    (entry,) = sweep.entries
+    assert first(sweep).keep_checkpoint
+    assert f"raycl export results/{sweep.name} {entry.alias} DATA/weights/" in file.read_text()
 
 
 class TestStart:
