@@ -14,28 +14,25 @@ statistics of batch norm are not protected.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from raycl.learning.fisher import FisherLabels, diagonal_fisher
-from raycl.learning.quadratic import Quadratic, require_finite
+from raycl.learning.quadratic import require_finite
 from raycl.spec.options import Count, Fraction
-from raycl.strategies.base import Context, Position, Strategy, StrategyConfig, TaskData
-from raycl.streams.task import Batch
+from raycl.strategies.anchored import Anchored, AnchoredConfig, Penalty
+from raycl.strategies.base import TaskData
 
 FISHER_BATCH = 128
 
 
-class EWCConfig(StrategyConfig):
+class EWCConfig(AnchoredConfig):
     """Strength and form of the penalty."""
 
     search_space = {"penalty": {"loguniform": [1, 1e10]}}
 
-    penalty: Annotated[float, Field(ge=0, le=1e15)] = Field(
-        100.0, description="lambda; search 1 to 1e10 on a log scale"
-    )
+    penalty: Penalty = Field(100.0, description="lambda; search 1 to 1e10 on a log scale")
     mode: Literal["separate", "online"] = Field(
         "separate", description="one quadratic per past task, or a decaying one"
     )
@@ -44,25 +41,13 @@ class EWCConfig(StrategyConfig):
     fisher_examples: Count | None = Field(None, description="training examples per task, drawn at random; default: all")
 
 
-class EWC(Strategy):
+class EWC(Anchored):
     """Elastic weight consolidation."""
 
     Config = EWCConfig
     paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; Schwarz et al. 2018, arXiv 1805.06370"
-    naive_when = {"penalty": 0.0}
 
     config: EWCConfig
-
-    def __init__(self, config: EWCConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self.past = Quadratic()
-
-    def _parameters(self) -> dict[str, Tensor]:
-        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-
-    def edit_gradients(self, batch: Batch, at: Position) -> None:
-        if self.config.penalty and self.past.importance:
-            self.past.add_gradients(self._parameters(), self.config.penalty)
 
     def end_task(self, task: int, data: TaskData) -> None:
         if not self.config.penalty:
@@ -77,13 +62,6 @@ class EWC(Strategy):
         )
         require_finite(fisher, f"ewc: the Fisher information after task {task}", self.config.penalty)
         if self.config.mode == "online":
-            self.past.replace(fisher, self._parameters(), self.config.online_decay)
+            self.past.replace(fisher, self.parameters(), self.config.online_decay)
         else:
-            self.past.merge(fisher, self._parameters())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "past": self.past.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.past.load_state_dict(state["past"], self.context.device)
+            self.past.merge(fisher, self.parameters())

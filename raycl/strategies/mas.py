@@ -16,26 +16,23 @@ statistics of batch norm are not protected.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
 from pydantic import Field
-from torch import Tensor
 
-from raycl.learning.quadratic import Quadratic, require_finite
+from raycl.learning.quadratic import require_finite
 from raycl.learning.sensitivity import output_sensitivity
 from raycl.spec.options import Count, Fraction
-from raycl.strategies.base import Context, Position, Strategy, StrategyConfig, TaskData
-from raycl.streams.task import Batch
+from raycl.strategies.anchored import Anchored, AnchoredConfig, Penalty
+from raycl.strategies.base import TaskData
 
 IMPORTANCE_BATCH = 128
 
 
-class MASConfig(StrategyConfig):
+class MASConfig(AnchoredConfig):
     """Strength of the penalty, and what its importance is taken from."""
 
     search_space = {"penalty": {"loguniform": [1e-2, 1e4]}}
 
-    penalty: Annotated[float, Field(ge=0, le=1e15)] = Field(
+    penalty: Penalty = Field(
         1.0, description="lambda of lambda * sum Omega (theta - theta*)^2, no 1/2; search 0.01 to 1e4 on a log scale"
     )
     decay: Fraction = Field(1.0, description="what is kept of Omega at each task; 1: the sum over tasks, as published")
@@ -44,25 +41,14 @@ class MASConfig(StrategyConfig):
     )
 
 
-class MAS(Strategy):
+class MAS(Anchored):
     """Memory aware synapses."""
 
     Config = MASConfig
     paper = "Aljundi et al. 2018, arXiv 1711.09601"
-    naive_when = {"penalty": 0.0}
+    factor = 2.0
 
     config: MASConfig
-
-    def __init__(self, config: MASConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self.past = Quadratic()
-
-    def _parameters(self) -> dict[str, Tensor]:
-        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-
-    def edit_gradients(self, batch: Batch, at: Position) -> None:
-        if self.config.penalty and self.past.importance:
-            self.past.add_gradients(self._parameters(), 2 * self.config.penalty)
 
     def end_task(self, task: int, data: TaskData) -> None:
         if not self.config.penalty:
@@ -74,11 +60,4 @@ class MAS(Strategy):
             lambda batch: scenario.mask(batch.task, scenario.policy, task),
         )
         require_finite(importance, f"mas: the importance of parameters after task {task}", self.config.penalty)
-        self.past.replace(importance, self._parameters(), self.config.decay)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "past": self.past.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.past.load_state_dict(state["past"], self.context.device)
+        self.past.replace(importance, self.parameters(), self.config.decay)

@@ -15,53 +15,46 @@ the paper does not write; ``clamp: false`` leaves it, and then such weights are 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
 from pydantic import Field
-from torch import Tensor
 
 from raycl.learning.path_integral import PathIntegral
-from raycl.learning.quadratic import Quadratic
 from raycl.spec.options import Positive
-from raycl.strategies.base import Context, Position, Strategy, StrategyConfig, TaskData
+from raycl.strategies.anchored import Anchored, AnchoredConfig, Penalty
+from raycl.strategies.base import Context, Position, TaskData
 from raycl.streams.task import Batch
 
 
-class SIConfig(StrategyConfig):
+class SIConfig(AnchoredConfig):
     """Strength and damping."""
 
     search_space = {"penalty": {"loguniform": [1e-3, 1e5]}}
 
-    penalty: Annotated[float, Field(ge=0, le=1e15)] = Field(1.0, description="c; search 1e-3 to 1e5 on a log scale")
+    penalty: Penalty = Field(1.0, description="c; search 1e-3 to 1e5 on a log scale")
     damping: Positive = Field(0.1, description="xi; it and the penalty trade off, so fix one of them")
     clamp: bool = Field(True, description="weights that raised the loss are unimportant, not repelled")
 
 
-class SI(Strategy):
+class SI(Anchored):
     """Synaptic intelligence."""
 
     Config = SIConfig
     paper = "Zenke, Poole and Ganguli 2017, arXiv 1703.04200"
-    naive_when = {"penalty": 0.0}
+    factor = 2.0
 
     config: SIConfig
 
     def __init__(self, config: SIConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.past = Quadratic()
         self._path: PathIntegral | None = None
-
-    def _parameters(self) -> dict[str, Tensor]:
-        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     def begin_task(self, task: int, data: TaskData) -> None:
         if self.config.penalty:
-            self._path = PathIntegral(self._parameters())
+            self._path = PathIntegral(self.parameters())
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         if self._path is not None:
             self._path.before_update()
-            self.past.add_gradients(self._parameters(), 2 * self.config.penalty)
+        super().edit_gradients(batch, at)
 
     def after_update(self, batch: Batch, at: Position) -> None:
         if self._path is not None:
@@ -70,12 +63,5 @@ class SI(Strategy):
     def end_task(self, task: int, data: TaskData) -> None:
         if self._path is not None:
             importance = self._path.importance(self.config.damping, self.config.clamp)
-            self.past.replace(importance, self._parameters(), decay=1.0)
+            self.past.replace(importance, self.parameters(), decay=1.0)
             self._path = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "past": self.past.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.past.load_state_dict(state["past"], self.context.device)

@@ -70,7 +70,7 @@ def test_a_growing_penalty_freezes_what_matters() -> None:
 
 
 def test_an_anchor_that_is_not_cloned_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.strategies.ewc.Quadratic", Aliased)
+    monkeypatch.setattr("raycl.strategies.anchored.Quadratic", Aliased)
     with pytest.raises(AssertionError):
         check_freezing()
 

@@ -64,7 +64,7 @@ def test_half_the_pull_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mutant: EWC's 1/2."""
     pull = Quadratic.add_gradients
     monkeypatch.setattr(
-        "raycl.strategies.mas.Quadratic.add_gradients",
+        "raycl.strategies.anchored.Quadratic.add_gradients",
         lambda self, parameters, strength: pull(self, parameters, strength / 2),
     )
     with pytest.raises(AssertionError):
@@ -100,7 +100,7 @@ def test_a_growing_penalty_freezes_what_matters() -> None:
 
 
 def test_an_anchor_that_is_not_cloned_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.strategies.mas.Quadratic", Aliased)
+    monkeypatch.setattr("raycl.strategies.anchored.Quadratic", Aliased)
     with pytest.raises(AssertionError):
         check_freezing()
 

@@ -71,7 +71,7 @@ def test_only_the_gradient_of_the_task_counts() -> None:
 def penalty_first(self: SI, batch: Batch, at: Position) -> None:
     """The mutant: the penalty's gradient has been added when the path is recorded."""
     assert self._path is not None
-    self.past.add_gradients(self._parameters(), 2 * self.config.penalty)
+    self.past.add_gradients(self.parameters(), 2 * self.config.penalty)
     self._path.before_update()
 
 
