@@ -9,9 +9,13 @@ Buzzega et al., "Dark experience for general continual learning: a strong, simpl
 Stored are un-augmented rows and the logits of the forward pass of the update that stored them, before its step, never
 refreshed. The squared error is a mean over rows and units, so alpha's scale depends on the number of units.
 
-Departures: the squared error runs over the units that existed when a row was stored, where the head grows; it compares
-raw logits, whatever units the training softmax leaves out. With several epochs a row is stored in the first one
-(``memory.insert``). ``memory.combine`` is not read: alpha and beta are the weights.
+Departures:
+- Where the head grows, the squared error runs over the units that existed when a row was stored. Class-incrementally
+  stored logits then say nothing of classes to come, which costs most of what DER gains; ``active_logits: all`` makes
+  the whole head exist from the start, as in the paper.
+- Raw logits are compared, whatever units the training softmax leaves out.
+- With several epochs a row is stored in the first one (``memory.insert``).
+- ``memory.combine`` is not read: alpha and beta are the weights.
 """
 
 from __future__ import annotations

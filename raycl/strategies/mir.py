@@ -64,9 +64,11 @@ class MIR(Replay):
 
     def select(self, batch: Batch) -> Batch:
         rows = super().select(batch)
-        if len(rows) <= self.replay_size:
-            return rows
-        chosen = self.scores(batch, rows).topk(self.replay_size).indices
+        return rows if len(rows) <= self.replay_size else self.most_interfered(batch, rows)
+
+    def most_interfered(self, batch: Batch, rows: Batch) -> Batch:
+        """The highest scores, in the order in which they were drawn."""
+        chosen = self.scores(batch, rows).topk(min(self.replay_size, len(rows))).indices
         return rows[chosen.sort().values]
 
     def scores(self, batch: Batch, rows: Batch) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -252,20 +253,53 @@ def test_within_class_statistic_finds_the_wrong_variant() -> None:
     assert within_class_statistic(MissesCurrentRow, runs=2_000) > 100
 
 
-def test_cost_of_a_row_does_not_depend_on_the_number_of_classes() -> None:
-    def seconds(classes: int, policy: type[Balanced]) -> float:
-        labels = torch.arange(20_000).remainder(classes).tolist()
-        best = float("inf")
-        for _ in range(3):
-            pool = policy(10_000)
-            pool.offer(labels, generator())
-            start = time.perf_counter()
-            pool.offer(labels[:5_000], generator())
-            best = min(best, time.perf_counter() - start)
-        return best
+def operations(policy: type[Balanced], classes: int) -> float:
+    """The interpreter's operations for each row that a full memory is offered, of as many new classes as it holds."""
+    labels = torch.arange(6_000).remainder(classes)
+    pool = policy(3_000)
+    pool.offer(labels.tolist(), generator())
+    more = (labels[:60] + classes).tolist()
+    random, count = generator(1), 0
 
-    for policy in (ClassBalanced, Greedy):
-        assert seconds(5_000, policy) < 20 * seconds(10, policy)  # a search through the classes costs 500 times as much
+    def tally(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += 1
+        return tally
+
+    before = sys.gettrace()
+    sys.settrace(tally)
+    try:
+        pool.offer(more, random)
+    finally:
+        sys.settrace(before)
+    return count / len(more)
+
+
+class Searches(ClassBalanced):
+    """The mutant: the largest class is looked for among all classes."""
+
+    def _moved(self, label: int, before: int, after: int) -> None:
+        super()._moved(label, before, after)
+        largest = 0
+        for rows in self._members.values():
+            largest = max(largest, len(rows))
+        self._largest = largest
+
+
+def check_cost(policy: type[Balanced]) -> None:
+    """A row costs about the same for 2 and for 1,000 classes."""
+    assert operations(policy, 1_000) < 1.5 * operations(policy, 2)
+
+
+@pytest.mark.parametrize("policy", [ClassBalanced, Greedy])
+def test_cost_of_a_row_does_not_depend_on_the_number_of_classes(policy: type[Balanced]) -> None:
+    check_cost(policy)
+
+
+def test_the_cost_check_finds_a_search_through_the_classes() -> None:
+    with pytest.raises(AssertionError):
+        check_cost(Searches)
 
 
 # -- units, batches, state -------------------------------------------------------------------------------------------
