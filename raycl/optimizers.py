@@ -96,10 +96,12 @@ def _optimizer(trainable: Trainable, training: TrainingConfig) -> torch.optim.Op
 
 
 def _move_state(before: torch.optim.Optimizer, after: torch.optim.Optimizer) -> None:
-    """Carry moments over by the parameters' order; rows that a parameter gained start at zero."""
-    old = [parameter for group in before.param_groups for parameter in group["params"]]
-    new = [parameter for group in after.param_groups for parameter in group["params"]]
-    for source, target in zip(old, new, strict=False):
+    """Carry moments over. A parameter that has grown is a new one, and takes the place of one that is gone, in order."""
+    old, new = ([p for group in each.param_groups for p in group["params"]] for each in (before, after))
+    stayed = {id(parameter) for parameter in old} & {id(parameter) for parameter in new}
+    gone, come = ([p for p in each if id(p) not in stayed] for each in (old, new))
+    pairs = [(parameter, parameter) for parameter in new if id(parameter) in stayed]
+    for source, target in [*pairs, *zip(gone, come, strict=False)]:
         state = before.state.get(source)
         grown = source.dim() > 0 and source.shape[1:] == target.shape[1:] and len(source) <= len(target)
         if state and (grown or source.shape == target.shape):

@@ -61,6 +61,16 @@ def test_kept_moments_go_on_and_new_rows_start_at_zero() -> None:
     assert moved[2].tolist() == pytest.approx([-0.1] * 3)
 
 
+def test_moments_stay_with_their_parameter_when_another_one_leaves() -> None:
+    first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    optimizers = OptimizerSet(training(optimizer="sgd", momentum=0.9))
+    optimizers.build({"network": Trainable.of([first, second])})
+    first.grad, second.grad = torch.full((2,), 5.0), torch.full((2,), 1.0)
+    optimizers.step()
+    optimizers.build({"network": Trainable.of([second])}, keep_state=True)
+    assert stepped(optimizers, second, 0.0).tolist() == pytest.approx([-0.09] * 2)
+
+
 def test_a_reset_forgets_the_moments() -> None:
     parameter = nn.Parameter(torch.zeros(2))
     optimizers = OptimizerSet(training(optimizer="sgd", momentum=0.9))
