@@ -166,9 +166,12 @@ class Trainer:
             if phase.learning_rate is not None:
                 self._optimizers.scale_learning_rate(phase.learning_rate(at))
             losses = step(batch, at)
-            self._work.updates += 1
-            self._work.examples += len(batch)
+            self._count_work(1, len(batch))
         self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
+
+    def _count_work(self, updates: int, examples: int) -> None:
+        self._work.updates += updates
+        self._work.examples += examples
 
     def _plan(self, phase: Phase, task: int) -> BatchPlan:
         training, memory = self.trial.training, self.trial.memory
@@ -240,6 +243,7 @@ class Trainer:
             augment=self._pixels.augment,
             augments=self.trial.stream["augment"] != "none",
             generator=self._random,
+            count_work=self._count_work,
             device=self._device,
         )
 

@@ -70,7 +70,7 @@ class ReplayBuffer(Protocol):
         ...
 
     def write(self, slots: Tensor, columns: Table) -> None:
-        """Overwrite some columns of some slots (refreshed logits, losses)."""
+        """Overwrite some columns of some slots (refreshed logits, losses; merged rows, with label and task)."""
         ...
 
     @property

@@ -100,10 +100,13 @@ class Replay:
         self._storage.write(slots, self._completed(columns, len(slots)))
 
     def write(self, slots: Tensor, columns: Table) -> None:
-        """Overwrite some columns of distinct slots; labels and tasks stay."""
-        columns = {name: column.detach().cpu() for name, column in columns.items()}
+        """Overwrite some columns of distinct slots; the selection policy is not asked."""
+        columns, slots = {name: column.detach().cpu() for name, column in columns.items()}, slots.cpu()
+        for name, own in (("label", self._label), ("task", self._task)):
+            if name in columns:
+                own[slots] = columns.pop(name)
         self._declare(columns)
-        self._storage.write(slots.cpu(), {name: self._widened(name, column) for name, column in columns.items()})
+        self._storage.write(slots, {name: self._widened(name, column) for name, column in columns.items()})
 
     @property
     def sampled(self) -> Tensor:

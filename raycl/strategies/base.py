@@ -169,6 +169,7 @@ class Context:
         augment: float32 -> float32, the stream's random augmentation; the identity where there is none.
         augments: whether the stream's rows change from one pass to the next.
         generator: the generator of a purpose, part of the checkpoint: ``generator("fisher")``.
+        count_work: tells (updates, examples) beyond those of the trainer's own loop, which are part of the cost.
     """
 
     scenario: Scenario
@@ -183,6 +184,7 @@ class Context:
     augment: Callable[[Tensor], Tensor]
     augments: bool
     generator: Callable[[str], torch.Generator]
+    count_work: Callable[[int, int], None]
     device: torch.device
 
 

@@ -19,6 +19,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "derpp": "raycl.strategies.der:DERPP",
         "er_ace": "raycl.strategies.er_ace:ERACE",
         "rehearsal": "raycl.strategies.rehearsal:Rehearsal",
+        "exstream": "raycl.strategies.exstream:ExStream",
         "gdumb": "raycl.strategies.gdumb:GDumb",
         "ewc": "raycl.strategies.ewc:EWC",
         "si": "raycl.strategies.si:SI",

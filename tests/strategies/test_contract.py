@@ -24,6 +24,7 @@ from raycl.trainer import Trainer
 
 SCENARIOS = ("task", "domain", "class")
 OPTIONS: dict[str, dict[str, Any]] = {
+    "exstream": {"rehearse_every": 8},
     "gdumb": {"passes": 12},
     "hypernetwork": {"chunk_size": 500, "task_embedding_dim": 8, "chunk_embedding_dim": 8},
 }

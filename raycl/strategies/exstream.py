@@ -1,0 +1,109 @@
+"""ExStream: a stream is clustered as it passes, and the network learns from the clusters' centres alone.
+
+Hayes, Cahill and Kanan, "Memory efficient experience replay for streaming learning", ICRA 2019 (arXiv 1809.05922),
+section IV. Each class has at most b prototypes, each with the number c of examples behind it. Where they are b already,
+the two closest ones u and v of the class make room for a new example, which is no candidate itself:
+
+    w = (c_u u + c_v v) / (c_u + c_v),   c_w = c_u + c_v
+
+After each example the network learns one epoch over the whole memory (``memory.batch_size`` rows an update). With
+``memory.unit: class`` the capacity is b; with ``total`` all classes share one buffer, and the class with most prototypes
+gives way. It is online clustering, not a choice of examples, so ``memory.selection`` does not apply.
+
+Rows are meant to be features of a frozen backbone (``stream.encode``), under a small network such as ``mlp``. Means of
+pixels work as well, as blurred images: rows are averaged as they are stored, as floats, and normalised when they are
+replayed. The stream is seen once, whatever ``training.epochs`` says.
+
+Departures:
+- ``rehearse_every`` examples may pass between two epochs over the memory, for speed.
+- A class with room for one prototype keeps its running mean; the paper has no pair to merge there.
+- The updates of an epoch are of equal size, within one row; a memory of one row is not rehearsed. Both are for batch
+  normalisation, which cannot learn from a single row.
+- Features are not scaled to unit length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from raycl.errors import MethodError
+from raycl.memory.buffer import everything
+from raycl.memory.clusters import Clusters
+from raycl.spec.options import Count
+from raycl.strategies.base import Context, Epochs, Losses, Phase, Position, Strategy, StrategyConfig, total
+from raycl.streams.task import Batch
+
+
+class ExStreamConfig(StrategyConfig):
+    """How often the memory is rehearsed; the sweep's ``memory`` block says how large it is."""
+
+    search_space: ClassVar[dict[str, Any]] = {"rehearse_every": {"choice": [1, 2, 4, 8]}}
+
+    rehearse_every: Count = Field(1, description="examples that pass between two epochs over the memory")
+
+
+class ExStream(Strategy):
+    """Cluster, and learn from the prototypes."""
+
+    Config = ExStreamConfig
+    boundary_free: ClassVar[bool] = True
+    uses_memory: ClassVar[bool] = True
+    selection: ClassVar[str] = "ring"  # fills the slots in order; from then on rows are merged
+    memory_columns: ClassVar[Mapping[str, tuple[str, torch.dtype]]] = {"count": ("scalar", torch.int64)}
+    paper: ClassVar[str] = "Hayes, Cahill and Kanan 2019, Memory efficient experience replay (arXiv 1809.05922)"
+
+    def __init__(self, config: ExStreamConfig, context: Context) -> None:
+        memory = context.memory_config
+        if memory.selection != "auto" or memory.unit == "task":
+            raise MethodError(
+                "exstream merges rows by what they hold: memory.selection must be auto and memory.unit class or total "
+                f"(got {memory.selection} and {memory.unit})"
+            )
+        super().__init__(config, context)
+        self.config: ExStreamConfig = config
+        self.clusters = Clusters(self.memory, memory.capacity, memory.unit == "class")
+        self._batch_size = memory.batch_size or context.training.batch_size
+        self._waiting = 0  # examples since the last epoch over the memory
+
+    def phases(self, task: int) -> Sequence[Phase]:
+        return (Phase("stream", Epochs(1), step=self._observe),)
+
+    def _observe(self, batch: Batch, at: Position) -> Losses:
+        """Take the rows in one by one, each followed by an epoch over the memory where one is due."""
+        losses: Losses = {}
+        rows = {"image": batch.image.float().cpu(), "label": batch.y.cpu(), "task": batch.task.cpu()}
+        for row in range(len(batch)):
+            self.clusters.insert({name: column[row : row + 1] for name, column in rows.items()})
+            self._waiting += 1
+            if self._waiting == self.config.rehearse_every:
+                losses, self._waiting = self._rehearse(), 0
+        return losses
+
+    def _rehearse(self) -> Losses:
+        """One epoch over the whole memory. Returns the losses of its last update."""
+        context, memory = self.context, self.replayed(everything(self.memory))
+        losses: Losses = {}
+        if len(memory) < 2:
+            return losses
+        order = torch.randperm(len(memory), generator=context.generator("rehearsal")).to(context.device)
+        parts = order.tensor_split(math.ceil(len(memory) / self._batch_size))
+        for rows in parts:
+            losses = self.loss(memory[rows])
+            context.optimizers.zero_grad()
+            total(losses).backward()
+            context.optimizers.step()
+        context.count_work(len(parts), len(memory))
+        return {name: value.detach() for name, value in losses.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "clusters": self.clusters.state_dict(), "waiting": self._waiting}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.clusters.load_state_dict(state["clusters"])
+        self._waiting = state["waiting"]
