@@ -96,7 +96,7 @@ def _optimizer(trainable: Trainable, training: TrainingConfig) -> torch.optim.Op
 
 
 def _move_state(before: torch.optim.Optimizer, after: torch.optim.Optimizer) -> None:
-    """Carry moments over. A parameter that has grown is a new one, and takes the place of one that is gone, in order."""
+    """Carry moments over. A parameter that has grown is a new one; in order, it takes the place of one that is gone."""
     old, new = ([p for group in each.param_groups for p in group["params"]] for each in (before, after))
     stayed = {id(parameter) for parameter in old} & {id(parameter) for parameter in new}
     gone, come = ([p for p in each if id(p) not in stayed] for each in (old, new))
