@@ -68,8 +68,8 @@ class Clusters:
         """Merge ``row`` itself into the only row of its class: a running mean."""
         if label not in self._slots:
             raise MethodError(
-                f"memory.capacity must be at least the number of classes (got {self._capacity}); enlarge it, or count it "
-                "per class by memory.unit"
+                f"memory.capacity must be at least the number of classes (got {self._capacity}); enlarge it, or "
+                "count it per class by memory.unit"
             )
         slot = torch.tensor(self._slots[label])
         held = self._buffer.read(slot)

@@ -7,8 +7,8 @@ the two closest ones u and v of the class make room for a new example, which is 
     w = (c_u u + c_v v) / (c_u + c_v),   c_w = c_u + c_v
 
 After each example the network learns one epoch over the whole memory (``memory.batch_size`` rows an update). With
-``memory.unit: class`` the capacity is b; with ``total`` all classes share one buffer, and the class with most prototypes
-gives way. It is online clustering, not a choice of examples, so ``memory.selection`` does not apply.
+``memory.unit: class`` the capacity is b; with ``total`` all classes share one buffer, and the class with most
+prototypes gives way. It is online clustering, not a choice of examples, so ``memory.selection`` does not apply.
 
 Rows are meant to be features of a frozen backbone (``stream.encode``), under a small network such as ``mlp``. Means of
 pixels work as well, as blurred images: rows are averaged as they are stored, as floats, and normalised when they are

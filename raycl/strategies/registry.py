@@ -20,6 +20,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "er_ace": "raycl.strategies.er_ace:ERACE",
         "rehearsal": "raycl.strategies.rehearsal:Rehearsal",
         "exstream": "raycl.strategies.exstream:ExStream",
+        "latent_replay": "raycl.strategies.latent_replay:LatentReplay",
         "gdumb": "raycl.strategies.gdumb:GDumb",
         "ewc": "raycl.strategies.ewc:EWC",
         "si": "raycl.strategies.si:SI",

@@ -1,0 +1,188 @@
+"""Latent replay: the memory keeps activations of a layer, and what lies below that layer stays as it is.
+
+Pellegrini, Graffieti, Lomonaco and Maltoni, "Latent replay for real-time continual learning", IROS 2020 (arXiv
+1912.01100). New images go through the lower part up to ``layer``; stored activations are joined to them there, and the
+upper part learns from both. Of the B rows of an update, round(B N / (N + M)) are new, with N new rows in the task and
+M rows in the memory (``memory.mix: size``); ``equal`` takes half and half, ``paired`` a batch of each. After the i-th
+task h = M / i of its activations replace as many random ones (algorithm 2, ``memory.selection: random``).
+
+After the first task, or from the start where the model has pretrained ``weights``, the lower part is frozen: without
+gradients, outside the optimiser and in evaluation mode, so that stored activations are those that it would compute
+anew. With ``lower_learning_rate`` above 0 it goes on to learn from new rows, slowly, and stored activations age; its
+running statistics stay in any case.
+
+Departures:
+- One growing softmax head, learned by cross-entropy: neither the consolidated head nor the penalty of AR1.
+- Activations of un-augmented rows are stored, in evaluation mode, when a task ends; those of the paper are taken on the
+  way, in the first epoch. Of a frozen part without augmentation these are the same numbers.
+- Replayed rows are drawn at random for each update, not dealt out once per epoch.
+- ``memory.combine`` and ``insert`` do not apply: the loss is one mean over all rows of an update.
+
+A frozen lower part sees each row once a task: its activations are kept for the task's updates, unless the stream
+augments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from raycl.memory.buffer import Table
+from raycl.models.cut import cut
+from raycl.models.network import frozen_statistics
+from raycl.spec.options import Fraction
+from raycl.strategies.base import (
+    Context,
+    Losses,
+    Phase,
+    Position,
+    Rows,
+    Source,
+    Strategy,
+    StrategyConfig,
+    TaskData,
+    Trainable,
+)
+from raycl.streams.task import Batch
+
+LATENT_BATCH = 500
+"""Rows that go through the lower part at once where nothing is learned from them."""
+
+
+class LatentReplayConfig(StrategyConfig):
+    """Where the network is cut, and what becomes of its lower part."""
+
+    search_space: ClassVar[dict[str, Any]] = {"lower_learning_rate": {"choice": [0.0, 0.01, 0.1]}}
+
+    layer: str | None = Field(
+        None,
+        description="the backbone's module whose output is stored, by name (a wrong one lists them); default: the last",
+    )
+    freeze: Literal["after_first_task", "from_start"] = Field(
+        "after_first_task", description="from_start: for a model with pretrained weights"
+    )
+    lower_learning_rate: Fraction = Field(
+        0.0, description="factor on the learning rate of what lies below, once it is frozen; 0 keeps it as it is"
+    )
+
+
+class LatentReplay(Strategy):
+    """Replay activations."""
+
+    Config = LatentReplayConfig
+    uses_memory: ClassVar[bool] = True
+    selection: ClassVar[str] = "random"
+    paper: ClassVar[str] = "Pellegrini et al. 2020, Latent replay for real-time continual learning (arXiv 1912.01100)"
+
+    def __init__(self, config: LatentReplayConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.config: LatentReplayConfig = config
+        self.lower, self.upper = cut(self.network.backbone, config.layer)
+        self._latents: Rows | None = None  # of the task, where the lower part gives the same ones every time
+        self._new_size = self._replay_size = 0
+
+    # -- growth and optimisation -------------------------------------------------------------------------------
+
+    def _settled(self, task: int) -> bool:
+        """Whether the lower part is frozen, or slowed, during a task."""
+        return task > 0 or self.config.freeze == "from_start"
+
+    def _frozen(self, task: int) -> bool:
+        return self._settled(task) and not self.config.lower_learning_rate
+
+    def grow(self, task: int) -> None:
+        super().grow(task)
+        if self._frozen(task):
+            self.lower.requires_grad_(False)
+
+    def trainable(self, task: int) -> Mapping[str, Trainable]:
+        """The optimiser above a frozen part is a new one: moments are not handed on between the two."""
+        if not self._settled(task):
+            return super().trainable(task)
+        above: dict[str, Any] = {"params": [*self.upper.parameters(), *self.network.head.parameters()]}
+        if self._frozen(task):
+            return {"upper": Trainable([above])}
+        below: dict[str, Any] = {"params": list(self.lower.parameters()), "scale": self.config.lower_learning_rate}
+        return {"network": Trainable([below, above] if below["params"] else [above])}
+
+    def train(self, mode: bool) -> None:
+        super().train(mode)
+        if self._settled(self.task):
+            self.lower.eval()
+
+    # -- the task ----------------------------------------------------------------------------------------------
+
+    def begin_task(self, task: int, data: TaskData) -> None:
+        self._new_size, self._replay_size = self._sizes(len(data))
+        if self._frozen(task) and not self.context.augments:
+            self._latents = self._extract(data)
+
+    def _sizes(self, rows: int) -> tuple[int, int]:
+        """New and replayed rows of an update, in a task of so many rows."""
+        config, size = self.context.memory_config, self.context.training.batch_size
+        if not len(self.memory):
+            return size, 0
+        if config.mix == "paired":
+            return size, config.batch_size or size
+        share = 0.5 if config.mix == "equal" else rows / (rows + len(self.memory))
+        new = max(1, min(round(size * share), size - 1))
+        return new, size - new
+
+    def phases(self, task: int) -> Sequence[Phase]:
+        return (Phase("train", self.length(), self._latents or Source.CURRENT, batch_size=self._new_size),)
+
+    def end_task(self, task: int, data: TaskData) -> None:
+        latents = self._latents or self._extract(data)
+        self.memory.add(_table(latents))
+        self._latents = None
+
+    def _extract(self, data: TaskData) -> Rows:
+        """Activations of all rows of the task, in stream order."""
+        with frozen_statistics(self.lower), torch.no_grad():
+            batches = [self._at_cut(batch) for batch in data.batches(LATENT_BATCH)]
+        whole = Batch.cat(batches)
+        return Rows(whole.x, whole.y, whole.task, whole.replayed)
+
+    # -- the update --------------------------------------------------------------------------------------------
+
+    def draw(self, batch: Batch, at: Position) -> Batch:
+        """New and replayed rows at the cut."""
+        replayed = self._replayed(at)
+        if self._latents is None:
+            with torch.no_grad() if self._frozen(at.task) else nullcontext():
+                batch = self._at_cut(batch)
+        return batch if replayed is None else Batch.cat([batch, replayed])
+
+    def _at_cut(self, batch: Batch) -> Batch:
+        """Activations in place of images."""
+        latents: Tensor = self.lower(batch.x)
+        return replace(batch, image=_no_pixels(len(batch)), x=latents)
+
+    def _replayed(self, at: Position) -> Batch | None:
+        """Stored activations; the next ones are fetched while these are learned."""
+        count, device = self._replay_size, self.context.device
+        if not count:
+            return None
+        rows = self.memory.sample(count)
+        if not at.last:
+            self.memory.request(count)
+        y, task = rows["label"].to(device), rows["task"].to(device)
+        return Batch(_no_pixels(len(y)), rows["image"].to(device), y, task, torch.ones_like(y, dtype=torch.bool))
+
+    def loss(self, batch: Batch) -> Losses:
+        return {"task": self.cross_entropy(self.network.head(self.upper(batch.x)), batch)}
+
+
+def _table(latents: Rows) -> Table:
+    """Activations as a memory takes them, in place of images."""
+    return {"image": latents.x, "label": latents.y, "task": latents.task}
+
+
+def _no_pixels(rows: int) -> Tensor:
+    return torch.empty(rows, 0, dtype=torch.uint8)
