@@ -168,6 +168,18 @@ def sync(results: FolderArgument) -> None:
 
 
 @app.command()
+def pack(
+    results: FolderArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where trials.parquet and cells.parquet go.")],
+) -> None:
+    """Write all trials and all matrices of a results folder as two Parquet files."""
+    from raycl.results.packing import pack as pack_results
+
+    trials, cells = pack_results(results, folder)
+    typer.echo(f"{trials} trials and {cells} cells of their matrices in {folder}")
+
+
+@app.command()
 def export(
     results: FolderArgument,
     strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A method of the sweep, by its name there.")],

@@ -1,0 +1,38 @@
+"""A sweep's data set in two files, small enough to mail or to keep beside the sweep file that it answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raycl.results.reading import Folder, opened, read_cells, read_trials
+
+CELLS, TRIALS, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
+
+
+def pack(folder: Folder, target: Path) -> tuple[int, int]:
+    """Write ``trials.parquet`` and ``cells.parquet``, sorted by trial, with the sweep in their metadata.
+
+    Both are what :func:`read_trials` and :func:`read_cells` give; pandas, DuckDB and notebooks read them alone.
+
+    Args:
+        target: a folder, made where it does not exist; files of these names in it are replaced.
+
+    Returns:
+        The number of trials and of cells.
+
+    Raises:
+        TornFile: a part of the results is damaged or missing.
+    """
+    results = opened(folder)
+    trials, cells = read_trials(results), read_cells(results)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, table in ((TRIALS, trials), (CELLS, cells)):
+        _write(table.replace_schema_metadata({SWEEP: results.sweep_json.encode()}), target / name)
+    return trials.num_rows, cells.num_rows
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd", compression_level=19)
