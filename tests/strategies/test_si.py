@@ -147,11 +147,6 @@ def test_it_forgets_less_than_naive_on_permuted_digits() -> None:
     assert ours > matrix(trial("naive", "domain", **PERMUTED)).average_accuracy() + 0.02
 
 
-def test_it_does_not_help_where_classes_are_told_apart_across_tasks() -> None:
-    ours = matrix(trial("si", "class", options={"penalty": 5.0}, stream={"tasks": 5})).average_accuracy()
-    assert abs(ours - matrix(trial("naive", "class", stream={"tasks": 5})).average_accuracy()) < 0.05
-
-
 def test_state_does_not_grow_with_tasks() -> None:
     learning = running("domain")
     sizes = [row.cost.state_bytes for row in finish(learning) if row.task >= 0]
