@@ -77,7 +77,7 @@ def _plain(entry: Any) -> dict[str, str]:
 def _about(entry: Any) -> str:
     """The first sentence of what an entry says of itself, or of its options."""
     own = entry if inspect.isclass(entry) else getattr(entry, "Config", None) or type(entry)
-    return (inspect.getdoc(own) or "").split("\n\n")[0].replace("\n", " ")
+    return (inspect.getdoc(own) or "").split("\n\n")[0].replace("\n", " ").replace("``", "")
 
 
 def _scenarios(entry: Any) -> str:
