@@ -100,6 +100,7 @@ class LatentReplay(Strategy):
         super().grow(task)
         if self._frozen(task):
             self.lower.requires_grad_(False)
+            self.lower.zero_grad(set_to_none=True)  # of the last update before; no optimiser clears it from now on
 
     def trainable(self, task: int) -> Mapping[str, Trainable]:
         """The optimiser above a frozen part is a new one: moments are not handed on between the two."""
