@@ -21,6 +21,7 @@ from raycl.distributed.replay import HELD_BACK, ShardedStorage
 from raycl.distributed.streams import RemoteSource, ShardNames, StreamShards
 from raycl.errors import DataError, InfrastructureError
 from raycl.memory.buffer import Table, everything
+from raycl.memory.clusters import Clusters
 from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import Replay
 from raycl.spec.options import MemoryConfig
@@ -225,6 +226,20 @@ class TestReplayActors:
         ours, local = history(buffer(storage)), history(buffer(LocalStorage()))
         assert all(equal(one, other) for one, other in zip(ours, local, strict=True))
         storage.close()
+
+    def test_merged_rows_equal_those_of_the_local_storage(self) -> None:
+        held = []
+        for storage in (ShardedStorage(2), LocalStorage()):
+            memory = buffer(storage, 20, "ring")
+            kept = Clusters(memory, 20, per_class=False)
+            points = torch.randn(60, 3, 1, 1, generator=torch.Generator().manual_seed(2))
+            for number, point in enumerate(points):
+                label = torch.tensor([number % 7 % 3])
+                kept.insert({"image": point[None], "label": label, "task": label})
+            held.append({**everything(memory), **{str(k): v for k, v in kept.state_dict()["distances"].items()}})
+            memory.close()
+        assert equal(*held)
+        assert held[0]["count"].max() > 1
 
     def test_lost_actor_is_an_infrastructure_error_at_once(self) -> None:
         storage = ShardedStorage(2)
