@@ -60,4 +60,11 @@ def test_the_quick_start_searches_strength_size_and_embeddings() -> None:
 
 
 def test_the_files_are_found() -> None:
-    assert {"quickstart", "split_mnist_class", "split_mnist_task", "hsu2018_split_mnist"} <= {path.stem for path in SWEEPS}
+    assert {"quickstart", "split_mnist_class", "ewc", "hsu2018_split_mnist"} <= {path.stem for path in SWEEPS}
+
+
+@pytest.mark.parametrize("name", catalog().strategies.names())
+def test_every_method_has_a_sweep_of_its_own(name: str) -> None:
+    sweep = SweepSpec.load(FOLDER / "methods" / f"{name}.yaml", catalog())
+    assert name in {entry.strategy for entry in sweep.entries}
+    assert len({entry.strategy for entry in sweep.entries}) > 1 or name in ("joint", "cumulative"), "beside another"

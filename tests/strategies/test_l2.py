@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import finish, trainer, trial
+from support import trainer, trial
 
-from raycl.errors import MethodError
 from raycl.strategies.base import Position
 from raycl.strategies.l2 import L2
 from raycl.trainer import Trainer
@@ -47,21 +46,3 @@ def test_the_anchor_is_the_last_task_alone() -> None:
     for name, parameter in learning.strategy.network.named_parameters():
         assert torch.equal(past.anchor[name], parameter)
         assert bool((past.importance[name] == 1).all())
-
-
-def test_a_growing_penalty_freezes() -> None:
-    moved = []
-    for penalty in (1e-3, 1.0, 1e4):
-        learning = running(options={"penalty": penalty})
-        learning.run_task()
-        before = [p.detach().clone() for p in learning.strategy.network.parameters()]
-        learning.run_task()
-        after = list(learning.strategy.network.parameters())
-        moved.append(sum(float((a.detach() - b).square().sum()) for a, b in zip(after, before, strict=True)))
-    assert moved == sorted(moved, reverse=True)
-    assert moved[-1] < 0.1 * moved[0]
-
-
-def test_a_penalty_that_diverges_is_an_error_that_names_it() -> None:
-    with pytest.raises(MethodError, match="'penalty': 1000"):
-        finish(running(options={"penalty": 1e13}, training={"optimizer": "sgd", "learning_rate": 0.05}))
