@@ -1,0 +1,57 @@
+"""The figures in the heads of the papers' sweeps are those of the matrices that are kept beside them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raycl.catalog import catalog
+from raycl.results.reading import matrix_of
+from raycl.spec.sweep import SweepSpec
+
+ROOT = Path(__file__).parents[1]
+KEPT = sorted(path.parent for path in (ROOT / "analysis" / "papers").glob("*/trials.parquet"))
+
+
+def sweep_file(folder: Path) -> Path:
+    return ROOT / "sweeps" / "papers" / f"{folder.name}.yaml"
+
+
+def averages(folder: Path) -> dict[tuple[str, str], list[float]]:
+    """Average accuracies in percent of the final trials, from their cells, by variant and method."""
+    cells = pq.read_table(folder / "cells.parquet")
+    by_trial: dict[str, list[int]] = defaultdict(list)
+    for row, trial in enumerate(cells["trial"].to_pylist()):
+        by_trial[trial].append(row)
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    columns = ["trial", "variant", "alias", "phase", "num_tasks"]
+    for trial in pq.read_table(folder / "trials.parquet", columns=columns).to_pylist():
+        if trial["phase"] == "final":
+            own = cells.take(pa.array(by_trial[trial["trial"]]))
+            accuracy = matrix_of(own, trial["num_tasks"]).average_accuracy()
+            found[trial["variant"], trial["alias"]].append(100 * accuracy)
+    return found
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda path: path.name)
+def test_measured_figures_are_those_of_the_matrices(folder: Path) -> None:
+    text = sweep_file(folder).read_text()
+    for key, values in averages(folder).items():
+        assert f"{mean(values):.2f} ± {stdev(values):.2f}" in text, key
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda path: path.name)
+def test_the_matrices_answer_the_file_as_it_stands(folder: Path) -> None:
+    metadata = pq.read_schema(folder / "trials.parquet").metadata
+    answered = json.loads(metadata[b"raycl.sweep"])["hash"]
+    assert answered == SweepSpec.load(sweep_file(folder), catalog()).hash
+
+
+def test_matrices_are_kept() -> None:
+    assert KEPT
