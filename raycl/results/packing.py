@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,8 +30,10 @@ def pack(folder: Folder, target: Path) -> tuple[int, int]:
     results = opened(folder)
     trials, cells = read_trials(results), read_cells(results)
     target.mkdir(parents=True, exist_ok=True)
+    told = json.loads(results.sweep_json)
+    told |= {"file": Path(told.get("file", "")).name}  # where it lay concerns one machine alone
     for name, table in ((TRIALS, trials), (CELLS, cells)):
-        _write(table.replace_schema_metadata({SWEEP: results.sweep_json.encode()}), target / name)
+        _write(table.replace_schema_metadata({SWEEP: json.dumps(told).encode()}), target / name)
     return trials.num_rows, cells.num_rows
 
 
