@@ -49,8 +49,12 @@ def _write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes())
 
 
-def sweep(strategy: str, seeds: Sequence[int] = (0,), **blocks: str) -> SweepSpec:
-    """Split MNIST, class-incremental, MLP 784-400-400-10, Adam, batch 128, one epoch; next to nothing is evaluated."""
+def sweep(strategy: str, seeds: Sequence[int] = (0,), options: str = "{}", **blocks: str) -> SweepSpec:
+    """Split MNIST, class-incremental, MLP 784-400-400-10, Adam, batch 128, one epoch; next to nothing is evaluated.
+
+    Args:
+        options: the method's own, as in a sweep file; ``blocks`` replace the file's other lines.
+    """
     text = {
         "stream": "{name: split, dataset: mnist, tasks: 5, scenario: class, class_order: fixed}",
         "model": "{name: mlp, hidden: [400, 400]}",
@@ -60,13 +64,13 @@ def sweep(strategy: str, seeds: Sequence[int] = (0,), **blocks: str) -> SweepSpe
         **blocks,
     }
     lines = [f"{key}: {value}" for key, value in text.items()]
-    ends = [f"strategies: {{{strategy}: {{}}}}", f"final: {{seeds: {list(seeds)}}}"]
+    ends = [f"strategies: {{{strategy}: {options}}}", f"final: {{seeds: {list(seeds)}}}"]
     return SweepSpec.parse("\n".join(["name: benchmark", *lines, *ends]), catalog())
 
 
-def trial(strategy: str) -> TrialSpec:
+def trial(strategy: str, options: str = "{}", **blocks: str) -> TrialSpec:
     """One trial of :func:`sweep`."""
-    found = sweep(strategy)
+    found = sweep(strategy, options=options, **blocks)
     return found.trial(found.entries[0], {}, 0, "final")
 
 
