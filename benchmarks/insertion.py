@@ -33,7 +33,7 @@ def rows_per_second(policy: str, capacity: int, classes: int) -> float:
 def main(repeats: int) -> None:
     torch.set_num_threads(1)
     rows = []
-    for policy in ("reservoir", "class_balanced", "greedy", "ring"):
+    for policy in ("reservoir", "class_balanced", "greedy", "ranked", "ring"):
         for capacity in (500, 5_000):
             speeds = [max(rows_per_second(policy, capacity, classes) for _ in range(repeats)) for classes in (2, 1_000)]
             color = "green" if min(speeds) >= GOAL else "red"

@@ -73,6 +73,10 @@ class ReplayBuffer(Protocol):
         """Overwrite some columns of some slots (refreshed logits, losses; merged rows, with label and task)."""
         ...
 
+    def trim(self) -> None:
+        """Drop rows that the policy keeps only while nobody needs their place; the others close ranks, in order."""
+        ...
+
     @property
     def bytes(self) -> int:
         """Bytes of the rows held; stream examples are charged as pixels."""

@@ -19,6 +19,17 @@ class Pool(ABC):
     def offer(self, labels: Sequence[int], generator: torch.Generator) -> list[int]:
         """The position of each row, in order, as if offered one by one; -1 where a row is not kept."""
 
+    def trim(self, size: int) -> Sequence[int]:
+        """Give up rows that stay only while nobody needs their place.
+
+        Args:
+            size: positions in use.
+
+        Returns:
+            The positions whose rows stay, ascending; they are numbered anew from 0.
+        """
+        return range(size)
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -236,12 +247,50 @@ class Greedy(Balanced):
         return self._insert(label, first, second)
 
 
+class Ranked(Balanced):
+    """The first rows of every class, which is offered best row first: the exemplar sets of iCaRL.
+
+    Rebuffi, Kolesnikov, Sperl and Lampert, CVPR 2017, algorithms 2 and 5. With c classes seen, the first
+    m = capacity // c rows of each one stay. The rows behind them, of classes that came when m was larger, give way as
+    their places are needed, the last row of a largest class first; :meth:`trim` drops those that are left.
+    """
+
+    def offer(self, labels: Sequence[int], generator: torch.Generator) -> list[int]:
+        return [self._position(label, 0.0, 0.0) for label in labels]
+
+    def _position(self, label: int, first: float, second: float) -> int:
+        seen = len(self._members) + (label not in self._members)
+        if len(self._members.get(label, ())) >= self._quota(seen):
+            return -1
+        return self._insert(label, first, second)
+
+    def _quota(self, classes: int) -> int:
+        return max(1, self.capacity // max(1, classes))
+
+    def _evict(self, first: float, second: float) -> int:
+        label = self._by_count[self._largest][-1]
+        rows = self._members[label]
+        position = rows.pop()
+        self._moved(label, len(rows) + 1, len(rows))
+        return position
+
+    def trim(self, size: int) -> Sequence[int]:
+        while self._largest > self._quota(len(self._members)):
+            self._evict(0.0, 0.0)
+        kept = sorted(position for rows in self._members.values() for position in rows)
+        number = {position: place for place, position in enumerate(kept)}
+        self._members = {label: [number[position] for position in rows] for label, rows in self._members.items()}
+        self._size = len(kept)
+        return kept
+
+
 POOLS: dict[str, type[Pool]] = {
     "reservoir": Reservoir,
     "class_balanced": ClassBalanced,
     "random": RandomReplacement,
     "ring": Ring,
     "greedy": Greedy,
+    "ranked": Ranked,
 }
 
 

@@ -108,6 +108,13 @@ class Replay:
         self._declare(columns)
         self._storage.write(slots, {name: self._widened(name, column) for name, column in columns.items()})
 
+    def trim(self) -> None:
+        kept = self._selection.trim()
+        slots = torch.arange(len(kept))
+        moved = kept != slots
+        if moved.any():
+            self.write(slots[moved], self.read(kept[moved]))
+
     @property
     def sampled(self) -> Tensor:
         return self._sampled

@@ -76,6 +76,21 @@ class Selection:
                 kept[slots[position]] = row
         return kept
 
+    def trim(self) -> Tensor:
+        """Give up rows that the policy keeps only while nobody needs their place.
+
+        Returns:
+            Slots int64 ``[len]`` whose rows stay, ascending; the i-th of them is slot i from now on.
+        """
+        for unit, pool in self._pools.items():
+            slots = self._slots[unit]
+            self._slots[unit] = [slots[position] for position in pool.trim(len(slots))]
+        kept = sorted(slot for slots in self._slots.values() for slot in slots)
+        number = {slot: place for place, slot in enumerate(kept)}
+        self._slots = {unit: [number[slot] for slot in slots] for unit, slots in self._slots.items()}
+        self._size = len(kept)
+        return torch.tensor(kept, dtype=torch.int64)
+
     def _rows_by_unit(self, labels: list[int], tasks: Tensor) -> dict[int, Sequence[int]]:
         if self._unit == "total":
             return {0: range(len(labels))}

@@ -66,7 +66,7 @@ class MemoryConfig(Options):
 
     capacity: Count = Field(500, description="examples, counted per unit")
     unit: Literal["total", "class", "task"] = Field("total", description="what the capacity counts for")
-    selection: Literal["auto", "reservoir", "class_balanced", "random", "ring", "greedy"] = Field(
+    selection: Literal["auto", "reservoir", "class_balanced", "random", "ring", "greedy", "ranked"] = Field(
         "auto", description="which examples stay; auto: the method's own rule"
     )
     batch_size: Count | None = Field(None, description="replayed examples per update; default: training's batch_size")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from itertools import permutations
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from raycl.checkpoint import decode, encode
 from raycl.memory import draws
+from raycl.memory.buffer import everything
 from raycl.memory.draws import distinct
 from raycl.memory.local import LocalStorage
 from raycl.memory.replay import Replay
@@ -177,6 +179,41 @@ def test_outstanding_draws_are_part_of_the_state() -> None:
         assert numbers(ours) == numbers(theirs)
         assert buffer.sampled.tolist() == twin.sampled.tolist()
         assert (200 in numbers(ours)) == (count == 6), "requested rows are older than the contents"
+
+
+@pytest.mark.parametrize("unit", ["total", "task"])
+def test_trimmed_rows_close_ranks_and_go_on(unit: Literal["total", "task"]) -> None:
+    """Of two tasks with three classes each, offered in turn, a capacity of 11 leaves 1 or 3 rows a class."""
+    config = MemoryConfig(capacity=11, unit=unit)
+    buffer = Replay(config, "ranked", torch.Generator().manual_seed(0), LocalStorage())
+    for number in range(6):
+        rows = torch.arange(5) + 10 * number
+        label = torch.full((5,), number)
+        column = {"image": rows.to(torch.uint8).view(-1, 1, 1, 1), "half": rows / 2, "label": label}
+        buffer.add({**column, "task": label % 2})
+    before, held = len(buffer), everything(buffer)
+    buffer.request(before)
+    buffer.trim()
+    each = 1 if unit == "total" else 3
+    best = [10 * number + rank for number in range(6) for rank in range(each)]
+    order = [number for number in numbers(held) if number in best]
+    assert sorted(order) == best
+    assert len(order) == len(buffer) < before
+    for after in (everything(buffer), everything(reloaded(buffer, config))):
+        assert numbers(after) == order
+        assert (after["half"] * 2).tolist() == order
+        assert after["label"].tolist() == [number // 10 for number in order]
+        assert after["task"].tolist() == [number // 10 % 2 for number in order]
+    assert sorted(numbers(buffer.sample(before))) == sorted(numbers(held)), "as they were when it was requested"
+    buffer.add({name: column[:1] for name, column in held.items()})
+    assert numbers(everything(buffer)) == order, "every class is full"
+
+
+def reloaded(buffer: Replay, config: MemoryConfig) -> Replay:
+    """Another buffer that goes on from the checkpoint of this one."""
+    other = Replay(config, "ranked", torch.Generator(), LocalStorage())
+    other.load_state_dict(decode(encode(buffer.state_dict())))
+    return other
 
 
 def test_bytes_count_every_column() -> None:
