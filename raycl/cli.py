@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 import raycl
 from raycl.errors import RayclError, SpecError
+from raycl.live import standard_output
 
 if TYPE_CHECKING:
     from raycl.spec.sweep import SweepSpec
@@ -148,7 +149,7 @@ def check(file: SweepFileArgument) -> None:
     from raycl.cli_check import summary
 
     sweep = _load(file)
-    Console().print(summary(sweep))
+    standard_output().print(summary(sweep))
 
 
 @app.command()
@@ -156,7 +157,7 @@ def show(results: FolderArgument) -> None:
     """Print the comparison table of a results folder."""
     from raycl.results.tables import comparison
 
-    Console().print(comparison(results))
+    standard_output().print(comparison(results))
 
 
 @app.command()
@@ -216,7 +217,7 @@ def ls(
 
     if kind not in KINDS:
         raise typer.BadParameter(f"must be one of {', '.join(KINDS)} (got {kind!r})")
-    Console().print(listing(kind, name))
+    standard_output().print(listing(kind, name))
 
 
 def _load(file: Path) -> SweepSpec:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from raycl.errors import UnknownName, nearest
-from raycl.live import LiveTable
+from raycl.live import LiveTable, standard_output
 from raycl.matrix import AccuracyMatrix
 from raycl.pretrained import pinned
 from raycl.results.store import Results
@@ -42,7 +41,7 @@ def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Pa
     Returns:
         Whether the method did not fail.
     """
-    console = Console()
+    console = standard_output()
     sweep = pinned(sweep, data_root)
     entry = find_entry(sweep, alias)
     point = entry.middle
@@ -116,7 +115,7 @@ def run_on_ray(
     from raycl.distributed.runner import run_sweep
     from raycl.results.tracking import Mirror, ui_command
 
-    console = Console()
+    console = standard_output()
     if data_root is None and not inside_job():  # in a job, "here" is a temporary copy of the working directory
         data_root = Path("data")
     sweep = pinned(sweep, data_root)
@@ -156,4 +155,4 @@ def sync_results(folder: str) -> None:
     logged = sync(folder)
     uri = tracking_uri(folder)
     told = f"logged {logged} trials to {uri}" if uri else "set MLFLOW_TRACKING_URI to say where runs are logged"
-    Console().print(told, markup=False, highlight=False, soft_wrap=True)
+    standard_output().print(told, markup=False, highlight=False, soft_wrap=True)

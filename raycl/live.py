@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -16,6 +17,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     from raycl.spec.sweep import SweepSpec
     from raycl.spec.trial import Phase
+
+PIPED = 128
+"""Columns of what goes to a file or a pipe, unless ``COLUMNS`` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ class SweepStatus:
     elapsed: float = 0.0
     remaining: float | None = None
     note: str = ""
+
+
+def standard_output() -> Console:
+    """Where tables for people go. A file or a pipe has no width of its own that would cut them short."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPED)
 
 
 class LiveTable:

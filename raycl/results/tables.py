@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +30,8 @@ WIDE = 110
 """From this terminal width on, backward transfer and parameters are shown too."""
 WIDEST = 128
 """From this width on, also intransigence, where there is a reference."""
+SPARED = ("seconds", "memory", "learning_accuracy", "forgetting")
+"""Columns that a terminal too narrow for all of them goes without, the first one first: no figure is cut short."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,12 @@ class Comparison:
         return self.to_arrow().to_pandas()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self._table(options.max_width)
+        width = options.max_width
+        for spared in range(len(SPARED) + 1):
+            table = self._table(width, frozenset(SPARED[:spared]))
+            if Measurement.get(console, options.update(max_width=10 * WIDEST), table).maximum <= width:
+                break
+        yield table
         for note in self.notes:
             yield Text(note, style="dim")
 
@@ -83,7 +91,7 @@ class Comparison:
         Console(file=text, width=WIDEST, color_system=None, legacy_windows=False, force_jupyter=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
-    def _table(self, width: int) -> Table:
+    def _table(self, width: int, spared: frozenset[str]) -> Table:
         wide = width >= WIDE
         table = Table(
             title=self.sweep,
@@ -97,12 +105,13 @@ class Comparison:
         if variants:
             table.add_column("variant", no_wrap=True)
         table.add_column("strategy", no_wrap=True)
-        shown = [name for name in COMPARED if wide or name != "backward_transfer"]
+        shown = [name for name in COMPARED if (wide or name != "backward_transfer") and name not in spared]
         if width >= WIDEST and any(REFERRED in line.metrics for line in self.lines):
             shown.append(REFERRED)
         for name in shown:
             table.add_column(HEADINGS[name], justify="right", no_wrap=True)
-        for heading in ("seconds", "memory", *(["parameters"] if wide else []), "n"):
+        costs = [name for name in ("seconds", "memory", *(["parameters"] if wide else [])) if name not in spared]
+        for heading in (*costs, "n"):
             table.add_column(heading, justify="right", no_wrap=True)
         best = _best_keys(self.lines)
         mixed = len({machine for line in self.lines for machine in line.machines}) > 1
@@ -113,9 +122,9 @@ class Comparison:
             names = [Text(line.variant if line.variant != before or line is self.lines[0] else "")] if variants else []
             before = line.variant
             style = "dim" if line.barred else "bold" if line.key in best else ""
-            cost = [_seconds(line), _memory(line), *([_count(line.parameters)] if wide else []), _seeds(line)]
             figures = [_percent(line, name) for name in shown]
-            table.add_row(*names, _name(line, mixed), *figures, *cost, style=style)
+            cost = [_COSTS[name](line) for name in costs]
+            table.add_row(*names, _name(line, mixed), *figures, *cost, _seeds(line), style=style)
         return table
 
 
@@ -172,6 +181,13 @@ def _memory(line: Line) -> str:
 
 def _count(spread: Spread | None) -> str:
     return "" if spread is None else f"{spread.mean:,.0f}"
+
+
+_COSTS: Mapping[str, Callable[[Line], str]] = {
+    "seconds": _seconds,
+    "memory": _memory,
+    "parameters": lambda line: _count(line.parameters),
+}
 
 
 def _seeds(line: Line) -> str:

@@ -161,6 +161,18 @@ def test_the_table_fits_the_terminal(results: Results, record: Callable[..., Any
         assert ("backward" in out) is shown
 
 
+def test_a_terminal_too_narrow_goes_without_columns_and_cuts_no_figure(
+    results: Results, record: Callable[..., Any], capsys: Any
+) -> None:
+    record(spec(), rows())
+    for width, shown in ((90, True), (50, False)):
+        Console(width=width).print(comparison(results))
+        out = capsys.readouterr().out
+        assert ("memory" in out) is shown
+        assert "accuracy %" in out
+        assert "…" not in out
+
+
 def test_arrow_and_matrices(results: Results, record: Callable[..., Any]) -> None:
     record(spec(), rows())
     (line,) = comparison(results).to_arrow().to_pylist()
