@@ -203,7 +203,7 @@ class Trainer:
     def _pool(self, source: Source | Rows, task: int) -> tuple[Pool, int]:
         """The rows of a source, and how many of them (the first ones) do not come from the memory."""
         if isinstance(source, Rows):
-            return Pool([MadeSegment(source)], self._pixels), len(source.y)
+            return Pool([MadeSegment(source)], self._pixels), int((~source.replayed).sum())
         if source & (Source.SEEN | Source.ALL) and not self.strategy.upper_bound:
             raise MethodError(
                 f"{self.trial.strategy}: only upper bounds may ask for data of other tasks (got {source})"

@@ -38,6 +38,7 @@ class Rows:
     """Rows that a strategy made itself: cached features, teacher targets, generated images.
 
     ``x`` float ``[n, *input shape]`` is used as it stands (``image`` is then empty); the other columns as in ``Batch``.
+    Rows that are ``replayed`` come last where there are others, and ``memory.mix`` applies to such a union.
     """
 
     x: Tensor

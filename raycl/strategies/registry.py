@@ -29,6 +29,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "latent_replay": "raycl.strategies.latent_replay:LatentReplay",
         "generative_replay": "raycl.strategies.generative_replay:GenerativeReplay",
         "gem": "raycl.strategies.gem:GEM",
+        "icarl": "raycl.strategies.icarl:ICaRL",
         "packnet": "raycl.strategies.packnet:PackNet",
         "hypernetwork": "raycl.strategies.hypernetwork:Hypernetwork",
     },
