@@ -9,7 +9,7 @@ Encoder and decoder are modules of their own, so that a method may keep, freeze 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -79,9 +79,7 @@ class VAE(nn.Module):
         Args:
             noise: standard normal ``[batch, latent_dim]``, one draw per image.
         """
-        mean, log_variance = self.encoder(x)
-        z = mean + noise * (0.5 * log_variance).exp()
-        return reconstruction_loss(self.decoder(z), x) + divergence(mean, log_variance)
+        return evidence_loss(self.encoder, self.decoder, x, noise)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Images in [0, 1] ``[count, channels, height, width]``, the means of the pixels for z ~ N(0, I)."""
@@ -89,6 +87,52 @@ class VAE(nn.Module):
         z = torch.randn(count, self.latent_dim, generator=generator).to(device)
         pixels: Tensor = self.decoder(z).sigmoid()
         return pixels
+
+
+Layers = Sequence[tuple[Tensor, Tensor]]
+"""Of each layer the weights ``[sets, inputs, outputs]`` and biases ``[sets, 1, outputs]`` of several decoders."""
+
+
+class GeneratedDecoder:
+    """Decoders as one pure function of weights that something else makes, several sets of them side by side.
+
+    A set is a flat vector: layer after layer, the weight before the bias.
+
+    Attributes:
+        sizes: numbers of weights of its tensors, in order.
+        numel: numbers in a set.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], hidden: Sequence[int], latent_dim: int) -> None:
+        self._image_shape = image_shape
+        self._widths = list(pairwise([latent_dim, *hidden, math.prod(image_shape)]))
+        self.sizes = [size for inputs, outputs in self._widths for size in (inputs * outputs, outputs)]
+        self.numel = sum(self.sizes)
+
+    def layers(self, flat: Tensor) -> Layers:
+        """Cut up sets ``[sets, numel]``; views."""
+        parts = iter(flat.split(self.sizes, dim=1))
+        return [(next(parts).view(-1, outputs, inputs).mT, next(parts)[:, None]) for inputs, outputs in self._widths]
+
+    def __call__(self, layers: Layers, z: Tensor) -> Tensor:
+        """float ``[sets, batch, latent_dim]`` -> logits of the pixels ``[sets, batch, channels, height, width]``."""
+        *inner, (weight, bias) = layers
+        for inner_weight, inner_bias in inner:
+            z = torch.baddbmm(inner_bias, z, inner_weight).relu()
+        logits: Tensor = torch.baddbmm(bias, z, weight).unflatten(2, self._image_shape)
+        return logits
+
+
+def evidence_loss(encoder: Encoder, decoder: Callable[[Tensor], Tensor], x: Tensor, noise: Tensor) -> Tensor:
+    """The negative evidence lower bound ``[batch]`` of images in [0, 1], summed over pixels and latent units.
+
+    Args:
+        decoder: latent vectors ``[batch, latent_dim]`` -> logits of the pixels, as images.
+        noise: standard normal ``[batch, latent_dim]``, one draw per image.
+    """
+    mean, log_variance = encoder(x)
+    z = mean + noise * (0.5 * log_variance).exp()
+    return reconstruction_loss(decoder(z), x) + divergence(mean, log_variance)
 
 
 def reconstruction_loss(logits: Tensor, x: Tensor) -> Tensor:

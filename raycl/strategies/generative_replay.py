@@ -88,7 +88,7 @@ class GenerativeReplay(Strategy):
     def __init__(self, config: GenerativeReplayConfig, context: Context) -> None:
         super().__init__(config, context)
         self.config: GenerativeReplayConfig = config
-        _check_pixels(context)
+        check_pixels(context)
         self._random = context.generator("generative_replay")
         vae = VAE(context.image_shape, config.hidden, config.latent_dim, self._random)
         self.generator = vae.to(context.device)
@@ -211,7 +211,12 @@ def _frozen(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
-def _check_pixels(context: Context) -> None:
+def check_pixels(context: Context) -> None:
+    """Refuse pixels that a generator of images in [0, 1] cannot draw.
+
+    Raises:
+        SpecError: normalisation takes them beyond.
+    """
     extremes = torch.tensor([0, 255], dtype=torch.uint8, device=context.device).view(2, 1, 1, 1)
     lowest, highest = context.normalize(extremes.expand(2, context.image_shape[0], 1, 1)).aminmax()
     if lowest < 0 or highest > 1:

@@ -1,0 +1,183 @@
+"""A hypernetwork that learns what to make for one task after another, and keeps what it makes for the old ones.
+
+von Oswald, Henning, Grewe and Sacramento, "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695),
+section 2: weights theta (chunk embeddings included) shared by all tasks and protected by the output regulariser (eq. 2)
+with one step of lookahead, and a private embedding per task that is learned during its task only. What the generated
+weights are for, a classifier's or a decoder's, is the business of whoever owns this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raycl.learning.lookahead import lookahead
+from raycl.learning.output_regulariser import OutputRegulariser
+from raycl.models.hypernetwork import Activation, Theta, WeightGenerator
+from raycl.spec.options import Count, NonNegative, Options
+
+Widths = tuple[Annotated[int, Field(ge=1)], ...]
+
+
+class GeneratorOptions(Options):
+    """The generator network and its protection."""
+
+    beta: NonNegative = Field(0.01, description="weight of the output regulariser, a sum over all weights of a task")
+    task_embedding_dim: Count = 96
+    chunked: bool = Field(True, description="generate the weights chunk by chunk; or all at once (full hypernetwork)")
+    chunk_embedding_dim: Count = 96
+    chunk_size: Count = Field(42_000, description="weights per chunk, at most those of the target")
+    hidden: Widths = Field((10, 10), description="units per layer of the generator")
+    activation: Activation = "relu"
+    lookahead: Literal["detached", "differentiated", "off"] = Field(
+        "detached", description="whether the regulariser looks at the weights after the task's own step, and how"
+    )
+    regulariser: Literal["gram", "direct", "sampled"] = Field(
+        "gram", description="all old tasks by Gram matrices or network by network; or some at random in every update"
+    )
+    sampled_tasks: Count = Field(1, description="old tasks per update where the regulariser is sampled")
+
+
+class ProtectedGenerator:
+    """Theta, the embeddings of all tasks, and what holds the old ones while the newest is learned.
+
+    Args:
+        sizes: numbers of weights of the target's tensors, in order.
+        random: draws initial values, embeddings and sampled tasks.
+
+    Attributes:
+        generator: h(e; theta).
+        embeddings: one per task; the last one is the current task's.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], options: GeneratorOptions, random: torch.Generator, device: torch.device
+    ) -> None:
+        self.options = options
+        self._random = random
+        self._device = device
+        self.generator = WeightGenerator(
+            sizes,
+            options.task_embedding_dim,
+            options.hidden,
+            options.activation,
+            random,
+            options.chunk_size if options.chunked else None,
+            options.chunk_embedding_dim,
+        ).to(device)
+        self.embeddings: list[nn.Parameter] = []
+        self._regulariser: OutputRegulariser | None = None
+
+    def grow(self) -> None:
+        """Draw the next task's embedding."""
+        embedding = torch.randn(self.options.task_embedding_dim, generator=self._random)
+        self.embeddings.append(nn.Parameter(embedding.to(self._device)))
+
+    def parameters(self) -> dict[str, list[nn.Parameter]]:
+        """What the current task trains, by optimiser: no embedding of an old task is among it."""
+        return {"theta": list(self.generator.parameters()), "embedding": [self.embeddings[-1]]}
+
+    # -- what is generated -------------------------------------------------------------------------------------
+
+    def current(self) -> Tensor:
+        """The current task's weights ``[numel]``, with their graph."""
+        weights: Tensor = self.generator(self.embeddings[-1][None])[0]
+        return weights
+
+    @torch.no_grad()
+    def weights(self, tasks: Sequence[int]) -> Tensor:
+        """Weights ``[tasks, numel]`` as theta stands."""
+        weights: Tensor = self.generator(torch.stack([self.embeddings[task] for task in tasks]))
+        return weights
+
+    # -- learning ----------------------------------------------------------------------------------------------
+
+    def protect(self, excluded: Sequence[Sequence[slice]]) -> None:
+        """Hold what is generated for all tasks but the current one where theta stands now.
+
+        Args:
+            excluded: for each old task, where in its flat weights nothing is protected.
+        """
+        old = len(self.embeddings) - 1
+        self._regulariser = None
+        if old and self.options.beta:
+            self._regulariser = OutputRegulariser(
+                self.generator,
+                torch.stack([embedding.detach() for embedding in self.embeddings[:old]]),
+                excluded,
+                "direct" if self.options.regulariser == "direct" else "gram",
+                cache=self.options.regulariser != "sampled",
+            )
+
+    def release(self) -> None:
+        """Hold nothing, and forget where theta stood."""
+        self._regulariser = None
+
+    def backward(
+        self, loss: Tensor, optimizer: torch.optim.Optimizer, clip: float, others: Sequence[nn.Parameter] = ()
+    ) -> Tensor | None:
+        """Set the gradients of a task's loss and of the regulariser: of theta, the current embedding, and ``others``.
+
+        Args:
+            optimizer: theta's, in whose next step the regulariser looks ahead.
+            clip: largest norm of theta's gradient in that step; 0 clips nothing.
+            others: further parameters that the loss depends on and the regulariser does not.
+
+        Returns:
+            beta times the regulariser; None where nothing is held.
+        """
+        theta = self.generator.theta
+        differentiated = self._regulariser is not None and self.options.lookahead == "differentiated"
+        parameters = [*theta.values(), self.embeddings[-1], *others]
+        gradients = torch.autograd.grad(loss, parameters, create_graph=differentiated)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.detach()
+        if self._regulariser is None:
+            return None
+        own = dict(zip(theta.values(), gradients, strict=False))
+        ahead = theta if self.options.lookahead == "off" else _ahead(theta, own, optimizer, clip)
+        value = self.options.beta * self._regulariser(ahead, self._old_tasks())
+        value.backward()
+        return value
+
+    def _old_tasks(self) -> Tensor | None:
+        """The old tasks that the regulariser looks at in this update; None: all."""
+        old = len(self.embeddings) - 1
+        if self.options.regulariser != "sampled" or self.options.sampled_tasks >= old:
+            return None
+        chosen = torch.randperm(old, generator=self._random)[: self.options.sampled_tasks]
+        return chosen.to(self._device)
+
+    # -- size and state ----------------------------------------------------------------------------------------
+
+    def parameter_count(self) -> int:
+        """Numbers in theta and in all embeddings."""
+        own = sum(parameter.numel() for parameter in self.generator.parameters())
+        return own + sum(embedding.numel() for embedding in self.embeddings)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator.state_dict(),
+            "embeddings": [embedding.detach() for embedding in self.embeddings],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.generator.load_state_dict(state["generator"])
+        with torch.no_grad():
+            for embedding, value in zip(self.embeddings, state["embeddings"], strict=True):
+                embedding.copy_(value)
+
+
+def _ahead(
+    theta: Mapping[str, nn.Parameter],
+    gradients: Mapping[nn.Parameter, Tensor],
+    optimizer: torch.optim.Optimizer,
+    clip: float,
+) -> Theta:
+    """Theta after the step that the task's loss alone would take."""
+    ahead = lookahead(optimizer, gradients, clip)
+    return {name: ahead[parameter] for name, parameter in theta.items()}
