@@ -1,0 +1,217 @@
+"""HAT: every task learns which hidden units it needs, and weights between units of earlier tasks hardly move.
+
+Serrà, Surís, Miron and Karatzoglou, "Overcoming catastrophic forgetting with hard attention to the task", ICML 2018
+(arXiv 1801.01423). Task t has an embedding e for every hidden unit (every channel of a convolution), whose gate
+a = sigmoid(s e) multiplies the unit's output. In each epoch s rises with the batches from 1 / s_max to s_max, which is
+also its value at test. With a^{<t}, the largest gates of all earlier tasks at s_max, weights and embedding minimise
+
+    L_t + penalty * R,   R = sum a (1 - a^{<t}) / sum (1 - a^{<t})
+
+while the update of the weight from unit j to unit i is scaled by 1 - min(a_i^{<t}, a_j^{<t}), that of a bias by
+1 - a_i^{<t}. The embedding's gradient is compensated for the annealing, and e is kept within [-6, 6].
+
+``hard: true`` replaces the gates by a > 1/2 once a task has been learned: old answers then stay to the last bit,
+whatever the optimiser. With soft gates, units with e near 0 let some weights of old tasks move a little.
+
+The paper's optimiser is ``training: {optimizer: sgd, learning_rate: 0.05}``, without momentum or weight decay.
+
+Departures:
+- The update is scaled, not the gradient: the same for the paper's optimiser, and the one way in which momentum, Adam
+  and weight decay cannot get around the mask. Weight decay leaves the embedding alone; gradients are clipped, where
+  ``training.gradient_clip`` says so, after masking and compensation, those of weights and embedding separately.
+- The learning rate falls geometrically within each task, to ``final_learning_rate``; the paper divides it by 3 whenever
+  the loss on validation data has not fallen for five epochs, and keeps the weights of the best one. Models have no
+  dropout.
+- The compensated gradient is computed in closed form: what float32 loses at ``s e > 17`` is kept.
+- With ``training.iterations``, s rises as many times as whole passes over the task's rows fit into them, at least once.
+- Batch norm (the paper's networks have none) is kept per task, affine parameters and running statistics; a task
+  begins with those of the new network.
+- Only the task's own rows of the head learn, even under weight decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raycl.errors import MethodError
+from raycl.learning.attention import Attention, ScaledUpdates, annealed, gate
+from raycl.learning.ownership import FrozenEntries, other_rows
+from raycl.spec.options import NonNegative
+from raycl.strategies.base import (
+    Context,
+    Epochs,
+    Losses,
+    Phase,
+    Position,
+    Strategy,
+    StrategyConfig,
+    TaskData,
+    Trainable,
+    nested_bytes,
+)
+from raycl.streams.task import Batch
+
+BOUND = 6.0
+"""Embeddings stay within plus and minus this, so that their gradient does not vanish."""
+
+
+class HATConfig(StrategyConfig):
+    """How sparse and how sharp the gates are."""
+
+    search_space: ClassVar[dict[str, Any]] = {
+        "penalty": {"loguniform": [0.1, 4]},
+        "s_max": {"loguniform": [25, 800]},
+    }
+
+    penalty: NonNegative = Field(0.75, description="c, on the share of free units that a task takes")
+    s_max: Annotated[float, Field(ge=1)] = Field(400.0, description="sharpness of gates at test and at an epoch's end")
+    hard: bool = Field(False, description="gates of 0 and 1 once a task is learned: nothing at all is forgotten")
+    final_learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="factor on the learning rate at the end of a task; 1: constant"
+    )
+
+
+class HAT(Strategy):
+    """Hard attention to the task."""
+
+    Config = HATConfig
+    scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
+    zero_shot: ClassVar[bool] = False
+    paper: ClassVar[str] = "Serrà et al. 2018, Hard attention to the task (arXiv 1801.01423)"
+
+    config: HATConfig
+
+    def __init__(self, config: HATConfig, context: Context) -> None:
+        super().__init__(config, context)
+        if not context.scenario.per_task_head:
+            raise MethodError("hat: needs output units of their own for every task; set model.head: per_task")
+        self.attention = Attention(self.network.backbone)
+        self.embedding = nn.Parameter(torch.empty(0))
+        self.gates: list[Tensor] = []
+        """Of each task learned, ``[units]``: float, or bool where they are hard."""
+        self.norms: list[dict[str, Tensor]] = []
+        """Parameters and buffers of batch norm as each task left them, by names in the backbone."""
+        self._new_norms = self._norms()
+        self._passes = 1
+        self._sharpness = config.s_max
+        self._price = torch.empty(0)
+        self._held = self._idle = FrozenEntries({}, {})
+        self._scaled = ScaledUpdates({}, {})
+
+    # -- growth and optimisation -------------------------------------------------------------------------------
+
+    def grow(self, task: int) -> None:
+        super().grow(task)
+        drawn = torch.randn(self.attention.units, generator=self.context.generator("attention"))
+        self.embedding = nn.Parameter(drawn.to(self.context.device))
+
+    def trainable(self, task: int) -> Mapping[str, Trainable]:
+        """An embedding has an optimiser of its own: it takes over no moments from the one before."""
+        embedding = Trainable([{"params": [self.embedding], "weight_decay": 0.0}])
+        return {**super().trainable(task), f"embedding {task}": embedding}
+
+    # -- the task ----------------------------------------------------------------------------------------------
+
+    def begin_task(self, task: int, data: TaskData) -> None:
+        self._passes = self._whole_passes(len(data))
+        self.network.backbone.load_state_dict(self._new_norms, strict=False)
+        used = self.used()
+        free = 1 - used
+        self._price = self.config.penalty * free / free.sum().clamp(min=torch.finfo().tiny)
+        parameters, shares = dict(self.network.backbone.named_parameters()), self.attention.shares(used)
+        self._idle = other_rows(self.network.head, self.context.scenario.units(task))
+        self._held = FrozenEntries(parameters, {name: share == 0 for name, share in shares.items()})
+        self._scaled = ScaledUpdates(parameters, shares)
+
+    def _whole_passes(self, rows: int) -> int:
+        length = self.length()
+        if isinstance(length, Epochs):
+            return length.count
+        return max(1, length.count // max(1, rows // self.context.training.batch_size))
+
+    def used(self) -> Tensor:
+        """float ``[units]``: the largest gate of any task learned."""
+        none = torch.zeros(self.attention.units, device=self.context.device)
+        return torch.stack([none, *(own.to(none.dtype) for own in self.gates)]).amax(0)
+
+    def phases(self, task: int) -> Sequence[Phase]:
+        final = self.config.final_learning_rate
+        return (Phase("train", self.length(), learning_rate=lambda at: final**at.fraction),)
+
+    def end_task(self, task: int, data: TaskData) -> None:
+        self.gates.append(self._gate(task))
+        self.norms.append({name: value.clone() for name, value in self._norms().items()})
+
+    def _gate(self, task: int) -> Tensor:
+        """``[units]``: the gates with which a task is answered."""
+        if task < len(self.gates):
+            return self.gates[task]
+        embedding = self.embedding.detach()
+        return embedding > 0 if self.config.hard else torch.sigmoid(self.config.s_max * embedding)
+
+    def _norms(self) -> dict[str, Tensor]:
+        modules = self.network.backbone.named_modules()
+        norms = {name: module for name, module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+        return {f"{name}.{key}": v for name, norm in norms.items() for key, v in norm.state_dict().items()}
+
+    # -- the update --------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch, at: Position) -> Losses:
+        updates = round(at.update / at.fraction) if at.update else 1
+        self._sharpness = annealed(at.update, updates, self._passes, self.config.s_max)
+        return super().step(batch, at)
+
+    def loss(self, batch: Batch) -> Losses:
+        gates = gate(self.embedding, self._sharpness, self.config.s_max)
+        logits = self.network.head(self.attention.features(batch.x, gates, {}))
+        return {"task": self.cross_entropy(logits, batch), "regulariser": gates @ self._price}
+
+    def edit_gradients(self, batch: Batch, at: Position) -> None:
+        self._idle.zero_gradients()
+        self._held.zero_gradients()
+        self._scaled.before_update()
+
+    def after_update(self, batch: Batch, at: Position) -> None:
+        self._scaled.after_update()
+        self._held.restore()
+        self._idle.restore()
+        self.embedding.data.clamp_(-BOUND, BOUND)
+
+    # -- prediction and state ----------------------------------------------------------------------------------
+
+    def predict(self, x: Tensor, task: int | None) -> Tensor:
+        """Logits ``[batch, outputs so far]``; minus infinity outside the task's units.
+
+        Only the task's own rows of the head are multiplied, since a product with more rows may round differently.
+        """
+        if task is None:
+            raise MethodError("hat: needs the task id to predict; use scenario task")
+        state = self.norms[task] if task < len(self.norms) else {}
+        features = self.attention.features(x, self._gate(task).to(x.dtype), state)
+        head, units = self.network.head, self.context.scenario.units(task)
+        rows = slice(units.start, units.stop)
+        logits = features.new_full((len(x), head.outputs), float("-inf"))
+        logits[:, rows] = nn.functional.linear(features, head.weight[rows], head.bias[rows])
+        return logits
+
+    def parameter_count(self) -> int:
+        return super().parameter_count() + self.attention.units * (self.task + 1)
+
+    def state_bytes(self) -> int:
+        """Hard gates are charged as packed bits; in memory and in checkpoints they are bytes."""
+        bits = sum(own.numel() for own in self.gates if own.dtype == torch.bool)
+        return nested_bytes(self.state_dict()) - bits + -(-bits // 8)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "gates": self.gates, "norms": self.norms}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        device = self.context.device
+        self.gates = [own.to(device) for own in state["gates"]]
+        self.norms = [{name: value.to(device) for name, value in own.items()} for own in state["norms"]]
