@@ -15,6 +15,7 @@ import ray
 import torch
 from pretraining import weights_file
 from ray.exceptions import GetTimeoutError, OwnerDiedError
+from support import counts, finish, trial
 
 from raycl.checkpoint import decode, encode
 from raycl.distributed.replay import HELD_BACK, ShardedStorage
@@ -27,6 +28,7 @@ from raycl.memory.replay import Replay
 from raycl.spec.options import MemoryConfig
 from raycl.streams.source import LocalSource
 from raycl.streams.task import Part, TaskSource
+from raycl.trainer import Trainer
 
 SPLIT = {"name": "split", "dataset": "digits", "tasks": 5}
 STREAMS: list[dict[str, Any]] = [
@@ -240,6 +242,35 @@ class TestReplayActors:
             memory.close()
         assert equal(*held)
         assert held[0]["count"].max() > 1
+
+    def test_ranked_and_trimmed_rows_equal_those_of_the_local_storage(self) -> None:
+        memories = [buffer(storage, 55, "ranked") for storage in (ShardedStorage(2), LocalStorage())]
+        for start in range(0, 300, 6):
+            answers = []
+            for memory in memories:
+                memory.add(rows(start, 6))
+                memory.request(20)
+                memory.trim()
+                answers += [memory.sample(20), everything(memory)]
+            assert equal(answers[0], answers[2])
+            assert equal(answers[1], answers[3])
+        assert len(memories[0]) == 50
+        for memory in memories:
+            memory.close()
+
+    @pytest.mark.parametrize("augment", ["none", "crop"])
+    def test_exemplars_give_the_matrix_of_the_local_storage(self, augment: str) -> None:
+        """iCaRL reads the whole memory, ranks, trims and draws means from it."""
+        spec = trial("icarl", stream={"augment": augment}, memory={"capacity": 47})
+        source, found = LocalSource(spec.stream, spec.seed), []
+        for storage in (ShardedStorage(2), LocalStorage()):
+            running = Trainer(spec, source, storage=storage)
+            found.append((counts(finish(running)), everything(running.strategy.memory), running.strategy.state_dict()))
+            running.close()
+        (ours, ours_held, ours_state), (local, local_held, local_state) = found
+        assert ours == local
+        assert equal(ours_held, local_held)
+        assert encode(ours_state) == encode(local_state)
 
     def test_lost_actor_is_an_infrastructure_error_at_once(self) -> None:
         storage = ShardedStorage(2)
