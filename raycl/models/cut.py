@@ -22,7 +22,7 @@ def cut(backbone: nn.Module, layer: str | None) -> tuple[nn.Sequential, nn.Seque
     Raises:
         MethodError: there is no such module, or the backbone is no row of modules.
     """
-    modules = dict(_row(backbone, ""))
+    modules = dict(row(backbone))
     names = list(modules)
     layer = names[-1] if layer is None and names else layer
     if layer not in modules:
@@ -31,16 +31,16 @@ def cut(backbone: nn.Module, layer: str | None) -> tuple[nn.Sequential, nn.Seque
             f"layer must name one of the backbone's modules in a row (known: {known or 'none'}; got {layer!r})"
         )
     place = names.index(layer) + 1
-    row = list(modules.values())
-    return nn.Sequential(*row[:place]), nn.Sequential(*row[place:])
+    links = list(modules.values())
+    return nn.Sequential(*links[:place]), nn.Sequential(*links[place:])
 
 
-def _row(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+def row(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Name and module of each link of a chain, in order; rows within the row are opened."""
     if isinstance(module, nn.Sequential):
         for name, child in module.named_children():
             path = f"{prefix}{name}"
             if isinstance(child, nn.Sequential) and len(child):
-                yield from _row(child, f"{path}.")
+                yield from row(child, f"{path}.")
             else:
                 yield path, child

@@ -25,11 +25,9 @@ from torch import Tensor, nn
 from raycl.errors import Problem, SpecError
 from raycl.learning.task_inference import log_entropy, log_odds_against_first, most_certain
 from raycl.models.network import Network
+from raycl.models.width import matching_width, parameters_with_head
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.task import Batch
-
-HALVINGS = 12
-"""Steps of the search for a width: to 1/4096 of the model's."""
 
 
 class EnsembleConfig(StrategyConfig):
@@ -78,17 +76,16 @@ class Ensemble(Strategy):
         context = self.context
         if context.num_tasks == 1:
             return 1.0
-        limit = _size(self.network, context.scenario.num_outputs)
-        lower, upper = 0.0, 1.0
-        for _ in range(HALVINGS):
-            middle = (lower + upper) / 2
-            narrow = context.new_network(middle)
-            needed = sum(_size(narrow, units) for units in context.scenario.sizes)
-            lower, upper = (middle, upper) if needed <= limit else (lower, middle)
-        if not lower:
-            rule = f"{context.num_tasks} networks cannot be as small as one of this model; take a wider model"
-            raise SpecError([Problem("match_parameters", rule, f"{limit} parameters")])
-        return lower
+        limit = parameters_with_head(self.network, context.scenario.num_outputs)
+
+        def parameters(width: float) -> int:
+            narrow = context.new_network(width)
+            return sum(parameters_with_head(narrow, units) for units in context.scenario.sizes)
+
+        if width := matching_width(parameters, limit):
+            return width
+        rule = f"{context.num_tasks} networks cannot be as small as one of this model; take a wider model"
+        raise SpecError([Problem("match_parameters", rule, f"{limit} parameters")])
 
     def grow(self, task: int) -> None:
         """The network drawn first is the first task's, so that this task is learned as naive fine-tuning learns it."""
@@ -169,9 +166,3 @@ class Ensemble(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for network, stored in zip(self.networks, state["networks"], strict=True):
             network.load_state_dict(stored)
-
-
-def _size(network: Network, units: int) -> int:
-    """Parameters of a network, were its head to have so many units."""
-    backbone = sum(p.numel() for p in network.backbone.parameters())
-    return backbone + units * (network.head.features + 1)
