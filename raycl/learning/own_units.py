@@ -1,0 +1,22 @@
+"""Networks that answer for one task at a time: which output units they have, and when that cannot be."""
+
+from __future__ import annotations
+
+from raycl.errors import Problem, SpecError
+from raycl.streams.scenario import Scenario
+
+
+def require_own_units(scenario: Scenario, subject: str) -> None:
+    """Refuse a softmax over the heads of several tasks.
+
+    Raises:
+        SpecError: the sweep file asks for one; ``subject`` names who has a single task's head.
+    """
+    if not scenario.shared and scenario.policy in ("seen", "all"):
+        rule = f"{subject} has its own task's head only; use auto, own or current"
+        raise SpecError([Problem("training.active_logits", rule, scenario.policy)])
+
+
+def competing_units(scenario: Scenario, task: int) -> range:
+    """The units inside the softmax of a task's rows."""
+    return scenario.units(task) if scenario.policy in ("own", "current") else range(scenario.outputs(task))
