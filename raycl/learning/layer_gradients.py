@@ -1,17 +1,19 @@
-"""Gradients of single examples by the parameters of one layer, given the gradients by that layer's output.
+"""Gradients by the parameters of one layer, given the gradients by that layer's output: of single examples, and sums.
 
-Convolutions are a matrix product per example, of the output's gradients with the patches that the kernel saw; any other
-layer goes through its own Jacobian product, vectorised over examples by ``torch.func``.
+Of single examples, convolutions are a matrix product, of the output's gradients with the patches that the kernel saw;
+any other layer goes through its own Jacobian product, vectorised over examples by ``torch.func``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from raycl.models.network import GrowingHead
 
@@ -56,6 +58,18 @@ class LayerCall:
             return delta.flatten(2).sum(2)
         return _vectorised(self.layer, self.local(name), tuple(value[rows] for value in self.inputs), delta)
 
+    def summed(self, delta: Tensor, rows: slice) -> dict[str, Tensor]:
+        """Gradients by the layer's parameters, summed over some rows, given those by its output ``[rows, ...]``."""
+        layer, inputs = self.layer, tuple(value[rows] for value in self.inputs)
+        own = {local: getattr(layer, local).detach().requires_grad_() for local in self.names}
+        if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+            found = [_of_convolution(layer, local, inputs[0], delta) for local in own]
+        else:
+            with torch.enable_grad():
+                output = torch.func.functional_call(layer, own, inputs)
+            found = list(torch.autograd.grad(output, list(own.values()), delta))
+        return dict(zip(self.names.values(), found, strict=True))
+
     def _by_patches(self, name: str) -> bool:
         layer = self.layer
         return (
@@ -65,6 +79,30 @@ class LayerCall:
             and not isinstance(layer.padding, str)
             and self.local(name) == "weight"
         )
+
+
+@contextmanager
+def recorded_calls(network: nn.Module, names: Mapping[int, str]) -> Iterator[list[LayerCall]]:
+    """Collect every use of a layer that owns some of the parameters.
+
+    Args:
+        names: the network's names of the parameters, by ``id``.
+    """
+    calls: list[LayerCall] = []
+
+    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        own = {name: names[id(p)] for name, p in layer.named_parameters(recurse=False) if id(p) in names}
+        detached = tuple(value.detach() for value in inputs)
+        calls.append(LayerCall(layer, detached, output, own))
+        return output.clone()  # a following in-place ReLU must not change what was recorded
+
+    owners = [layer for layer in network.modules() if any(id(p) in names for p in layer.parameters(recurse=False))]
+    handles = [layer.register_forward_hook(record) for layer in owners]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Patches:
@@ -84,6 +122,16 @@ class Patches:
             self._room -= found.numel()
             self._kept[key] = found
         return self._kept[key]
+
+
+def _of_convolution(layer: nn.Conv2d, local: str, x: Tensor, delta: Tensor) -> Tensor:
+    """The gradient by the weight or the bias, summed over rows, without running the layer again."""
+    if local == "bias":
+        return delta.sum((0, 2, 3))
+    assert not isinstance(layer.padding, str)
+    size = list(layer.weight.shape)
+    found: Tensor = conv2d_weight(x, size, delta, layer.stride, layer.padding, layer.dilation, layer.groups)
+    return found
 
 
 def _patches(layer: nn.Module, x: Tensor, positions: torch.Size) -> Tensor:

@@ -10,15 +10,14 @@ exact. Every other layer is left to :mod:`raycl.learning.layer_gradients`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from raycl.errors import MethodError
-from raycl.learning.layer_gradients import LayerCall, Patches
+from raycl.learning.layer_gradients import LayerCall, Patches, recorded_calls
 from raycl.models.network import frozen_statistics
 from raycl.streams.task import Batch
 
@@ -53,32 +52,12 @@ def mean_power_of_gradients(
     with frozen_statistics(network), torch.enable_grad():
         for batch in batches:
             rows += len(batch)
-            with _recorded(network, names) as calls:
+            with recorded_calls(network, names) as calls:
                 logits = network(batch.x)
             _add_batch(sums, calls, logits, output_gradients(logits.detach(), batch), power)
     if rows == 0:
         raise MethodError("importance of parameters: the task has no training examples; give it some or drop the task")
     return {name: total / rows for name, total in sums.items()}
-
-
-@contextmanager
-def _recorded(network: nn.Module, names: Mapping[int, str]) -> Iterator[list[LayerCall]]:
-    """Collect every use of a layer that owns trainable parameters."""
-    calls: list[LayerCall] = []
-
-    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        own = {name: names[id(p)] for name, p in layer.named_parameters(recurse=False) if id(p) in names}
-        detached = tuple(value.detach() for value in inputs)
-        calls.append(LayerCall(layer, detached, output, own))
-        return output.clone()  # a following in-place ReLU must not change what was recorded
-
-    owners = [layer for layer in network.modules() if any(id(p) in names for p in layer.parameters(recurse=False))]
-    handles = [layer.register_forward_hook(record) for layer in owners]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _add_batch(

@@ -4,6 +4,8 @@ Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIP
 ``min_z 1/2 ||g - z||^2`` subject to ``<z, g_k> >= 0`` for every old task k. Its dual has one unknown per old task,
 ``min_v 1/2 v^T G G^T v + (G g)^T v`` with ``v >= margin``, and ``z = G^T v + g``. It is solved exactly, in float64, as
 a non-negative least squares problem (Lawson and Hanson's active sets).
+
+A single constraint has a closed form (Chaudhry et al. 2019, arXiv 1812.00420, eq. 11): the part of g along g_ref goes.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ from torch import Tensor
 from raycl.errors import MethodError
 
 RIDGE = 1e-9
-"""Added to the diagonal of G G^T, times its mean diagonal, so that dependent gradients leave the dual strictly convex.
+"""Added to the diagonal of G G^T, times that diagonal, so that dependent gradients leave the dual strictly convex.
 
-Constraints hold up to ``<z, g_k> >= -ridge * v_k``. The authors add an absolute 1e-3, which grows with small gradients.
+Constraints hold up to ``<z, g_k> >= -ridge * v_k * ||g_k||^2``. Where products are rounded more coarsely, the ridge is
+:data:`ROUNDINGS` of their last digit. The authors add an absolute 1e-3, which outweighs small gradients.
 """
+
+ROUNDINGS = 8
 
 
 def project(gradient: Tensor, past: Tensor, margin: float = 0.0) -> Tensor:
-    """The projected gradient; the very same tensor where no old task objects.
+    """The projected gradient; the very same tensor where no old task objects. Waits for the device once.
 
     Args:
         gradient: ``[parameters]``, of the new task.
@@ -36,18 +41,19 @@ def project(gradient: Tensor, past: Tensor, margin: float = 0.0) -> Tensor:
     Raises:
         MethodError: a gradient is not finite.
     """
-    products = past @ gradient
-    if bool((products >= 0).all()):
+    products = torch.cat([past @ past.T, (past @ gradient)[:, None]], 1).double().cpu().numpy()
+    gram, linear = products[:, :-1], products[:, -1]
+    if (linear >= 0).all():
         return gradient
-    gram = (past @ past.T).double().cpu().numpy()
-    weights = solve_dual(gram, products.double().cpu().numpy(), margin)
-    return gradient + torch.from_numpy(weights).to(past) @ past
+    weights = solve_dual(gram, linear, margin, max(RIDGE, ROUNDINGS * torch.finfo(past.dtype).eps))
+    return torch.addmv(gradient, past.T, torch.from_numpy(weights).to(past))
 
 
-def solve_dual(gram: np.ndarray, products: np.ndarray, margin: float) -> np.ndarray:
-    """``argmin_v 1/2 v^T (gram + ridge I) v + products^T v`` subject to ``v >= margin``, float64 ``[tasks]``.
+def solve_dual(gram: np.ndarray, products: np.ndarray, margin: float, ridge: float = RIDGE) -> np.ndarray:
+    """``argmin_v 1/2 v^T P v + products^T v`` subject to ``v >= margin``, float64 ``[tasks]``.
 
-    With v = margin + u and ``gram + ridge I = L L^T`` this is ``min_{u >= 0} ||L^T u + L^-1 (products + P margin)||``.
+    P is ``gram`` with its diagonal times ``1 + ridge``. In units of the old gradients' lengths, so that none is too
+    short to count, with v = margin + u and ``P = F^T F`` this is ``min_{u >= 0} ||F u + F^-T (products + P margin)||``.
 
     Args:
         gram: float64 ``[tasks, tasks]``, inner products of the old gradients.
@@ -58,9 +64,23 @@ def solve_dual(gram: np.ndarray, products: np.ndarray, margin: float) -> np.ndar
     """
     if not (np.isfinite(gram).all() and np.isfinite(products).all()):
         raise MethodError("gem: gradients must be finite, found inf or nan; lower training.learning_rate")
-    tasks = len(gram)
-    matrix = (gram + gram.T) / 2 + RIDGE * max(float(np.trace(gram)) / tasks, 1e-30) * np.eye(tasks)
-    factor = np.linalg.cholesky(matrix)
-    linear = products + matrix @ np.full(tasks, margin)
-    solution, _ = nnls(factor.T, -np.linalg.solve(factor, linear), maxiter=30 * tasks)
-    return np.asarray(solution + margin)
+    lengths = np.sqrt(np.maximum(gram.diagonal(), 1e-300))
+    values, vectors = np.linalg.eigh((gram + gram.T) / 2 / np.outer(lengths, lengths))
+    roots = np.sqrt(np.maximum(values, 0) + ridge)[:, None]  # rounding may have made an eigenvalue negative
+    factor, inverse = roots * vectors.T, vectors.T / roots
+    least = margin * lengths
+    solution, _ = nnls(factor, -(inverse @ (products / lengths) + factor @ least), maxiter=30 * len(gram))
+    return np.asarray((solution + least) / lengths)
+
+
+def project_one(gradient: Tensor, reference: Tensor) -> Tensor:
+    """The gradient without its part along ``-reference``; where it has none, it is returned to the bit.
+
+    Decided on the device, which is not waited for.
+
+    Args:
+        gradient, reference: ``[parameters]``, all of them: a projection layer by layer is another method.
+    """
+    product, squared = gradient @ reference, reference @ reference
+    share = product / squared.clamp_min(torch.finfo(squared.dtype).tiny)
+    return torch.where(product < 0, gradient - share * reference, gradient)

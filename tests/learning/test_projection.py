@@ -1,16 +1,19 @@
-"""GEM's quadratic programme against enumeration, closed forms and its own constraints."""
+"""Projected gradients: GEM's quadratic programme against enumeration, A-GEM's closed form, and their wrong variants."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain, combinations
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raycl.errors import MethodError
-from raycl.learning.projection import RIDGE, project, solve_dual
+from raycl.learning.projection import RIDGE, project, project_one, solve_dual
 
 SEEDS = range(12)
 
@@ -44,7 +47,7 @@ def enumerated(gram: np.ndarray, products: np.ndarray, margin: float) -> np.ndar
 
 
 def solves(gram: np.ndarray, products: np.ndarray, margin: float, weights: np.ndarray) -> bool:
-    ridged = gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    ridged = gram + RIDGE * np.diag(gram.diagonal())
     return bool(np.abs(weights - enumerated(ridged, products, margin)).max() < 1e-8)
 
 
@@ -104,7 +107,124 @@ def test_dependent_and_vanishing_old_gradients_do_no_harm() -> None:
     assert torch.allclose(project(gradient, doubled), project(gradient, past), atol=1e-6)
 
 
+def relative(past: Tensor, projected: Tensor) -> Tensor:
+    """The products with old gradients, over their lengths."""
+    products: Tensor = past @ projected / past.norm(dim=1)
+    return products
+
+
+def test_a_short_old_gradient_counts_as_much_as_a_long_one() -> None:
+    """A ridge that is measured by the mean length outweighs it."""
+    _, past = problem(1, 3)
+    gradient = -past.sum(0)
+    scales = torch.tensor([1e-5, 1.0, 1e3], dtype=torch.float64)[:, None]
+    assert float(relative(scales * past, project(gradient, scales * past)).min()) > -1e-8
+    gram, products = (scales * past @ (scales * past).T).numpy(), (scales * past @ gradient).numpy()
+    coarse = gram + RIDGE * np.trace(gram) / 3 * np.eye(3)
+    wrong = gradient + torch.from_numpy(enumerated(coarse, products, 0.0)) @ (scales * past)
+    assert float(relative(scales * past, wrong).min()) < -1e-3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nearly_dependent_old_gradients_are_solved_in_float32(seed: int) -> None:
+    """Twenty gradients in three dimensions but for rounding, so that no product is exact to the ridge of float64."""
+    random = torch.Generator().manual_seed(seed)
+    past = torch.rand(20, 3, generator=random) @ torch.randn(3, 50_000, generator=random)
+    gradient = -past.mean(0) + torch.randn(50_000, generator=random)
+    projected = project(gradient, past)
+    assert float(relative(past, projected).min() / projected.norm()) > -1e-5
+    assert float(projected @ gradient) > 0
+
+
 def test_gradients_that_are_not_finite_are_refused() -> None:
     gradient, past = problem(0, 2)
     with pytest.raises(MethodError, match="finite"):
         project(gradient * float("nan"), past)
+
+
+# -- one constraint: A-GEM ------------------------------------------------------------------------------------------
+
+One = Callable[[Tensor, Tensor], Tensor]
+
+
+def pair(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """A gradient and one that it points against."""
+    gradient, past = problem(seed, 1, dim=500)
+    return gradient.to(dtype), 3 * past[0].to(dtype)
+
+
+def check_one(method: One, dtype: torch.dtype = torch.float64) -> None:
+    """Row 16: nothing is left along the reference, and the gradient has not become longer."""
+    for seed in SEEDS:
+        gradient, reference = pair(seed, dtype)
+        projected = method(gradient, reference)
+        assert abs(float(projected @ reference)) < 1e-6 * float(gradient.norm() * reference.norm())
+        assert float(projected.norm()) <= float(gradient.norm())
+        assert float(projected @ gradient) > 0
+
+
+def by_layer(gradient: Tensor, reference: Tensor) -> Tensor:
+    """The mutant: each layer is projected on its own, where it objects."""
+    parts = zip(gradient.split(125), reference.split(125), strict=True)
+    return torch.cat([project_one(*part) for part in parts])
+
+
+WRONG: dict[str, One] = {
+    "layer by layer": by_layer,
+    "over the norm, not its square": lambda g, r: g - (g @ r) / r.norm() * r,
+    "the sign of the product": lambda g, r: g + (g @ r) / (r @ r) * r,
+    "not at all": lambda g, r: g,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_is_left_along_a_reference_that_objected(dtype: torch.dtype) -> None:
+    check_one(project_one, dtype)
+
+
+@pytest.mark.parametrize("mutant", list(WRONG))
+def test_the_check_fails_on_wrong_projections(mutant: str) -> None:
+    with pytest.raises(AssertionError):
+        check_one(WRONG[mutant])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_reference_is_gem_with_a_single_constraint(seed: int) -> None:
+    gradient, reference = pair(seed)
+    torch.testing.assert_close(project_one(gradient, reference), project(gradient, reference[None]), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.0], ids=["agrees", "is zero"])
+def test_a_reference_without_objection_leaves_every_bit(factor: float) -> None:
+    gradient, reference = pair(0, torch.float32)
+    gradient[:2] = torch.tensor([-0.0, 1e-42])
+    projected = project_one(gradient, -factor * reference)
+    assert projected.numpy().tobytes() == gradient.numpy().tobytes()
+
+
+def test_a_vanishing_reference_gives_numbers() -> None:
+    gradient, reference = pair(0, torch.float32)
+    assert project_one(gradient, 1e-25 * reference).isfinite().all()
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a device: a number that Python reads."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_waited_for_number_by_number() -> None:
+    gradient, past = problem(0, 3)
+    with Waits() as waits:
+        project_one(gradient, past[0])
+        project(gradient, past)
+    assert waits.count == 0, "GEM's products come in one table"
+    with Waits() as waits:
+        bool((past @ gradient >= 0).all())
+    assert waits.count == 1, "the check sees it"

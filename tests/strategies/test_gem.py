@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from support import finish, matrix, trainer, trial
+from torch import Tensor, nn
 
+from raycl.learning import grouped_gradients
+from raycl.strategies import constrained
 from raycl.strategies.base import Position
-from raycl.strategies.gem import GEM
+from raycl.strategies.gem import GEM, OldRows
 from raycl.streams.task import Batch
 from raycl.trainer import Trainer
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 10, "epochs": 1}
 PER_TASK = {"capacity": 30, "unit": "task", "selection": "ring"}
+FOUR_HEADS = {"tasks": 4}
 
 
 def made(scenario: str = "task", **blocks: Any) -> Trainer:
-    return trainer(trial("gem", scenario, **{"training": SGD, "memory": PER_TASK, **blocks}))
+    blocks = {"training": SGD, "memory": PER_TASK, **blocks}
+    return trainer(trial("gem", scenario, **blocks))
 
 
 def method(running: Trainer) -> GEM:
     assert isinstance(running.strategy, GEM)
     return running.strategy
+
+
+def old_gradients(strategy: GEM) -> dict[int, Tensor]:
+    """The definition: for each old task the gradient of the mean loss over its rows in memory, one task at a time."""
+    memory, scenario, gradients = strategy.memory, strategy.context.scenario, {}
+    strategy.network.eval()
+    for task in range(strategy.task):
+        slots = (memory.tasks == task).nonzero().flatten()
+        if not len(slots):
+            continue
+        rows = memory.read(slots)
+        logits = strategy.network(rows["image"].float() / 255)
+        if scenario.name == "task":  # two units for each task
+            outside = torch.ones(logits.shape[1], dtype=torch.bool)
+            outside[2 * task : 2 * task + 2] = False
+            logits = logits.masked_fill(outside, float("-inf"))
+        loss = nn.functional.cross_entropy(logits, rows["label"])
+        parts = torch.autograd.grad(loss, list(strategy.network.parameters()))
+        gradients[task] = torch.cat([part.flatten() for part in parts])
+    strategy.network.train()
+    return gradients
+
+
+def own_gradient(strategy: GEM) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in strategy.network.parameters() if p.grad is not None])
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    return float(one @ other / (one.norm() * other.norm() + 1e-12))
 
 
 def least_products(running: Trainer) -> list[float]:
@@ -33,17 +68,16 @@ def least_products(running: Trainer) -> list[float]:
 
     def checked(batch: Batch, at: Position) -> None:
         edit(batch, at)
-        own = torch.cat([parameter.grad.flatten() for parameter in strategy.network.parameters()])
-        for rows in strategy._past_tasks():
-            old = strategy._gradient(rows)
-            least.append(float(own @ old / (own.norm() * old.norm() + 1e-12)))
+        if at.task:
+            own = own_gradient(strategy)
+            least.append(min(cosine(own, old) for old in old_gradients(strategy).values()))
 
     strategy.edit_gradients = checked  # type: ignore[method-assign]
     finish(running)
     return least
 
 
-@pytest.mark.parametrize("scenario", ["task", "class"])
+@pytest.mark.parametrize("scenario", ["task", "domain", "class"])
 @pytest.mark.parametrize("memory_strength", [0.0, 0.5])
 def test_no_update_points_against_an_old_task(scenario: str, memory_strength: float) -> None:
     products = least_products(made(scenario, options={"memory_strength": memory_strength}))
@@ -51,24 +85,140 @@ def test_no_update_points_against_an_old_task(scenario: str, memory_strength: fl
     assert min(products) > -1e-4
 
 
-def test_the_check_fails_without_a_projection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.strategies.gem.project", lambda gradient, *_: gradient)
-    assert min(least_products(made("class"))) < -0.1
+@pytest.mark.parametrize("memory", [PER_TASK, {"capacity": 25}], ids=["per task", "shared"])
+def test_nor_with_convolutions_and_batch_norm(memory: dict[str, Any]) -> None:
+    running = made("class", model={"name": "cnn", "channels": [4], "hidden": 16, "norm": "batch"}, memory=memory)
+    assert min(least_products(running)) > -1e-4
 
 
-def test_the_current_task_is_no_constraint_and_every_old_one_is() -> None:
-    running = made()
-    seen: list[list[int]] = []
-    strategy = method(running)
-    edit = strategy.edit_gradients
+def other_heads(self: GEM, logits: Tensor, rows: Batch) -> Tensor:
+    """The mutant: memory is scored on the units of the next task."""
+    return nn.functional.cross_entropy(logits, (rows.y + 2) % logits.shape[1], reduction="none")
 
-    def noted(batch: Batch, at: Position) -> None:
-        seen.append([int(rows.task[0]) for rows in strategy._past_tasks()])
-        edit(batch, at)
 
-    strategy.edit_gradients = noted  # type: ignore[method-assign]
+def zero_filled(self: OldRows, tasks: Tensor) -> tuple[Batch, list[int]]:
+    """The mutant: places that no row has taken yet count as black images of the first unit."""
+    rows, counts = left(self, tasks)
+    black = torch.zeros_like(rows.x[:20])
+    parts, start = [], 0
+    for count in counts:
+        own = rows[slice(start, start + count)]
+        unit = torch.zeros_like(own.y[:1]).expand(20)
+        empty = Batch(black, black, unit, own.task[:1].expand(20), own.replayed[:1].expand(20))
+        parts += [own, empty]
+        start += count
+    return Batch.cat(parts), [count + 20 for count in counts]
+
+
+left, past_gradients = OldRows.left, GEM.past_gradients
+
+
+def only(chosen: Callable[[Tensor], Tensor]) -> Callable[[GEM], Tensor | None]:
+    """The mutants: fewer constraints than old tasks."""
+
+    def fewer(self: GEM) -> Tensor | None:
+        past = past_gradients(self)
+        return None if past is None else chosen(past)
+
+    return fewer
+
+
+def backwards(tensors: list[Tensor]) -> Tensor:
+    """The mutant: parameters in another order than those of the old gradients."""
+    return torch.cat([tensor.flatten() for tensor in reversed(tensors)])
+
+
+MUTANTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
+    "no projection": (GEM, "project", lambda self, gradient, past: gradient),
+    "the mean of the constraints": (GEM, "past_gradients", only(lambda past: past.mean(0, keepdim=True))),
+    "the first task only": (GEM, "past_gradients", only(lambda past: past[:1])),
+    "other heads": (GEM, "memory_losses", other_heads),
+    "zero-filled rows": (OldRows, "left", zero_filled),
+    "another order": (constrained, "flat", backwards),
+}
+
+
+@pytest.mark.parametrize("mutant", list(MUTANTS))
+def test_the_check_fails_on_wrong_variants(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*MUTANTS[mutant])
+    assert min(least_products(made("class"))) < -0.01
+
+
+def constraints(running: Trainer) -> list[int]:
+    """How many old gradients each update had."""
+    strategy, seen = method(running), []
+    project = strategy.project
+
+    def noted(gradient: Tensor, past: Tensor) -> Tensor:
+        seen.append(len(past))
+        return project(gradient, past)
+
+    strategy.project = noted  # type: ignore[method-assign]
     finish(running)
-    assert [tasks for before, tasks in zip([None, *seen], seen, strict=False) if tasks != before] == [[], [0], [0, 1]]
+    return seen
+
+
+def test_the_current_task_is_no_constraint_and_every_old_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = made(stream=FOUR_HEADS)
+    assert sorted(set(constraints(running))) == [1, 2, 3]
+    begin = GEM.begin_task
+    monkeypatch.setattr(GEM, "begin_task", lambda self, task, data: with_current(begin, self, task, data))
+    assert max(constraints(made(stream=FOUR_HEADS))) == 4, "the check sees it"
+
+
+def with_current(begin: Callable[..., None], self: GEM, task: int, data: Any) -> None:
+    """The mutant: rows of the task that is being learned count too."""
+    table = data.table()
+    self.memory.add({name: column[:30] for name, column in table.items()})
+    begin(self, task, data)
+
+
+def test_old_gradients_are_those_of_one_task_at_a_time() -> None:
+    for scenario in ("task", "domain", "class"):
+        running = made(scenario)
+        strategy = method(running)
+        edit = strategy.edit_gradients
+
+        def compared(batch: Batch, at: Position, strategy: GEM = strategy, edit: Any = edit) -> None:
+            past = strategy.past_gradients()
+            expected = list(old_gradients(strategy).values())
+            assert (past is None) == (not expected)
+            if past is not None:
+                torch.testing.assert_close(past, torch.stack(expected), rtol=1e-4, atol=1e-6)
+            edit(batch, at)
+
+        strategy.edit_gradients = compared  # type: ignore[method-assign]
+        finish(running)
+
+
+def test_all_old_tasks_take_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forwards() -> int:
+        running, runs = made(stream=FOUR_HEADS), 0
+        for _ in range(3):
+            running.run_task()
+
+        def count(*_: object) -> None:
+            nonlocal runs
+            runs += 1
+
+        method(running).network.register_forward_pre_hook(count)
+        strategy = method(running)
+        edit = strategy.edit_gradients
+        passes: list[int] = []
+
+        def counted(batch: Batch, at: Position) -> None:
+            before = runs
+            edit(batch, at)
+            passes.append(runs - before)
+
+        strategy.edit_gradients = counted  # type: ignore[method-assign]
+        running.run_task()
+        assert len(set(passes)) == 1
+        return passes[0]
+
+    assert forwards() == 1
+    monkeypatch.setattr(grouped_gradients, "BLOCK_NUMBERS", 1)
+    assert forwards() == 3, "where memory does not allow it"
 
 
 def test_each_task_keeps_its_last_rows_of_the_first_epoch() -> None:
@@ -83,18 +233,26 @@ def test_rows_of_a_shared_capacity_that_were_taken_over_no_longer_count() -> Non
     running = made(memory={"capacity": 30})
     strategy = method(running)
     running.run_task()
-    counted: list[bool] = []
+    counted: list[int] = []
     remember = strategy.remember
 
     def noted(batch: Batch, at: Position) -> None:
         remember(batch, at)
-        held = int((strategy.memory.tasks < strategy.task).sum())
-        counted.append(sum(len(rows) for rows in strategy._past_tasks()) == held)
+        past = strategy.past_gradients()
+        expected = torch.stack(list(old_gradients(strategy).values()))
+        assert past is not None
+        torch.testing.assert_close(past, expected, rtol=1e-4, atol=1e-6)
+        counted.append(int((strategy.memory.tasks == 0).sum()))
 
     strategy.remember = noted  # type: ignore[method-assign]
     running.run_task()
-    assert all(counted)
-    assert int((strategy.memory.tasks == 0).sum()) < 30
+    assert counted[-1] < counted[0] <= 30
+
+
+def test_a_task_that_is_no_longer_in_memory_objects_to_nothing() -> None:
+    running = made("class", memory={"capacity": 5, "selection": "ring"})
+    finish(running)
+    assert set(method(running).memory.tasks.tolist()) == {2}
 
 
 def test_a_parameter_without_a_gradient_takes_part_as_zeros() -> None:
@@ -106,12 +264,30 @@ def test_a_parameter_without_a_gradient_takes_part_as_zeros() -> None:
     def without_first(batch: Batch, at: Position) -> None:
         next(iter(strategy.network.parameters())).grad = None
         edit(batch, at)
-        own = torch.cat([parameter.grad.flatten() for parameter in strategy.network.parameters() if at.task])
-        assert all(float(own @ strategy._gradient(rows)) > -1e-4 for rows in strategy._past_tasks())
+        own = own_gradient(strategy)
+        assert all(float(own @ old) > -1e-4 for old in old_gradients(strategy).values())
 
     running.run_task()
     strategy.edit_gradients = without_first  # type: ignore[method-assign]
     running.run_task()
+
+
+def test_rows_are_augmented_anew_for_every_update() -> None:
+    running = made("class", stream={"augment": "crop"})
+    running.run_task()
+    strategy, differing = method(running), []
+    edit = strategy.edit_gradients
+
+    def twice(batch: Batch, at: Position) -> None:
+        once, again = strategy.past_gradients(), strategy.past_gradients()
+        assert once is not None
+        assert again is not None
+        differing.append(not torch.equal(once, again))
+        edit(batch, at)
+
+    strategy.edit_gradients = twice  # type: ignore[method-assign]
+    running.run_task()
+    assert all(differing)
 
 
 def test_it_forgets_less_than_naive_fine_tuning() -> None:

@@ -1,0 +1,65 @@
+"""Base of methods that keep a gradient from pointing against those of a memory of old tasks.
+
+Memory gradients are taken in evaluation mode, so that they move no running statistics, and of the loss with which the
+rows were learned: where a task's softmax ran over its own units only, so does its memory's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from raycl.strategies.base import Position, Strategy
+from raycl.streams.task import Batch
+
+
+class Constrained(Strategy, ABC):
+    """Project each gradient against :meth:`past_gradients`."""
+
+    uses_memory: ClassVar[bool] = True
+
+    @abstractmethod
+    def past_gradients(self) -> Tensor | None:
+        """``[constraints, parameters]``, of old tasks at the present weights; None: there are none."""
+
+    @abstractmethod
+    def project(self, gradient: Tensor, past: Tensor) -> Tensor:
+        """The gradient ``[parameters]`` to take; the very same tensor where nothing objects, if that is known."""
+
+    def edit_gradients(self, batch: Batch, at: Position) -> None:
+        past = self.past_gradients()
+        if past is None:
+            return
+        parameters = self.parameters()
+        gradient = flat([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+        projected = self.project(gradient, past)
+        if projected is gradient:
+            return
+        parts = torch.split(projected, [parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def remember(self, batch: Batch, at: Position) -> None:
+        if at.epoch == 0 or self.context.memory_config.insert == "every_epoch":
+            self.memory.add({"image": batch.image, "label": batch.y, "task": batch.task})
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What gradients are of; every one of them takes part, so that none shifts those behind it."""
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def memory_losses(self, logits: Tensor, rows: Batch) -> Tensor:
+        """Losses ``[rows]`` of rows of old tasks."""
+        scenario = self.context.scenario
+        if scenario.policy != "current":
+            return self.cross_entropy(logits, rows, reduction="none")
+        own = scenario.mask(rows.task, "own", self.task)
+        return nn.functional.cross_entropy(logits.masked_fill(~own, float("-inf")), rows.y, reduction="none")
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """One vector of all numbers."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
