@@ -64,7 +64,7 @@ class HATConfig(StrategyConfig):
     """How sparse and how sharp the gates are."""
 
     search_space: ClassVar[dict[str, Any]] = {
-        "penalty": {"loguniform": [0.1, 4]},
+        "penalty": {"loguniform": [0.01, 4]},
         "s_max": {"loguniform": [25, 800]},
     }
 
@@ -72,7 +72,7 @@ class HATConfig(StrategyConfig):
     s_max: Annotated[float, Field(ge=1)] = Field(400.0, description="sharpness of gates at test and at an epoch's end")
     hard: bool = Field(False, description="gates of 0 and 1 once a task is learned: nothing at all is forgotten")
     final_learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01, description="factor on the learning rate at the end of a task; 1: constant"
+        0.1, description="factor on the learning rate at the end of a task; 1: constant"
     )
 
 

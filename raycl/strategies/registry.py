@@ -31,6 +31,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "gem": "raycl.strategies.gem:GEM",
         "icarl": "raycl.strategies.icarl:ICaRL",
         "packnet": "raycl.strategies.packnet:PackNet",
+        "hat": "raycl.strategies.hat:HAT",
         "progressive": "raycl.strategies.progressive:Progressive",
         "hypernetwork": "raycl.strategies.hypernetwork:Hypernetwork",
     },
