@@ -9,7 +9,7 @@ weights are for, a classifier's or a decoder's, is the business of whoever owns 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -25,6 +25,14 @@ Widths = tuple[Annotated[int, Field(ge=1)], ...]
 
 class GeneratorOptions(Options):
     """The generator network and its protection."""
+
+    search_space: ClassVar[dict[str, Any]] = {
+        "beta": {"loguniform": [1e-4, 10]},
+        "task_embedding_dim": {"randint": [8, 129]},
+        "chunk_embedding_dim": {"randint": [8, 129]},
+        "chunk_size": {"lograndint": [500, 100_000]},
+        "hidden": {"choice": [[10, 10], [25, 25], [50, 50]]},
+    }
 
     beta: NonNegative = Field(0.01, description="weight of the output regulariser, a sum over all weights of a task")
     task_embedding_dim: Count = 96

@@ -40,14 +40,6 @@ WORKING_FLOATS = 2**26
 class HypernetworkConfig(GeneratorOptions, StrategyConfig):
     """The generator network, its protection, and how a hidden task is found."""
 
-    search_space: ClassVar[dict[str, Any]] = {
-        "beta": {"loguniform": [1e-4, 10]},
-        "task_embedding_dim": {"randint": [8, 129]},
-        "chunk_embedding_dim": {"randint": [8, 129]},
-        "chunk_size": {"lograndint": [500, 100_000]},
-        "hidden": {"choice": [[10, 10], [25, 25], [50, 50]]},
-    }
-
     task_inference: Literal["entropy"] = Field("entropy", description="how a hidden task id is found")
 
 

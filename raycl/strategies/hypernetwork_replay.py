@@ -50,14 +50,6 @@ from raycl.streams.task import Batch
 class HypernetworkReplayConfig(ProtectedVAEOptions, StrategyConfig):
     """The generators and their protection, and how replays are labelled and weighed."""
 
-    search_space: ClassVar[dict[str, Any]] = {
-        "beta": {"loguniform": [1e-4, 10]},
-        "task_embedding_dim": {"randint": [8, 129]},
-        "chunk_embedding_dim": {"randint": [8, 129]},
-        "chunk_size": {"lograndint": [500, 100_000]},
-        "hidden": {"choice": [[10, 10], [25, 25], [50, 50]]},
-    }
-
     replay_share: Fraction = Field(0.5, description="weight of replays in the classifier's loss, once there are any")
     replay_batch_size: Count | None = Field(
         None, description="replays per update, the same number of each old task; default: training's batch_size"

@@ -45,10 +45,7 @@ class HypernetworkTIRConfig(GeneratorOptions, StrategyConfig):
     """The generator of classifiers, that of images, and how replays are weighed."""
 
     search_space: ClassVar[dict[str, Any]] = {
-        "beta": {"loguniform": [1e-4, 10]},
-        "task_embedding_dim": {"randint": [8, 129]},
-        "chunk_embedding_dim": {"randint": [8, 129]},
-        "chunk_size": {"lograndint": [500, 100_000]},
+        **GeneratorOptions.search_space,
         "vae.beta": {"loguniform": [1e-4, 10]},
         "vae.chunk_size": {"lograndint": [500, 100_000]},
     }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from raycl.learning.output_regulariser import OutputRegulariser
+from raycl.learning.output_regulariser import OutputRegulariser, segments
 from raycl.models.hypernetwork import WeightGenerator
 
 SIZES = (60, 10, 40, 4)
@@ -101,6 +101,14 @@ def test_single_precision_keeps_six_digits_of_the_value_and_five_of_the_gradient
     assert agree(gradients(single, value), gradients(exact, expected), 1e-5)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_both_forms_agree_in_single_precision(case: str) -> None:
+    now = setting(case, torch.float32)
+    gram, direct = (now.regularisers[form](now.theta()) for form in ("gram", "direct"))
+    assert agree(gram, direct.double(), 1e-6)
+    assert agree(gradients(now, gram), gradients(now, direct).double(), 1e-5)
+
+
 @pytest.mark.parametrize("form", ["gram", "direct"])
 def test_a_sample_is_averaged_over_the_tasks_it_holds(form: str) -> None:
     now = setting("head masks")
@@ -146,6 +154,27 @@ def surplus_counted(now: Setting) -> Tensor:
     """The rows of the last chunk that are no weights are protected too."""
     now.regularisers["gram"]._counts = torch.ones_like(now.regularisers["gram"]._counts)
     return now.regularisers["gram"](now.theta())
+
+
+def units_that_do_not_exist_counted(now: Setting) -> Tensor:
+    """Head units that a task does not have are protected too."""
+    regulariser = now.regularisers["gram"]
+    regulariser._cuts, regulariser._counts = segments(now.generator, [[]] * len(now.excluded), now.embeddings.device)
+    return regulariser(now.theta())
+
+
+def masks_of_other_tasks(now: Setting) -> Tensor:
+    """Every task has the units of another one."""
+    regulariser = now.regularisers["gram"]
+    regulariser._counts = regulariser._counts.roll(1, dims=0)
+    return regulariser(now.theta())
+
+
+@pytest.mark.parametrize("wrong", [units_that_do_not_exist_counted, masks_of_other_tasks])
+@pytest.mark.parametrize("case", ["head masks", "head masks across chunks"])
+def test_the_check_fails_on_wrong_masks(case: str, wrong: Callable[[Setting], Tensor]) -> None:
+    now = setting(case)
+    assert not agree(wrong(now), definition(now), 1e-3)
 
 
 @pytest.mark.parametrize("wrong", [aliased, averaged, summed_over_tasks, surplus_counted])

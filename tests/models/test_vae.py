@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raycl.models.vae import VAE, divergence, reconstruction_loss
+from raycl.models.network import initialize
+from raycl.models.vae import VAE, Decoder, GeneratedDecoder, divergence, evidence_loss, reconstruction_loss
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -77,3 +78,40 @@ def test_it_learns_to_draw_both_kinds_of_image() -> None:
     above, below = drawn[:, :, :2].mean((1, 2, 3)), drawn[:, :, 2:].mean((1, 2, 3))
     assert torch.minimum(above, below).mean() == pytest.approx(0.1, abs=0.1)
     assert 0.25 < (above > below).float().mean() < 0.75
+
+
+# -- decoders whose weights something else makes -------------------------------------------------------------------
+
+
+def decoders(sets: int) -> list[Decoder]:
+    made = [Decoder((1, 4, 5), (12, 16), 3) for _ in range(sets)]
+    for number, decoder in enumerate(made):
+        initialize(decoder, seeded(number))
+    return made
+
+
+def flat(module: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+def side_by_side(sets: list[Decoder], z: Tensor) -> Tensor:
+    generated = GeneratedDecoder((1, 4, 5), (12, 16), 3)
+    assert generated.sizes == [parameter.numel() for parameter in sets[0].parameters()]
+    assert generated.numel == sum(generated.sizes)
+    return generated(generated.layers(torch.stack([flat(decoder) for decoder in sets])), z)
+
+
+def test_generated_decoders_draw_what_decoders_of_these_weights_draw() -> None:
+    ours, z = decoders(4), torch.randn(4, 6, 3, generator=seeded())
+    expected = torch.stack([decoder(own) for decoder, own in zip(ours, z, strict=True)])
+    assert expected.shape == (4, 6, 1, 4, 5)
+    assert torch.allclose(side_by_side(ours, z), expected, atol=1e-6)
+    assert not torch.allclose(side_by_side(ours[::-1], z), expected, atol=1e-2), "the mutant: sets mixed up"
+
+
+def test_the_evidence_with_a_generated_decoder_is_that_of_the_autoencoder() -> None:
+    model, x, noise = vae(), images(6), torch.randn(6, 3, generator=seeded())
+    generated = GeneratedDecoder((1, 4, 5), (12, 16), 3)
+    layers = generated.layers(flat(model.decoder)[None])
+    found = evidence_loss(model.encoder, lambda z: generated(layers, z[None])[0], x, noise)
+    assert torch.allclose(found, model.loss(x, noise), rtol=1e-5)

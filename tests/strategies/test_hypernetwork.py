@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from support import finish, trainer, trial
+from support import TINY, finish, trainer, trial
 from torch import Tensor
 
+from raycl.catalog import catalog
 from raycl.errors import MethodError, SpecError
 from raycl.learning.lookahead import lookahead
 from raycl.matrix import AccuracyMatrix
+from raycl.spec.space import Choice
+from raycl.spec.sweep import SweepSpec
 from raycl.strategies.hypernetwork import Hypernetwork
 from raycl.trainer import Trainer
 
@@ -245,6 +248,35 @@ def test_batch_norm_keeps_the_statistics_of_each_task() -> None:
     assert not all(torch.equal(now[1][name], value) for name, value in before.items())
 
 
+IMAGE_MODELS: dict[str, dict[str, Any]] = {
+    "cnn": {"stream": {}, "model": {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"}},
+    "resnet": {"stream": {"pad": 4}, "model": {"name": "resnet18", "width": 4}},
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_convolutional_targets_learn_and_answer_old_tasks_with_their_own_statistics(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TINY, "model", {})
+    options = {"beta": 1.0, "chunk_size": 2000}
+    running = made(options=options, training={"epochs": 4, "reset_optimizer": False}, **IMAGE_MODELS[name])
+    matrix = AccuracyMatrix.of(finish(running), running.num_tasks)
+    assert matrix.average_accuracy() > 0.9
+    strategy = method(running)
+    normalised = [key for key in strategy._states[0] if key.endswith("running_var")]
+    assert normalised
+    assert strategy.state_bytes() > 4 * strategy.parameter_count(), "statistics are charged"
+    x = pixels(running)
+    strategy.train(False)
+    with torch.no_grad():
+        together, alone = strategy._logits([0, 1, 2], x), [strategy._logits([task], x)[0] for task in range(3)]
+        strategy._states[0], strategy._states[2] = strategy._states[2], strategy._states[0]
+        mixed_up = strategy._logits([0], x)[0]
+    assert torch.allclose(together, torch.stack(alone), atol=1e-4)
+    assert not torch.allclose(mixed_up, alone[0], atol=1e-2), "the mutant: statistics of another task"
+
+
 # -- size and limits -----------------------------------------------------------------------------------------------
 
 
@@ -262,6 +294,25 @@ def test_the_compression_ratio_counts_everything_trainable() -> None:
 def test_a_network_above_the_allowed_ratio_is_refused() -> None:
     with pytest.raises(MethodError, match="max_compression_ratio"):
         finish(made(limits={"max_compression_ratio": 0.1}))
+
+
+def test_generator_widths_can_be_searched() -> None:
+    text = """
+name: q
+stream: {name: split, dataset: digits, tasks: 5, scenario: class}
+model: {name: mlp, hidden: [32]}
+strategies:
+  hypernetwork: {hidden: {choice: [[10, 10], [25, 25], []]}}
+  usual: {strategy: hypernetwork, hidden: search}
+search: {trials: 2, seeds: [0]}
+limits: {max_compression_ratio: 1.0}
+"""
+    ours, usual = SweepSpec.parse(text, catalog()).entries
+    found = ours.space["hidden"]
+    assert isinstance(found, Choice)
+    assert [found.decode(label) for label in found.choices] == [[10, 10], [25, 25], []]
+    assert usual.space["hidden"].word == "choice"
+    assert [method(made(options={"hidden": widths})).generator.features_dim for widths in ([25, 20], [])] == [20, 16]
 
 
 def test_a_softmax_over_units_that_are_not_generated_is_refused() -> None:
