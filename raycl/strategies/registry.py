@@ -28,6 +28,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "exstream": "raycl.strategies.exstream:ExStream",
         "latent_replay": "raycl.strategies.latent_replay:LatentReplay",
         "generative_replay": "raycl.strategies.generative_replay:GenerativeReplay",
+        "cwr": "raycl.strategies.cwr:CWR",
         "gem": "raycl.strategies.gem:GEM",
         "icarl": "raycl.strategies.icarl:ICaRL",
         "packnet": "raycl.strategies.packnet:PackNet",
