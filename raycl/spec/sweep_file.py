@@ -342,7 +342,7 @@ def _per_task_head(resolved: Resolved) -> bool:
 def _own_target(key: str) -> Path:
     """A key of a usual search space as a path in the merged blocks."""
     root, *rest = key.split(".")
-    return (root, *rest) if rest else ("options", key)
+    return (root, *rest) if rest and root in STRATEGY_OVERRIDES else ("options", root, *rest)
 
 
 def _known(names: Iterable[str]) -> str:

@@ -7,14 +7,15 @@ draws ceil(B / (t - 1)) images x', and a copy of the classifier made when the ta
 
     (1 - share) * CE(C(x), y) + share * T^2 * CE(softmax(C(x') / T), softmax(C_(t-1)(x') / T)),    share = 1/2, T = 2
 
-A replay's task is known, so where every task has a head of its own, its softmax is that task's. Defaults are the
-settings of the authors' Split MNIST experiments.
+A replay's task is known, so where every task has a head of its own, its softmax is that task's. In class-incremental
+learning the softmax runs over all units so far, and the copy gives those that it does not know a logit of 0, as in the
+authors' code: a part of every old image then belongs to new classes, a small one where old classes are told apart well.
+``new_units: absent`` gives them a probability of 0, as distillation usually does. Defaults are the settings of the
+authors' Split MNIST experiments.
 
-Departures: in class-incremental learning the copy gives units that it did not know a probability of 0, as distillation
-usually does; the authors give them a logit of 0 (``new_units: zero_logit``), which tells the classifier that a part
-of every old image belongs to new classes. Classifier and encoder start as all networks here do, not Xavier-uniform.
-Optimisers begin anew with every task, whatever ``training.reset_optimizer`` says. The old decoders are made once a
-task, from weights that do not move while the classifier learns, and are not charged: they are no state.
+Departures: classifier and encoder start as all networks here do, not Xavier-uniform. Optimisers begin anew with every
+task, whatever ``training.reset_optimizer`` says. The old decoders are made once a task, from weights that do not move
+while the classifier learns; they are no state, and not charged.
 """
 
 from __future__ import annotations
@@ -50,13 +51,18 @@ from raycl.streams.task import Batch
 class HypernetworkReplayConfig(ProtectedVAEOptions, StrategyConfig):
     """The generators and their protection, and how replays are labelled and weighed."""
 
+    search_space: ClassVar[dict[str, Any]] = {
+        **ProtectedVAEOptions.search_space,
+        "new_units": {"choice": ["zero_logit", "absent"]},
+    }
+
     replay_share: Fraction = Field(0.5, description="weight of replays in the classifier's loss, once there are any")
     replay_batch_size: Count | None = Field(
         None, description="replays per update, the same number of each old task; default: training's batch_size"
     )
     temperature: Positive = Field(2.0, description="of the soft targets; their loss is multiplied by its square")
-    new_units: Literal["absent", "zero_logit"] = Field(
-        "absent", description="what soft targets say of units that came with the task: probability 0, or logit 0"
+    new_units: Literal["zero_logit", "absent"] = Field(
+        "zero_logit", description="what soft targets say of units that came with the task: logit 0, or probability 0"
     )
 
 

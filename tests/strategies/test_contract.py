@@ -27,6 +27,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "exstream": {"rehearse_every": 8},
     "gdumb": {"passes": 12},
     "hypernetwork": {"chunk_size": 500, "task_embedding_dim": 8, "chunk_embedding_dim": 8},
+    "hypernetwork_replay": {"chunk_size": 1000, "latent_dim": 10, "encoder_hidden": [64], "decoder_hidden": [32]},
+    "hypernetwork_tir": {
+        "chunk_size": 500,
+        "task_embedding_dim": 8,
+        "chunk_embedding_dim": 8,
+        "vae": {"chunk_size": 1000, "latent_dim": 10, "encoder_hidden": [64], "decoder_hidden": [32]},
+    },
 }
 """Where a method's defaults are sized for larger streams."""
 
