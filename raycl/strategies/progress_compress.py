@@ -1,0 +1,203 @@
+"""Progress & Compress: a column learns each task with the help of a knowledge base, which is then taught by it.
+
+Schwarz et al., "Progress & Compress: a scalable framework for continual learning", ICML 2018 (arXiv 1805.06370). Both
+are networks of the sweep's model.
+
+    progress: the active column learns the task by cross-entropy. It reads the features of the knowledge base, which
+        stays as it is, through layer-wise adaptors (equation 1, the gated form of :mod:`raycl.models.columns`).
+    compress: the active column stays as it is, and the knowledge base learns its answers to the task's rows, held by
+        online EWC to what it knew: KL(active || base) + penalty / 2 * F (theta - theta_(t-1))^2, F <- online_decay * F
+        + F_t (section 3.2). F_t is the Fisher information of the base on the task, scaled to a Euclidean norm of 1, so
+        that tasks count equally.
+
+Answers are the knowledge base's. No part grows with the number of tasks, but for the base's head where tasks have units
+of their own; the active column has as many units as the largest task, which are drawn anew for every such task.
+
+Departures, or choices that the paper leaves open:
+- In the first task the adaptors are idle, since the base knows nothing yet.
+- While the base learns, the column that teaches it goes on to read the base as it was before, in a copy that lasts for
+  the phase; it would drift with its student otherwise.
+- The KL is taken at ``temperature`` T and multiplied by T^2, so that T does not move its weight against the penalty.
+- The paper's second factor online_decay, inside the penalty, is part of ``penalty``.
+- Laterals reach the head too. Running statistics of the base are not protected.
+- Compression lasts as long as learning did by default, and comes on top of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raycl.learning.distillation import distillation, frozen_copy, unit_groups
+from raycl.learning.fisher import diagonal_fisher
+from raycl.learning.own_units import competing_units, require_own_units
+from raycl.learning.quadratic import Quadratic, require_finite
+from raycl.models.columns import Column, GatedAdapter, Taps
+from raycl.spec.options import Count, Fraction, Positive
+from raycl.strategies.anchored import Penalty
+from raycl.strategies.base import (
+    Context,
+    Losses,
+    Phase,
+    Position,
+    Strategy,
+    StrategyConfig,
+    TaskData,
+    Trainable,
+)
+from raycl.streams.task import Batch
+
+FISHER_BATCH = 128
+
+
+class ProgressCompressConfig(StrategyConfig):
+    """How the active column learns, and how the knowledge base is taught and held."""
+
+    search_space: ClassVar[dict[str, Any]] = {"penalty": {"loguniform": [1, 1e5]}}
+
+    penalty: Penalty = Field(
+        100.0, description="lambda of online EWC while compressing; search 1 to 1e5 on a log scale"
+    )
+    online_decay: Fraction = Field(1.0, description="gamma: what is kept of the Fisher information at each task")
+    temperature: Positive = Field(2.0, description="of both softmaxes while compressing")
+    compress_length: Positive = Field(1.0, description="length of compression as a share of training's")
+    reinit: bool = Field(False, description="draw the active column anew for every task; else it goes on")
+    adaptor_dim: Count | None = Field(
+        None, description="units of an adaptor; default: a quarter of the layer's outputs, at least 8"
+    )
+    fisher: Literal["exact", "sampled"] = Field("exact", description="labels of F: expected over all, or one drawn")
+    fisher_examples: Count | None = Field(None, description="training examples per task, drawn at random; default: all")
+
+
+class ProgressCompress(Strategy):
+    """Learn in an active column, then compress what it learned into the network that answers."""
+
+    Config = ProgressCompressConfig
+    scenarios: ClassVar[frozenset[str]] = frozenset({"task", "domain"})
+    paper: ClassVar[str] = "Schwarz et al. 2018, Progress & Compress (arXiv 1805.06370)"
+
+    def __init__(self, config: ProgressCompressConfig, context: Context) -> None:
+        super().__init__(config, context)
+        require_own_units(context.scenario, "the active column")
+        self.config: ProgressCompressConfig = config
+        self.knowledge = Column(self.network)
+        self.active = self._new_active()
+        self.past = Quadratic()
+        self._learner = self._source = self.knowledge
+
+    def _new_active(self) -> Column:
+        context, dim = self.context, self.config.adaptor_dim
+        network = context.new_network()
+        network.grow_head(max(context.scenario.sizes))
+        generator = context.generator("network")
+        return Column(network, lambda link: GatedAdapter(link, dim, generator)).to(context.device)
+
+    # -- the task ----------------------------------------------------------------------------------------------
+
+    def trainable(self, task: int) -> Mapping[str, Trainable]:
+        """The active column has a new optimiser for every task: a part of it is drawn anew, or was idle before."""
+        parts = {f"active {task}": self.active, "knowledge": self.network}
+        return {name: Trainable.of(part.parameters()) for name, part in parts.items()}
+
+    def begin_task(self, task: int, data: TaskData) -> None:
+        if task and self.config.reinit:
+            self.active.load_state_dict(self._new_active().state_dict())
+        elif task and not self.context.scenario.shared:
+            self.active.network.head.load_state_dict(self._new_active().network.head.state_dict())
+
+    def phases(self, task: int) -> Sequence[Phase]:
+        length = self.length()
+        shorter = type(length)(max(1, round(length.count * self.config.compress_length)))
+        return (
+            Phase("progress", length, step=self._progress, start=self._begin_progress),
+            Phase("compress", shorter, step=self._compress, start=self._begin_compress),
+        )
+
+    def _begin_progress(self) -> None:
+        self._learner, self._source = self.active, self.knowledge
+
+    def _begin_compress(self) -> None:
+        self._learner, self._source = self.knowledge, Column(frozen_copy(self.network))
+
+    def train(self, mode: bool) -> None:
+        """Only the part that learns leaves evaluation mode."""
+        for part in (self.knowledge, self.active):
+            part.train(mode and part is self._learner)
+
+    def end_task(self, task: int, data: TaskData) -> None:
+        self._source = self.knowledge
+        if not self.config.penalty:
+            return
+        scenario = self.context.scenario
+        fisher = diagonal_fisher(
+            self.network,
+            data.batches(FISHER_BATCH, self.config.fisher_examples),
+            lambda batch: scenario.mask(batch.task, scenario.policy, task),
+            self.config.fisher,
+            self.context.generator("fisher"),
+        )
+        require_finite(fisher, f"progress_compress: the Fisher information after task {task}", self.config.penalty)
+        self.past.replace(_normalised(fisher), dict(self.network.named_parameters()), self.config.online_decay)
+
+    # -- the update --------------------------------------------------------------------------------------------
+
+    def _progress(self, batch: Batch, at: Position) -> Losses:
+        """The active column learns the labels."""
+        labels = batch.y - self.context.scenario.offset(self.task)
+        loss = nn.functional.cross_entropy(self._answers(batch.x), labels)
+        self.context.optimizers.zero_grad()
+        loss.backward()
+        self.context.optimizers.step(f"active {self.task}")
+        return {"task": loss.detach()}
+
+    def _compress(self, batch: Batch, at: Position) -> Losses:
+        """The knowledge base learns the active column's answers."""
+        config, optimizers = self.config, self.context.optimizers
+        with torch.no_grad():
+            target = self._answers(batch.x)
+        units = self._units
+        answers = self.network(batch.x)[:, units.start : units.stop]
+        groups = unit_groups([range(len(units))], target.device)
+        loss = distillation(answers, target, groups, config.temperature, squared=True)
+        optimizers.zero_grad()
+        loss.backward()
+        if config.penalty:
+            self.past.add_gradients(dict(self.network.named_parameters()), config.penalty)
+        optimizers.step("knowledge")
+        return {"distillation": loss.detach()}
+
+    @property
+    def _units(self) -> range:
+        return competing_units(self.context.scenario, self.task)
+
+    def _answers(self, x: Tensor) -> Tensor:
+        """Logits of the active column ``[batch, competing units]``."""
+        taps: Taps = {}
+        if self.task:
+            with torch.no_grad():
+                taps = self._source.taps(x, {})
+        logits: Tensor = self.active(x, taps)
+        return logits[:, : len(self._units)]
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    def parameter_count(self) -> int:
+        return super().parameter_count() + sum(p.numel() for p in self.active.parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "active": self.active.state_dict(), "past": self.past.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.active.load_state_dict(state["active"])
+        self.past.load_state_dict(state["past"], self.context.device)
+
+
+def _normalised(fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scaled to a Euclidean norm of 1 over all parameters; zero stays zero."""
+    norm = torch.stack([values.norm() for values in fisher.values()]).norm()
+    return {name: values / norm.clamp(min=torch.finfo(norm.dtype).tiny) for name, values in fisher.items()}
