@@ -25,7 +25,6 @@ from torch import Tensor
 
 from raycl.learning.class_statistics import ClassStatistics
 from raycl.learning.ownership import FrozenEntries, other_rows
-from raycl.models.network import frozen_statistics
 from raycl.spec.options import Fraction
 from raycl.strategies.base import (
     Context,
@@ -39,6 +38,7 @@ from raycl.strategies.base import (
     TaskData,
     Trainable,
 )
+from raycl.strategies.lower_part import FREEZE, Freeze, LowerPart
 from raycl.streams.task import Batch
 
 FEATURE_BATCH = 1000
@@ -50,9 +50,7 @@ class FeatureExtractionConfig(StrategyConfig):
 
     search_space: ClassVar[dict[str, Any]] = {"classifier": {"choice": ["softmax", "ncm", "slda"]}}
 
-    freeze: Literal["after_first_task", "from_start"] = Field(
-        "after_first_task", description="from_start: for a model with pretrained weights"
-    )
+    freeze: Freeze = Field("after_first_task", description=FREEZE)
     classifier: Literal["softmax", "ncm", "slda"] = Field(
         "softmax", description="a head that is trained; or the nearest class mean or discriminant analysis of features"
     )
@@ -75,35 +73,30 @@ class FeatureExtraction(Strategy):
         self.config: FeatureExtractionConfig = config
         features, covariance = self.network.head.features, config.classifier == "slda"
         self.statistics = ClassStatistics(features, covariance, context.device)
+        self._trunk = LowerPart(self.network.backbone, config.freeze)
         self._idle = FrozenEntries({}, {})
         self._features: Rows | None = None
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 
-    def _frozen(self, task: int) -> bool:
-        """Whether the trunk stays as it is during a task."""
-        return task > 0 or self.config.freeze == "from_start"
-
     def _trains_head(self, task: int) -> bool:
-        return self.config.classifier == "softmax" or not self._frozen(task)
+        return self.config.classifier == "softmax" or not self._trunk.frozen(task)
 
     def grow(self, task: int) -> None:
         super().grow(task)
-        if self._frozen(task):
-            self.network.backbone.requires_grad_(False)
+        self._trunk.begin(task)
         if self.config.classifier != "softmax":
             self.statistics.grow(self.network.head.outputs)
 
     def trainable(self, task: int) -> Mapping[str, Trainable]:
-        """The optimiser of a head under a frozen trunk is a new one: moments are not handed on between the two."""
-        if not self._frozen(task):
+        if not self._trunk.frozen(task):
             return super().trainable(task)
-        return {"head": Trainable.of(self.network.head.parameters() if self._trains_head(task) else [])}
+        head = self.network.head.parameters() if self._trains_head(task) else ()
+        return self._trunk.trainable(task, [{"params": list(head)}])
 
     def train(self, mode: bool) -> None:
         super().train(mode)
-        if self._frozen(self.task):
-            self.network.backbone.eval()
+        self._trunk.hold_statistics(self.task)
 
     # -- the task ----------------------------------------------------------------------------------------------
 
@@ -111,7 +104,7 @@ class FeatureExtraction(Strategy):
         scenario = self.context.scenario
         if not scenario.shared and scenario.policy in ("own", "current"):
             self._idle = other_rows(self.network.head, scenario.units(task))
-        if self._frozen(task) and self._trains_head(task) and self._is_seen_again(data):
+        if self._trunk.frozen(task) and self._trains_head(task) and self._is_seen_again(data):
             self._features = self._extract(data)
 
     def _is_seen_again(self, data: TaskData) -> bool:
@@ -123,19 +116,11 @@ class FeatureExtraction(Strategy):
 
     def _extract(self, data: TaskData) -> Rows:
         """Features of all rows of the task, in stream order."""
-        batches = [(self._of(batch.x), batch) for batch in data.batches(FEATURE_BATCH)]
-        return Rows(
-            torch.cat([features for features, _ in batches]),
-            torch.cat([batch.y for _, batch in batches]),
-            torch.cat([batch.task for _, batch in batches]),
-            torch.cat([batch.replayed for _, batch in batches]),
-        )
+        return self._trunk.activations(data, FEATURE_BATCH)
 
     def _of(self, x: Tensor) -> Tensor:
         """Images ``[batch, channels, height, width]`` -> features ``[batch, features]``, without gradient."""
-        with frozen_statistics(self.network.backbone), torch.no_grad():
-            features: Tensor = self.network.backbone(x)
-        return features
+        return self._trunk.of(x)
 
     def phases(self, task: int) -> Sequence[Phase]:
         if not self._trains_head(task):
@@ -169,7 +154,7 @@ class FeatureExtraction(Strategy):
         network = self.network
         if self._features is not None:
             logits = network.head(batch.x)
-        elif self._frozen(self.task):
+        elif self._trunk.frozen(self.task):
             logits = network.head(self._of(batch.x))
         else:
             logits = network(batch.x)

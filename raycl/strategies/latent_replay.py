@@ -25,17 +25,13 @@ augments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from raycl.memory.buffer import Table
 from raycl.models.cut import cut
-from raycl.models.network import frozen_statistics
 from raycl.spec.options import Fraction
 from raycl.strategies.base import (
     Context,
@@ -49,10 +45,8 @@ from raycl.strategies.base import (
     TaskData,
     Trainable,
 )
+from raycl.strategies.lower_part import FREEZE, Freeze, LowerPart, no_pixels
 from raycl.streams.task import Batch
-
-LATENT_BATCH = 500
-"""Rows that go through the lower part at once where nothing is learned from them."""
 
 
 class LatentReplayConfig(StrategyConfig):
@@ -64,9 +58,7 @@ class LatentReplayConfig(StrategyConfig):
         None,
         description="the backbone's module whose output is stored, by name (a wrong one lists them); default: the last",
     )
-    freeze: Literal["after_first_task", "from_start"] = Field(
-        "after_first_task", description="from_start: for a model with pretrained weights"
-    )
+    freeze: Freeze = Field("after_first_task", description=FREEZE)
     lower_learning_rate: Fraction = Field(
         0.0, description="factor on the learning rate of what lies below, once it is frozen; 0 keeps it as it is"
     )
@@ -84,45 +76,33 @@ class LatentReplay(Strategy):
         super().__init__(config, context)
         self.config: LatentReplayConfig = config
         self.lower, self.upper = cut(self.network.backbone, config.layer)
+        self._below = LowerPart(self.lower, config.freeze, config.lower_learning_rate)
         self._latents: Rows | None = None  # of the task, where the lower part gives the same ones every time
         self._new_size = self._replay_size = 0
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 
-    def _settled(self, task: int) -> bool:
-        """Whether the lower part is frozen, or slowed, during a task."""
-        return task > 0 or self.config.freeze == "from_start"
-
-    def _frozen(self, task: int) -> bool:
-        return self._settled(task) and not self.config.lower_learning_rate
-
     def grow(self, task: int) -> None:
         super().grow(task)
-        if self._frozen(task):
-            self.lower.requires_grad_(False)
-            self.lower.zero_grad(set_to_none=True)  # of the last update before; no optimiser clears it from now on
+        self._below.begin(task)
 
     def trainable(self, task: int) -> Mapping[str, Trainable]:
-        """The optimiser above a frozen part is a new one: moments are not handed on between the two."""
-        if not self._settled(task):
-            return super().trainable(task)
-        above: dict[str, Any] = {"params": [*self.upper.parameters(), *self.network.head.parameters()]}
-        if self._frozen(task):
-            return {"upper": Trainable([above])}
-        below: dict[str, Any] = {"params": list(self.lower.parameters()), "scale": self.config.lower_learning_rate}
-        return {"network": Trainable([below, above] if below["params"] else [above])}
+        return self._below.trainable(task, self._above()) if self._below.settled(task) else super().trainable(task)
+
+    def _above(self) -> list[dict[str, Any]]:
+        """Parameter groups above a settled lower part."""
+        return [{"params": [*self.upper.parameters(), *self.network.head.parameters()]}]
 
     def train(self, mode: bool) -> None:
         super().train(mode)
-        if self._settled(self.task):
-            self.lower.eval()
+        self._below.hold_statistics(self.task)
 
     # -- the task ----------------------------------------------------------------------------------------------
 
     def begin_task(self, task: int, data: TaskData) -> None:
         self._new_size, self._replay_size = self._sizes(len(data))
-        if self._frozen(task) and not self.context.augments:
-            self._latents = self._extract(data)
+        if self._below.frozen(task) and not self.context.augments:
+            self._latents = self._below.activations(data)
 
     def _sizes(self, rows: int) -> tuple[int, int]:
         """New and replayed rows of an update, in a task of so many rows."""
@@ -139,16 +119,9 @@ class LatentReplay(Strategy):
         return (Phase("train", self.length(), self._latents or Source.CURRENT, batch_size=self._new_size),)
 
     def end_task(self, task: int, data: TaskData) -> None:
-        latents = self._latents or self._extract(data)
+        latents = self._latents or self._below.activations(data)
         self.memory.add(_table(latents))
         self._latents = None
-
-    def _extract(self, data: TaskData) -> Rows:
-        """Activations of all rows of the task, in stream order."""
-        with frozen_statistics(self.lower), torch.no_grad():
-            batches = [self._at_cut(batch) for batch in data.batches(LATENT_BATCH)]
-        whole = Batch.cat(batches)
-        return Rows(whole.x, whole.y, whole.task, whole.replayed)
 
     # -- the update --------------------------------------------------------------------------------------------
 
@@ -156,14 +129,8 @@ class LatentReplay(Strategy):
         """New and replayed rows at the cut."""
         replayed = self._replayed(at)
         if self._latents is None:
-            with torch.no_grad() if self._frozen(at.task) else nullcontext():
-                batch = self._at_cut(batch)
+            batch = self._below.at_cut(batch, at.task)
         return batch if replayed is None else Batch.cat([batch, replayed])
-
-    def _at_cut(self, batch: Batch) -> Batch:
-        """Activations in place of images."""
-        latents: Tensor = self.lower(batch.x)
-        return replace(batch, image=_no_pixels(len(batch)), x=latents)
 
     def _replayed(self, at: Position) -> Batch | None:
         """Stored activations; the next ones are fetched while these are learned."""
@@ -174,7 +141,7 @@ class LatentReplay(Strategy):
         if not at.last:
             self.memory.request(count)
         y, task = rows["label"].to(device), rows["task"].to(device)
-        return Batch(_no_pixels(len(y)), rows["image"].to(device), y, task, torch.ones_like(y, dtype=torch.bool))
+        return Batch(no_pixels(len(y)), rows["image"].to(device), y, task, torch.ones_like(y, dtype=torch.bool))
 
     def loss(self, batch: Batch) -> Losses:
         return {"task": self.cross_entropy(self.network.head(self.upper(batch.x)), batch)}
@@ -183,7 +150,3 @@ class LatentReplay(Strategy):
 def _table(latents: Rows) -> Table:
     """Activations as a memory takes them, in place of images."""
     return {"image": latents.x, "label": latents.y, "task": latents.task}
-
-
-def _no_pixels(rows: int) -> Tensor:
-    return torch.empty(rows, 0, dtype=torch.uint8)

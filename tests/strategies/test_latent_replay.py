@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raycl.errors import MethodError
 from raycl.memory.buffer import everything
-from raycl.strategies import latent_replay
+from raycl.strategies import lower_part
 from raycl.strategies.base import Position, Source, Strategy, TaskData, Trainable
 from raycl.strategies.latent_replay import LatentReplay
 from raycl.streams.task import Batch
@@ -91,7 +91,7 @@ def sizes_only(self: LatentReplay, task: int, data: TaskData) -> None:
 
 
 def stored_in_training_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent_replay, "frozen_statistics", lambda module: nullcontext())
+    monkeypatch.setattr(lower_part, "frozen_statistics", lambda module: nullcontext())
 
 
 @pytest.mark.parametrize("mistake", [all_with_zero_gradients, moving_statistics, stored_in_training_mode])
