@@ -126,6 +126,33 @@ def test_old_decoders_stay_where_they_were_and_drift_without_the_regulariser() -
     assert free[1] > 0.15, "the mutant forgets what the first task looked like"
 
 
+def untouched(where: str) -> list[set[str]]:
+    """Whose gradients are those of the loss alone, in a task's first two updates."""
+    vae = made(0, beta=10.0, lookahead=where)
+    learn(vae, 0)
+    vae.grow()
+    vae.begin(8)
+    optimizer = torch.optim.Adam(vae.parameters()["decoder_theta"], 1e-2)
+    found: list[set[str]] = []
+    for _ in range(2):
+        state = vae._random.get_state()
+        loss = vae.loss(images(1))
+        slopes = {name: torch.autograd.grad(loss, own, retain_graph=True) for name, own in vae.parameters().items()}
+        vae._random.set_state(state)
+        vae.backward(images(1), optimizer, 0.0)
+        pairs = {name: zip(slopes[name], own, strict=True) for name, own in vae.parameters().items()}
+        found.append({name for name, own in pairs.items() if all(torch.equal(slope, one.grad) for slope, one in own)})
+        optimizer.step()
+    return found
+
+
+def test_the_regulariser_reaches_theta_alone_and_looks_ahead() -> None:
+    """In a task's first update theta is where it is held: only one step ahead is there anything to regularise."""
+    others = {"decoder_embedding", "encoder"}
+    assert untouched("detached") == [others, others]
+    assert untouched("off") == [{"decoder_theta", *others}, others]
+
+
 def test_embeddings_of_old_tasks_are_in_no_optimiser_and_the_encoder_is_not_held() -> None:
     vae = made(0, beta=10.0)
     learn(vae, 0)
