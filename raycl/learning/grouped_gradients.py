@@ -102,7 +102,7 @@ class GroupedGradients:
 def _shares(counts: Sequence[int]) -> Tensor:
     """What each row weighs, ``[rows]``: one over the rows of its group."""
     sizes = torch.tensor(counts)
-    return (1 / sizes).repeat_interleave(sizes)
+    return (1 / sizes.double()).repeat_interleave(sizes)
 
 
 def _add_linear(own: dict[str, Tensor], call: LayerCall, delta: Tensor, counts: Sequence[int]) -> None:
