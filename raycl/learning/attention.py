@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from raycl.errors import MethodError
+from raycl.learning.ownership import FrozenEntries
 from raycl.models.cut import cut
 from raycl.models.resnet import Block
 
@@ -65,24 +66,33 @@ class ScaledUpdates:
     """Parameters that go only a share of the way on which an optimiser sends them.
 
     The update is scaled, not the gradient. For plain SGD both are the same; Adam would undo a scaled gradient, and
-    momentum and weight decay would get around it. A share of 0 keeps an entry to the last bit, one of 1 leaves it free.
+    momentum and weight decay would get around it. A share of 0 keeps an entry to the last bit, and its gradient is
+    zeroed, so that it takes no part in gradient clipping; a share of 1 leaves an entry free.
 
     Args:
         parameters: by name.
-        share: in the parameter's shape, in [0, 1]; parameters whose shares are all 0 or 1 are not looked after.
+        share: in the parameter's shape, in [0, 1].
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], share: Mapping[str, Tensor]) -> None:
         partly = [name for name, value in share.items() if ((value > 0) & (value < 1)).any()]
+        self._frozen = FrozenEntries(
+            parameters, {name: value == 0 for name, value in share.items() if name not in partly}
+        )
         self._parts = [(parameters[name], torch.empty_like(parameters[name]), share[name]) for name in partly]
+        self._moving = [value.sign() for _, _, value in self._parts]
 
     @torch.no_grad()
     def before_update(self) -> None:
-        for parameter, before, _ in self._parts:
+        self._frozen.zero_gradients()
+        for (parameter, before, _), moving in zip(self._parts, self._moving, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.mul_(moving)
             before.copy_(parameter)
 
     @torch.no_grad()
     def after_update(self) -> None:
+        self._frozen.restore()
         for parameter, before, share in self._parts:
             torch.lerp(before, parameter, share, out=parameter)
 

@@ -100,7 +100,7 @@ class HAT(Strategy):
         self._passes = 1
         self._sharpness = config.s_max
         self._price = torch.empty(0)
-        self._held = self._idle = FrozenEntries({}, {})
+        self._idle = FrozenEntries({}, {})
         self._scaled = ScaledUpdates({}, {})
 
     # -- growth and optimisation -------------------------------------------------------------------------------
@@ -123,10 +123,8 @@ class HAT(Strategy):
         used = self.used()
         free = 1 - used
         self._price = self.config.penalty * free / free.sum().clamp(min=torch.finfo().tiny)
-        parameters, shares = dict(self.network.backbone.named_parameters()), self.attention.shares(used)
         self._idle = other_rows(self.network.head, self.context.scenario.units(task))
-        self._held = FrozenEntries(parameters, {name: share == 0 for name, share in shares.items()})
-        self._scaled = ScaledUpdates(parameters, shares)
+        self._scaled = ScaledUpdates(dict(self.network.backbone.named_parameters()), self.attention.shares(used))
 
     def _whole_passes(self, rows: int) -> int:
         length = self.length()
@@ -173,12 +171,10 @@ class HAT(Strategy):
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         self._idle.zero_gradients()
-        self._held.zero_gradients()
         self._scaled.before_update()
 
     def after_update(self, batch: Batch, at: Position) -> None:
         self._scaled.after_update()
-        self._held.restore()
         self._idle.restore()
         self.embedding.data.clamp_(-BOUND, BOUND)
 

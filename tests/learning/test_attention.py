@@ -187,8 +187,12 @@ def test_scaled_gradients_are_caught(optimizer: str) -> None:
         check_scaling(ScalesGradients, optimizer)
 
 
-def test_shares_of_0_and_1_alone_need_no_scaling() -> None:
-    assert not ScaledUpdates({"w": torch.zeros(4)}, {"w": torch.tensor([0.0, 1.0, 1.0, 0.0])})._parts
+@pytest.mark.parametrize("share", [[0.0, 1.0, 1.0, 0.0], [0.0, 0.5, 1.0, 0.0]])
+def test_what_is_kept_takes_no_part_in_clipping(share: list[float]) -> None:
+    parameter = nn.Parameter(torch.zeros(4))
+    parameter.grad = torch.tensor([1e6, 1.0, 2.0, 1e6])
+    ScaledUpdates({"w": parameter}, {"w": torch.tensor(share)}).before_update()
+    assert parameter.grad.tolist() == [0.0, 1.0, 2.0, 0.0]
 
 
 # -- gates in a backbone ---------------------------------------------------------------------------------------
