@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from raycl.streams.scenario import Scenario
+
 
 def log_entropy(logits: Tensor) -> Tensor:
     """Logarithm of the softmax's entropy (in nats), over the last dimension: ``[..., units]`` -> ``[...]``.
@@ -65,3 +67,35 @@ def most_certain(groups: Iterable[Tensor], uncertainty: Callable[[Tensor], Tenso
         best = least, task, chosen
     assert best is not None, "task inference needs at least one learned task"
     return best[1], best[2]
+
+
+def shared_log_entropy(rows: int) -> Callable[[Tensor], Tensor]:
+    """For :func:`most_certain`: every ``rows`` rows, in order, count as one, whose entropy is the sum of theirs."""
+
+    def uncertainty(logits: Tensor) -> Tensor:
+        own = log_entropy(logits)
+        missing = -own.shape[-1] % rows
+        groups = torch.nn.functional.pad(own, (0, missing), value=float("-inf")).unflatten(-1, (-1, rows))
+        shared: Tensor = groups.logsumexp(-1).repeat_interleave(rows, -1)
+        return shared[..., : own.shape[-1]]
+
+    return uncertainty
+
+
+def placed(logits: Tensor, chosen: Tensor, scenario: Scenario, learned: int) -> Tensor:
+    """Put the logits of each row's own task where that task's output units lie.
+
+    Args:
+        logits: ``[batch, units]`` of the task ``chosen``, int64 ``[batch]``; units that it does not have are left out.
+        learned: the last task learned.
+
+    Returns:
+        ``[batch, outputs so far]``, minus infinity at the units of other tasks.
+    """
+    units, outputs = logits.shape[1], scenario.outputs(learned)
+    own = torch.tensor([[scenario.offset(task), scenario.sizes[task]] for task in range(learned + 1)])
+    offset, size = own.to(chosen.device)[chosen].unsqueeze(-1).unbind(1)
+    unit = torch.arange(units, device=chosen.device)
+    everywhere = logits.new_full((len(logits), outputs + units), float("-inf"))
+    everywhere.scatter_(1, offset + unit, logits.masked_fill(unit >= size, float("-inf")))
+    return everywhere[:, :outputs]

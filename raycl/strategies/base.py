@@ -203,7 +203,7 @@ class Strategy:
     """May ask for ``Source.SEEN`` or ``Source.ALL``; marked in every result."""
     boundary_free: ClassVar[bool] = False
     """Needs no word of where a task ends."""
-    inference_batch: ClassVar[int] = 1
+    inference_batch: int = 1
     """Rows pooled per prediction when the task id is hidden."""
     uses_memory: ClassVar[bool] = False
     selection: ClassVar[str] = "reservoir"

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
 from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator
-from raycl.learning.task_inference import least_entropy
+from raycl.learning.task_inference import least_entropy, placed
 from raycl.models.hypernetwork import WeightGenerator
 from raycl.models.target import State, TargetNetwork
 from raycl.strategies.base import Context, Losses, Phase, Position, Strategy, StrategyConfig, TaskData, Trainable
@@ -118,9 +118,10 @@ class Hypernetwork(Strategy):
     def predict(self, x: Tensor, task: int | None) -> Tensor:
         """Logits ``[batch, outputs so far]``: those of one task's units, minus infinity elsewhere."""
         if task is None:
-            return self._placed(*self._inferred(x))
-        chosen = torch.full((len(x),), task, device=x.device)
-        return self._placed(chosen, self._logits([task], x)[0])
+            chosen, logits = self._inferred(x)
+        else:
+            chosen, logits = torch.full((len(x),), task, device=x.device), self._logits([task], x)[0]
+        return placed(logits, chosen, self.context.scenario, self.task)
 
     def infer_task(self, x: Tensor) -> Tensor:
         """int64 ``[batch]``: the task each row is taken to belong to, from that row alone."""
@@ -157,15 +158,6 @@ class Hypernetwork(Strategy):
         if (len(self._generated) + 1) * self.target.numel <= WORKING_FLOATS:
             self._generated[task] = weights
         return weights
-
-    def _placed(self, chosen: Tensor, logits: Tensor) -> Tensor:
-        """Put each row's logits ``[batch, units]`` where its task's output units lie."""
-        scenario, rows = self.context.scenario, len(logits)
-        outputs = scenario.outputs(self.task)
-        offsets = torch.tensor([scenario.offset(task) for task in range(self.task + 1)], device=chosen.device)
-        units = offsets[chosen][:, None] + torch.arange(self._units, device=chosen.device)
-        placed = logits.new_full((rows, outputs + self._units), float("-inf"))
-        return placed.scatter_(1, units, logits)[:, :outputs]
 
     def active_logits(self) -> str:
         """A generated network has its own task's head only."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from raycl.learning.task_inference import least_entropy, log_entropy
+from raycl.learning.task_inference import least_entropy, log_entropy, most_certain, placed, shared_log_entropy
+from raycl.streams.scenario import Scenario
 
 
 def logits(tasks: int = 6, batch: int = 50, units: int = 4) -> Tensor:
@@ -63,3 +64,26 @@ def test_ties_go_to_the_earlier_task_whatever_the_groups() -> None:
     values = logits(tasks=1).repeat(3, 1, 1)
     assert int(least_entropy([values])[0].max()) == 0
     assert int(least_entropy([values[:1], values[1:]])[0].max()) == 0
+
+
+def test_rows_that_belong_together_choose_by_the_sum_of_their_entropies() -> None:
+    values = logits(batch=14)
+    chosen, answer = most_certain([values[:2], values[2:]], shared_log_entropy(4))
+    for rows in torch.arange(14).split(4):
+        task = int(naive_entropy(values[:, rows].double()).sum(1).argmin())
+        assert chosen[rows].tolist() == [task] * len(rows)
+        assert torch.equal(answer[rows], values[task, rows])
+    assert torch.equal(shared_log_entropy(1)(values), log_entropy(values))
+
+
+def test_logits_lie_at_the_units_of_their_task() -> None:
+    values = torch.arange(12.0).view(4, 3)
+    least = float("-inf")
+    own = Scenario("class", "auto", (2, 3, 1))
+    assert placed(values[:3], torch.tensor([0, 2, 1]), own, 2).tolist() == [
+        [0, 1, least, least, least, least],
+        [least, least, least, least, least, 3],
+        [least, least, 6, 7, 8, least],
+    ]
+    shared = Scenario("domain", "auto", (2, 3, 1))
+    assert placed(values[:2], torch.tensor([0, 1]), shared, 1).tolist() == [[0, 1, least], [3, 4, 5]]
