@@ -3,8 +3,8 @@
 The loop is the definition: a forward pass and autograd for every old task. Both sides take the same rows, on one thread
 and in float32. A pass over all tasks does the same multiplications, so that what it saves is the overhead of twenty
 passes: much where a task keeps few rows, next to nothing where the products themselves take the time. The goals: not
-slower anywhere, twice as fast at 20 rows a task, equal to 1e-6 in float64, and a projection in less time than the
-gradients it projects.
+slower anywhere, 1.5 times as fast with MLP 2 x 100 at 20 rows a task, equal to 1e-6 in float64, and a projection in
+less time than the gradients it projects.
 
     OMP_NUM_THREADS=1 python benchmarks/gem.py [repeats]
 """
@@ -28,7 +28,7 @@ from raycl.models.mlp import build as build_mlp
 from raycl.models.network import Network
 
 TASKS, CLASSES, SHAPE = 20, 10, (1, 28, 28)
-GOAL, NOISE, TOLERANCE = {20: 2.0, 256: 1.0}, 0.1, 1e-6
+GOAL, NOISE, TOLERANCE = {20: 1.5, 256: 1.0}, 0.1, 1e-6
 MODELS: dict[str, tuple[Callable[[torch.Generator], Network], tuple[int, ...]]] = {
     "mlp 2 x 100": (lambda generator: build_mlp(MLPConfig(hidden=(100, 100)), SHAPE, generator), (20, 256)),
     "mlp 2 x 400": (lambda generator: build_mlp(MLPConfig(hidden=(400, 400)), SHAPE, generator), (20, 256)),

@@ -28,10 +28,11 @@ BLOCK_NUMBERS = 1 << 23
 class GroupedGradients:
     """Gradients of one network, in evaluation mode, by the loss of groups of rows.
 
-    Where a parameter is used outside the layer that owns it, every group takes a pass of its own.
+    Where some layer is not run, although its parameters may be used, every group takes a pass of its own.
 
     Args:
-        network: float ``[batch, ...]`` -> logits ``[batch, outputs]``; rows must not depend on one another.
+        network: float ``[batch, ...]`` -> logits ``[batch, outputs]``; rows must not depend on one another, nor may a
+            layer that is run lend its parameters to others' forward passes.
         example: float ``[1, ...]``, run once to see which layers there are and what they hold.
     """
 
