@@ -1,38 +1,100 @@
-"""Replay rows in Ray actors: slot s lives in shard s % n. The actors belong to the trial that makes them."""
+"""Replay rows in Ray actors: slot s lives in shard s % n. The actors belong to the trial that makes them.
+
+Ray starts the actors beside the trial, ends them and says when they are gone. Rows travel over a line of the trial's
+own to each of them, a Unix socket, since a draw is worth a tenth of a millisecond of the trial's time, and a call
+through Ray takes several.
+"""
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
+import struct
+import tempfile
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
-from raycl.distributed.shard import Change, ReplayShard
+from raycl.distributed.shard import Change, Message, ReplayShard
 from raycl.errors import InfrastructureError
 from raycl.memory.buffer import Table
-from raycl.memory.columns import Schema
+from raycl.memory.columns import Arrays, Schema
 from raycl.memory.local import Fetch
 
-HELD_BACK = 32
-"""Changes that wait at most for the next read before they are sent on their own."""
-
 NO_SLOTS = np.empty(0, dtype=np.int64)
-NOTHING = pickle.dumps(([], None))
+
+
+@dataclass
+class _Part:
+    """The rows of a read that one actor holds: their places in the read, and the rows once they have come."""
+
+    line: _Line
+    places: Any
+    rows: Arrays | None = None
+
+
+class _Line:
+    """The trial's end of the line to one actor. Answers come in the order of the questions."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._owed: deque[_Part] = deque()
+
+    def tell(self, change: Change) -> None:
+        self._send((change, None))
+
+    def ask(self, slots: np.ndarray, places: Any) -> _Part:
+        self._send((None, slots))
+        self._owed.append(_Part(self, places))
+        return self._owed[-1]
+
+    def answer(self, part: _Part) -> Arrays:
+        while part.rows is None:
+            self._take_in()
+        return part.rows
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _send(self, message: Message) -> None:
+        """Answers first: both ends would wait for ever if the actor could not get rid of a long one."""
+        while self._owed:
+            self._take_in()
+        with self._standing():
+            self._connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+    def _take_in(self) -> None:
+        with self._standing():
+            self._owed.popleft().rows = pickle.loads(self._connection.recv_bytes())
+
+    @contextmanager
+    def _standing(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            raise _lost(self._name, error) from error
 
 
 class ShardedStorage:
     """Rows in ``shards`` actors; meets :class:`raycl.memory.local.Storage`.
 
-    The actors take no CPU slot, so that made inside a trial they live in its placement group beside it. They are never
-    restarted: their rows stand in the trial's checkpoint, from which the trial goes on. Ray keeps the order of the
-    messages to one actor, and writes travel with the next read, so a read shows every write begun before it and none
-    after.
+    The actors take no CPU slot and live on the trial's node. They are never restarted: their rows stand in the trial's
+    checkpoint, from which the trial goes on. Each handles its messages in order, so a read shows every write begun
+    before it and none after.
 
     Args:
         shards: number of actors.
@@ -45,45 +107,46 @@ class ShardedStorage:
     def __init__(self, shards: int = 1, *, timeout: float = 60.0) -> None:
         self._timeout = timeout
         self._schema: Schema = {}
-        actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(ReplayShard)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, scheduling_strategy=here)(ReplayShard)
         self._shards = [actor.remote() for _ in range(shards)]
-        self._changes: list[list[Change]] = [[] for _ in range(shards)]
-        self._unconfirmed: list[Any] = [shard.exchange.remote(NOTHING) for shard in self._shards]
+        self._lines: list[_Line] = []
         try:
-            self._get([])
+            for number, shard in enumerate(self._shards):
+                name = f"replay actor {number} of {shards}"
+                self._lines.append(_Line(_connection(shard, name, timeout), name))
         except InfrastructureError:
             self.close()
             raise
 
     def declare(self, schema: Schema) -> None:
         self._schema = {**self._schema, **schema}
-        for number in range(len(self._shards)):
-            self._change(number, (schema, NO_SLOTS, {}))
+        for line in self._lines:
+            line.tell((schema, NO_SLOTS, {}))
 
     def write(self, slots: Tensor, columns: Table) -> None:
-        for number, rows, own in self._by_shard(slots.numpy()):
-            # Copies: the caller may go on to write into its tensors before the change is sent.
-            self._change(
-                number, ({}, own.copy(), {name: column.numpy()[rows].copy() for name, column in columns.items()})
-            )
+        for line, places, own in self._by_shard(slots.numpy()):
+            line.tell(({}, own, {name: column.numpy()[places] for name, column in columns.items()}))
 
     def begin_read(self, slots: Tensor) -> Fetch:
         count, schema = len(slots), self._schema
-        parts = [(rows, self._exchange(number, own)) for number, rows, own in self._by_shard(slots.numpy())]
+        parts = [line.ask(own, places) for line, places, own in self._by_shard(slots.numpy())]
 
         def fetch() -> Table:
             table = {name: np.empty((count, *shape), dtype) for name, (dtype, shape) in schema.items()}
-            for (rows, _), answer in zip(parts, self._get([part for _, part in parts]), strict=True):
-                for name, array in pickle.loads(answer).items():
-                    table[name][rows] = array
-            return {name: torch.from_numpy(array) for name, array in table.items()}
+            for part in parts:
+                for name, column in part.line.answer(part).items():
+                    table[name][part.places] = column
+            return {name: torch.from_numpy(column) for name, column in table.items()}
 
         return fetch
 
     def close(self) -> None:
         """End the actors and wait until Ray counts them as gone; their memory is the next trial's."""
         shards, self._shards = self._shards, []
-        self._unconfirmed = []
+        lines, self._lines = self._lines, []
+        for line in lines:
+            line.close()
         if not ray.is_initialized():
             return
         for shard in shards:
@@ -95,47 +158,47 @@ class ShardedStorage:
                     raise InfrastructureError(f"replay actor {number} did not end within {self._timeout:g} s")
                 time.sleep(0.01)
 
-    def _by_shard(self, slots: np.ndarray) -> list[tuple[int, Any, np.ndarray]]:
-        """For each shard that holds some of the slots: its number, the rows it holds, and its own slots."""
-        count = len(self._shards)
+    def _by_shard(self, slots: np.ndarray) -> list[tuple[_Line, Any, np.ndarray]]:
+        """For each shard that holds some of the slots: its line, their places among these, and its own slots."""
+        count = len(self._lines)
         if count == 1:
-            return [(0, slice(None), slots)] if len(slots) else []
-        owners = slots % count
-        parts = [(number, np.flatnonzero(owners == number)) for number in range(count)]
-        return [(number, rows, slots[rows] // count) for number, rows in parts if len(rows)]
+            return [(self._lines[0], slice(None), slots)] if len(slots) else []
+        owners, own = slots % count, slots // count
+        parts = [(line, np.flatnonzero(owners == number)) for number, line in enumerate(self._lines)]
+        return [(line, places, own[places]) for line, places in parts if len(places)]
 
-    def _change(self, shard: int, change: Change) -> None:
-        self._changes[shard].append(change)
-        if len(self._changes[shard]) >= HELD_BACK:
-            self._get([])  # a trial that only writes must not run ahead of its actors and fill the object store
-            self._unconfirmed.append(self._exchange(shard, None))
 
-    def _exchange(self, shard: int, slots: np.ndarray | None) -> Any:
-        changes, self._changes[shard] = self._changes[shard], []
-        return self._shards[shard].exchange.remote(pickle.dumps((changes, slots), pickle.HIGHEST_PROTOCOL))
+def _connection(shard: Any, name: str, timeout: float) -> Connection:
+    """Let an actor call: in a folder that is this user's alone, and gone as soon as the line stands."""
+    with tempfile.TemporaryDirectory(prefix="raycl-") as folder:
+        address = str(Path(folder) / "line")
+        with Listener(address) as listener:
+            try:
+                ray.get(shard.join.remote(address), timeout=timeout)
+            except RayError as error:
+                raise _lost(name, error) from error
+            connection = listener.accept()
+    _limit(connection, timeout)
+    return connection
 
-    def _get(self, answers: Sequence[Any]) -> list[Any]:
-        """The answers, with every message that was sent without a read confirmed."""
-        before, self._unconfirmed = self._unconfirmed, []
-        try:
-            return list(ray.get([*before, *answers], timeout=self._timeout)[len(before) :])
-        except RayTaskError:
-            raise
-        except RayError as error:
-            raise InfrastructureError(
-                f"{self._lost(error)} was lost ({type(error).__name__}) and the replay rows in it; "
-                "the trial goes on from its last checkpoint"
-            ) from error
 
-    def _lost(self, error: RayError) -> str:
-        ids = [shard._actor_id.hex() for shard in self._shards]
-        actor = getattr(error, "actor_id", None)
-        return f"replay actor {ids.index(actor)} of {len(ids)}" if actor in ids else f"one of {len(ids)} replay actors"
+def _limit(connection: Connection, seconds: float) -> None:
+    """Let what waits longer than this for the other end fail; the system watches the time, at no cost to a message."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            same.setsockopt(socket.SOL_SOCKET, direction, struct.pack("ll", *divmod(int(seconds * 1e6), 1_000_000)))
+
+
+def _lost(name: str, error: Exception) -> InfrastructureError:
+    reason = "no answer in time" if isinstance(error, BlockingIOError) else type(error).__name__
+    return InfrastructureError(
+        f"{name} was lost ({reason}) and the replay rows in it; the trial goes on from its last checkpoint"
+    )
 
 
 def _answers(shard: Any, timeout: float) -> bool:
     try:
-        ray.get(shard.exchange.remote(NOTHING), timeout=max(timeout, 0.1))
+        ray.get(shard.__ray_ready__.remote(), timeout=max(timeout, 0.1))
     except RayActorError:
         return False
     except RayError:

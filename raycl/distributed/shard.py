@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Client, Connection
+from threading import Thread
 
 import numpy as np
 
@@ -12,27 +15,28 @@ from raycl.memory.columns import Columns, Schema
 Change = tuple[Schema, np.ndarray, Mapping[str, np.ndarray]]
 """Columns to declare, then slots int64 ``[n]`` and the columns to write there."""
 
+Message = tuple[Change | None, np.ndarray | None]
+"""A change, or the slots int64 ``[n]`` to read: an answer follows."""
+
 
 class ReplayShard:
-    """Rows by slot behind one message, since a message costs more than its rows.
-
-    Messages are pickled by hand: Ray's own way of sending arrays costs the trial a quarter more.
-    """
+    """Rows by slot, for the one trial that holds the other end of the line."""
 
     def __init__(self) -> None:
         self._columns = Columns()
 
-    def exchange(self, message: bytes) -> bytes:
-        """Apply changes in order, then read.
+    def join(self, address: str) -> None:
+        """Call the trial, which listens at ``address``, and do what it says for as long as the line stands."""
+        Thread(target=self._serve, args=(Client(address),), daemon=True).start()
 
-        Args:
-            message: pickled list of :data:`Change`, and the slots int64 ``[n]`` to read, or None.
-
-        Returns:
-            Pickled columns of those rows; of nothing, where no slots are given.
-        """
-        changes, slots = pickle.loads(message)
-        for schema, written, columns in changes:
-            self._columns.declare(schema)
-            self._columns.write(written, columns)
-        return pickle.dumps({} if slots is None else self._columns.read(slots), pickle.HIGHEST_PROTOCOL)
+    def _serve(self, line: Connection) -> None:
+        """Handle messages in order; an answer is the pickled columns of the rows that are asked for."""
+        with line, suppress(EOFError, ConnectionError):
+            while True:
+                change, slots = pickle.loads(line.recv_bytes())
+                if change is not None:
+                    schema, written, columns = change
+                    self._columns.declare(schema)
+                    self._columns.write(written, columns)
+                if slots is not None:
+                    line.send_bytes(pickle.dumps(self._columns.read(slots), pickle.HIGHEST_PROTOCOL))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from ray.exceptions import GetTimeoutError, OwnerDiedError
 from support import counts, finish, trial
 
 from raycl.checkpoint import decode, encode
-from raycl.distributed.replay import HELD_BACK, ShardedStorage
+from raycl.distributed import replay
+from raycl.distributed.replay import ShardedStorage
 from raycl.distributed.streams import RemoteSource, ShardNames, StreamShards
 from raycl.errors import DataError, InfrastructureError
 from raycl.memory.buffer import Table, everything
@@ -289,13 +291,56 @@ class TestReplayActors:
         memory.add(rows(0, 4))
         os.kill(process_of(storage._shards[0]), signal.SIGKILL)
 
-        def write_only() -> None:
-            for step in range(3 * HELD_BACK):
-                memory.add(rows(4 * step, 4))
+        def write_only(seconds: float = 10) -> None:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                memory.add(rows(4, 4))
 
         with pytest.raises(InfrastructureError, match="replay actor 0 of 1 was lost"):
             write_only()
         memory.close()
+
+    def test_actor_that_does_not_answer_is_lost_after_a_while(self) -> None:
+        storage = ShardedStorage(1)
+        memory = buffer(storage)
+        memory.add(rows(0, 60))
+        replay._limit(storage._lines[0]._connection, 0.3)
+        os.kill(process_of(storage._shards[0]), signal.SIGSTOP)
+        with pytest.raises(InfrastructureError, match=r"replay actor 0 of 1 was lost \(no answer in time"):
+            memory.sample(20)
+        memory.close()
+
+    def test_long_answers_that_nobody_has_fetched_stop_neither_end(self) -> None:
+        check_long_answers()
+
+    def test_the_check_finds_an_end_that_writes_without_reading(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def send(self: replay._Line, message: Any) -> None:
+            with self._standing():
+                self._connection.send_bytes(pickle.dumps(message))
+
+        monkeypatch.setattr(replay._Line, "_send", send)
+        with pytest.raises(InfrastructureError, match="no answer in time"):
+            check_long_answers()
+
+
+def check_long_answers() -> None:
+    """Three reads of two megabytes are begun and dropped or fetched late, while as much is written."""
+    storage = ShardedStorage(1)
+    replay._limit(storage._lines[0]._connection, 5.0)
+    slots = torch.arange(200)
+    image = torch.zeros(200, 10_000, dtype=torch.uint8)
+    try:
+        storage.declare({"image": ("|u1", (10_000,))})
+        fetches = []
+        for step in range(3):
+            storage.write(slots, {"image": image + step})
+            fetches.append(storage.begin_read(slots))
+        storage.write(slots, {"image": image + 9})
+        assert fetches[2]()["image"].unique().tolist() == [2]
+        assert fetches[0]()["image"].unique().tolist() == [0]
+        assert storage.begin_read(slots)()["image"].unique().tolist() == [9]
+    finally:
+        storage.close()
 
 
 # -- task source -------------------------------------------------------------------------------------------------------
