@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,11 +35,14 @@ class Quadratic:
             share = torch.where(total > 0, new / total, torch.ones_like(total))  # where nothing is held: the latest
             self.importance[name], self.anchor[name] = total, mean.lerp_(theta, share)
 
-    def replace(self, importance: Mapping[str, Tensor], parameters: Mapping[str, Tensor], decay: float) -> None:
-        """F <- decay * F + F_t, theta* <- theta_t."""
+    def replace(
+        self, importance: Mapping[str, Tensor], parameters: Mapping[str, Tensor], decay: float, limit: float = math.inf
+    ) -> None:
+        """F <- min(limit, decay * F + F_t), theta* <- theta_t."""
         for name, new in importance.items():
             theta = parameters[name].detach()
-            self.importance[name] = _extended(self.importance.get(name), torch.zeros_like(theta)).mul_(decay).add_(new)
+            total = _extended(self.importance.get(name), torch.zeros_like(theta)).mul_(decay).add_(new)
+            self.importance[name] = total.clamp_(max=limit) if limit < math.inf else total
             self.anchor[name] = theta.clone()
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import nn
 
 from raycl.learning.consolidated_head import ConsolidatedHead, Variant
 from raycl.models.cut import cut
+from raycl.models.network import GrowingHead
 from raycl.spec.options import Positive
 from raycl.strategies.base import (
     Context,
@@ -78,10 +79,7 @@ class Consolidated(Strategy):
 
     def _above(self) -> list[dict[str, Any]]:
         """Parameter groups above a settled lower part."""
-        groups = [{"params": [self.network.head.weight], "scale": self.config.head_learning_rate}]
-        if upper := list(self.upper.parameters()):
-            groups.insert(0, {"params": upper})
-        return groups
+        return above(self.upper, self.network.head, 1.0, self.config.head_learning_rate)
 
     def train(self, mode: bool) -> None:
         super().train(mode)
@@ -118,3 +116,12 @@ class Consolidated(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.head.load_state_dict(state["head"])
+
+
+def above(upper: nn.Module, head: GrowingHead, upper_rate: float, head_rate: float) -> list[dict[str, Any]]:
+    """Parameter groups above a settled lower part, with factors on the learning rate; the head has no bias."""
+    groups: list[dict[str, Any]] = [
+        {"params": list(upper.parameters()), "scale": upper_rate},
+        {"params": [head.weight], "scale": head_rate},
+    ]
+    return [group for group in groups if group["params"]]

@@ -29,6 +29,8 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "latent_replay": "raycl.strategies.latent_replay:LatentReplay",
         "generative_replay": "raycl.strategies.generative_replay:GenerativeReplay",
         "cwr": "raycl.strategies.cwr:CWR",
+        "ar1": "raycl.strategies.ar1:AR1",
+        "ar1_latent_replay": "raycl.strategies.ar1_latent_replay:AR1LatentReplay",
         "gem": "raycl.strategies.gem:GEM",
         "agem": "raycl.strategies.agem:AGEM",
         "icarl": "raycl.strategies.icarl:ICaRL",

@@ -1,0 +1,54 @@
+"""Replayed rows as negatives: they tell new classes what they are not, and teach old classes nothing.
+
+Graffieti, Maltoni, Pellegrini and Lomonaco, "Generative negative replay for continual learning", Neural Networks 2023
+(arXiv 2204.05842). Of a replayed row with features h, an old class y and probabilities p, gradient p_c h reaches the
+rows c of the classes that are being learned, and nothing else: neither the rows of other classes, y among them, nor
+what lies below the head. Since the gradient at every class but y is p_c, it does not matter which old class it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from raycl.errors import MethodError
+from raycl.models.network import GrowingHead
+from raycl.streams.scenario import Scenario
+
+
+def with_negatives(head: GrowingHead, features: Tensor, negative: Tensor, learning: Tensor, fixed: bool) -> Tensor:
+    """Logits ``[batch, outputs]`` of features ``[batch, features]``.
+
+    Args:
+        negative: bool ``[batch]``, rows whose gradient reaches the rows of ``learning`` in the head alone.
+        learning: bool ``[outputs]``, output units of the classes that are being learned.
+        fixed: other rows of the head learn from nothing; otherwise from rows that are not negative.
+    """
+    weight = torch.where(learning[:, None], head.weight, head.weight.detach())
+    if fixed:
+        features = torch.where(negative[:, None], features.detach(), features)
+        return nn.functional.linear(features, weight, head.bias)
+    logits: Tensor = head(features)
+    return torch.where(negative[:, None], nn.functional.linear(features.detach(), weight, head.bias), logits)
+
+
+def learned_units(outputs: int, units: Iterable[int], device: torch.device) -> Tensor:
+    """Which of so many output units are among ``units``, bool ``[outputs]``."""
+    learning = torch.zeros(outputs, dtype=torch.bool)
+    learning[list(units)] = True
+    return learning.to(device)
+
+
+def require_rivals(scenario: Scenario, method: str) -> None:
+    """Negatives need output units of other tasks that compete with those being learned.
+
+    Raises:
+        MethodError: there are none in this scenario.
+    """
+    if scenario.shared or scenario.policy == "own":
+        raise MethodError(
+            f"{method}: negatives need classes of other tasks in the softmax of the row (got scenario {scenario.name}, "
+            f"active_logits {scenario.policy}); use scenario class with model.head: single, or mode: positive"
+        )
