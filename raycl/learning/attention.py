@@ -75,11 +75,11 @@ class ScaledUpdates:
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], share: Mapping[str, Tensor]) -> None:
-        partly = [name for name, value in share.items() if ((value > 0) & (value < 1)).any()]
-        self._frozen = FrozenEntries(
-            parameters, {name: value == 0 for name, value in share.items() if name not in partly}
-        )
-        self._parts = [(parameters[name], torch.empty_like(parameters[name]), share[name]) for name in partly]
+        partly = {name for name, value in share.items() if ((value > 0) & (value < 1)).any()}
+        whole = {name: value == 0 for name, value in share.items() if name not in partly}
+        self._frozen = FrozenEntries(parameters, whole)
+        held = ((parameters[name], value) for name, value in share.items() if name in partly)
+        self._parts = [(parameter, torch.empty_like(parameter), value) for parameter, value in held]
         self._moving = [value.sign() for _, _, value in self._parts]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""PackNet as a whole: what was learned stays to the last bit, under every optimiser; and its mutants."""
+"""PackNet as a whole: what was learned stays to the last bit, with batch norm too; shares; and its mutants."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from old_answers import OPTIMIZERS, check_old_answers
 from support import TINY, finish, matrix, trainer, trial
 from torch import Tensor
 
@@ -17,13 +18,6 @@ from raycl.strategies.packnet import PackNet
 from raycl.streams.task import Batch
 from raycl.trainer import Trainer
 
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-2},
-    "adam": {"optimizer": "adam", "weight_decay": 1e-2},
-    "adamw": {"optimizer": "adamw", "weight_decay": 1e-1},
-    "kept": {"optimizer": "adam", "weight_decay": 1e-2, "reset_optimizer": False, "gradient_clip": 0.5},
-}
-
 
 def running(**blocks: Any) -> Trainer:
     return trainer(trial("packnet", "task", **blocks))
@@ -32,38 +26,6 @@ def running(**blocks: Any) -> Trainer:
 def method(trainer: Trainer) -> PackNet:
     assert isinstance(trainer.strategy, PackNet)
     return trainer.strategy
-
-
-def images(trainer: Trainer) -> Tensor:
-    channels, height, width = method(trainer).context.image_shape
-    return torch.rand(50, channels, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def answers(trainer: Trainer, task: int) -> Tensor:
-    """Logits of a task's own units."""
-    units = method(trainer).context.scenario.units(task)
-    trainer.strategy.train(False)
-    with torch.no_grad():
-        return trainer.strategy.predict(images(trainer), task)[:, units.start : units.stop].clone()
-
-
-def check_old_answers(learning: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every task's logits when it was learned, before any evaluation, and after this and every later task."""
-    learned: list[Tensor] = []
-
-    def compare(trainer: Trainer) -> None:
-        for task, before in enumerate(learned):
-            assert torch.equal(answers(trainer, task), before), f"task {task} after task {trainer.next_task - 1}"
-
-    monkeypatch.setattr(learning.strategy, "end_task", lambda task, data: learned.append(answers(learning, task)))
-    finish(learning, compare)
-    assert len(learned) == learning.num_tasks
-    assert not torch.equal(learned[0], learned[1])
-
-
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_old_logits_stay_to_the_last_bit(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_old_answers(running(training=OPTIMIZERS[optimizer]), monkeypatch)
 
 
 @pytest.mark.parametrize(
