@@ -57,7 +57,11 @@ FISHER_BATCH = 128
 class ProgressCompressConfig(StrategyConfig):
     """How the active column learns, and how the knowledge base is taught and held."""
 
-    search_space: ClassVar[dict[str, Any]] = {"penalty": {"loguniform": [1, 1e5]}}
+    search_space: ClassVar[dict[str, Any]] = {
+        "penalty": {"loguniform": [1, 1e5]},
+        "online_decay": {"uniform": [0.9, 1.0]},
+        "temperature": {"choice": [1.0, 2.0, 4.0]},
+    }
 
     penalty: Penalty = Field(
         100.0, description="lambda of online EWC while compressing; search 1 to 1e5 on a log scale"

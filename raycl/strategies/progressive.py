@@ -37,7 +37,10 @@ from raycl.streams.task import Batch
 class ProgressiveConfig(StrategyConfig):
     """How columns are connected, and how wide they are."""
 
-    search_space: ClassVar[dict[str, Any]] = {"laterals": {"choice": ["adapter", "direct", "none"]}}
+    search_space: ClassVar[dict[str, Any]] = {
+        "laterals": {"choice": ["adapter", "direct"]},
+        "adapter_dim": {"lograndint": [8, 128]},
+    }
 
     laterals: Literal["adapter", "direct", "none"] = Field(
         "adapter", description="what leads from earlier columns to a layer; none: independent networks"
