@@ -134,18 +134,17 @@ class ProgressCompress(Strategy):
 
     def end_task(self, task: int, data: TaskData) -> None:
         self._source = self.knowledge
-        if not self.config.penalty:
+        config, scenario = self.config, self.context.scenario
+        if not config.penalty:
             return
-        scenario = self.context.scenario
-        fisher = diagonal_fisher(
-            self.network,
-            data.batches(FISHER_BATCH, self.config.fisher_examples),
-            lambda batch: scenario.mask(batch.task, scenario.policy, task),
-            self.config.fisher,
-            self.context.generator("fisher"),
-        )
-        require_finite(fisher, f"progress_compress: the Fisher information after task {task}", self.config.penalty)
-        self.past.replace(_normalised(fisher), dict(self.network.named_parameters()), self.config.online_decay)
+
+        def active(batch: Batch) -> Tensor:
+            return scenario.mask(batch.task, scenario.policy, task)
+
+        batches, generator = data.batches(FISHER_BATCH, config.fisher_examples), self.context.generator("fisher")
+        fisher = diagonal_fisher(self.network, batches, active, config.fisher, generator)
+        require_finite(fisher, f"progress_compress: the Fisher information after task {task}", config.penalty)
+        self.past.replace(_normalised(fisher), dict(self.network.named_parameters()), config.online_decay)
 
     # -- the update --------------------------------------------------------------------------------------------
 
