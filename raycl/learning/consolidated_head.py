@@ -13,6 +13,9 @@ of the temporary head, W of the consolidated one, and avg(w) is one number, the 
 
 N_c counts the examples of earlier tasks and is 0 for a new class, which ``cwr_star`` therefore treats as ``cwr_plus``.
 Rows of other classes stay to the last bit. There is no bias.
+
+Where rows of other classes compete as they are consolidated (``keep_others``), no mean is taken away: rows that were
+learned beside those that they meet at test are right as they are.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ class ConsolidatedHead:
         self.past = torch.zeros(0, dtype=torch.int64, device=head.weight.device)  # examples of each unit so far
         self._first = head.weight.detach().clone()  # of cwr: the values at which rows begin
         self._kept: Tensor | None = None
+        self._beside_others = False
         self._units = self._counts = self.past
 
     @torch.no_grad()
@@ -62,12 +66,13 @@ class ConsolidatedHead:
 
         Args:
             counts: examples of the task by output unit, replayed ones included.
-            keep_others: rows of other classes compete as they are consolidated, not from 0.
+            keep_others: rows of other classes compete as they are consolidated, not from 0; then rows of the task are
+                not shifted.
         """
         weight = self.head.weight
         self._units = torch.tensor(list(counts), device=weight.device)
         self._counts = torch.tensor(list(counts.values()), device=weight.device)
-        self._kept = weight.detach().clone()
+        self._kept, self._beside_others = weight.detach().clone(), keep_others
         if self._variant == "cwr":
             weight.copy_(self._first)
             return
@@ -93,7 +98,7 @@ class ConsolidatedHead:
         learned = weight[units]
         if self._variant == "cwr":
             learned *= self._scale if self.past.any() else 1.0
-        else:
+        elif not self._beside_others:
             learned = self._shifted(learned)
         if self._variant == "cwr_star":
             share = self._share()[:, None]

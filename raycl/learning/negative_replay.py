@@ -50,5 +50,5 @@ def require_rivals(scenario: Scenario, method: str) -> None:
     if scenario.shared or scenario.policy == "own":
         raise MethodError(
             f"{method}: negatives need classes of other tasks in the softmax of the row (got scenario {scenario.name}, "
-            f"active_logits {scenario.policy}); use scenario class with model.head: single, or mode: positive"
+            f"active_logits {scenario.policy}); use scenario class with model.head: single"
         )

@@ -89,6 +89,9 @@ class Consolidated(Strategy):
 
     def begin_task(self, task: int, data: TaskData) -> None:
         self.head.begin(data.counts())
+        self._keep_latents(task, data)
+
+    def _keep_latents(self, task: int, data: TaskData) -> None:
         if self.lower.frozen(task) and not self.context.augments:
             self._latents = self.lower.activations(data)
 

@@ -31,6 +31,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "cwr": "raycl.strategies.cwr:CWR",
         "ar1": "raycl.strategies.ar1:AR1",
         "ar1_latent_replay": "raycl.strategies.ar1_latent_replay:AR1LatentReplay",
+        "generative_negative_replay": "raycl.strategies.generative_negative_replay:GenerativeNegativeReplay",
         "gem": "raycl.strategies.gem:GEM",
         "agem": "raycl.strategies.agem:AGEM",
         "icarl": "raycl.strategies.icarl:ICaRL",

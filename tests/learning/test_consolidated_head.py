@@ -192,9 +192,10 @@ def test_other_rows_may_compete_as_they_are(variant: Variant) -> None:
     learned(head, {0: 10, 1: 10}, seed=0)
     grown(head, 3)
     known = rows(head)
-    began, _ = learned(head, {2: 10}, seed=1, keep_others=True)
+    began, ended = learned(head, {2: 10}, seed=1, keep_others=True)
     assert torch.equal(began, known)
     assert torch.equal(rows(head)[:2], known[:2]), "and are put back"
+    assert torch.equal(rows(head)[2], ended[2]), "a shift would change how rows compare that were learned together"
 
 
 def test_the_first_form_begins_at_the_same_random_values_and_scales_later_rows() -> None:
