@@ -38,8 +38,8 @@ from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.task import Batch
 
-WORKING_FLOATS = 2**26
-"""Numbers held at once by task inference (256 MB): unpacked masks, and gradients of decisions side by side."""
+WORKING_FLOATS = 2**25
+"""Numbers held at once by task inference (128 MB each): unpacked masks, and gradients of decisions side by side."""
 
 
 class SupSupConfig(StrategyConfig):
@@ -102,6 +102,7 @@ class SupSup(Strategy):
     def grow(self, task: int) -> None:
         """Scores of its own for every task, drawn as a layer's weights would be: nothing of an old task is in them."""
         self.task = task
+        self._unpacked = None  # of the last measurement: room for this task
         self.statistics.reset()
         self.scores = {}
         for name, shape in self.masked.shapes.items():

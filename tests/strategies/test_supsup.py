@@ -48,12 +48,9 @@ def images(running: Trainer, count: int = 50) -> Tensor:
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_rows(running: Trainer, task: int) -> Tensor:
+def evaluated(running: Trainer, task: int) -> Tensor:
     pool = running._evaluator._pool(task)
     return pool.gather(torch.arange(len(pool)), augment=False).x
-
-
-test_rows.__test__ = False  # type: ignore[attr-defined]
 
 
 def answers(running: Trainer, task: int) -> Tensor:
@@ -283,7 +280,7 @@ def share_found(learning: Trainer, **options: Any) -> float:
     """The share of single test rows whose task is found."""
     strategy = asked(learning, **options)
     strategy.train(False)
-    found = [(strategy.infer_task(test_rows(learning, task)) == task).float() for task in range(learning.next_task)]
+    found = [(strategy.infer_task(evaluated(learning, task)) == task).float() for task in range(learning.next_task)]
     return float(torch.cat(found).mean())
 
 
@@ -339,7 +336,7 @@ class KeepsOldMixture(SupSup):
 def only_learned_tasks_are_found(learning: Trainer) -> None:
     while not learning.done:
         learning.run_task()
-        rows = torch.cat([test_rows(learning, task) for task in range(learning.num_tasks)])
+        rows = torch.cat([evaluated(learning, task) for task in range(learning.num_tasks)])
         assert int(method(learning).infer_task(rows).max()) < learning.next_task
 
 
@@ -376,7 +373,7 @@ def test_a_hidden_id_costs_little_where_tasks_are_told_apart() -> None:
     learning = learned()
     strategy = asked(learning)
     for task in range(2):
-        x = test_rows(learning, task)
+        x = evaluated(learning, task)
         given, inferred = (strategy.predict(x, known).argmax(1) for known in (task, None))
         assert float((given == inferred).float().mean()) > 0.98
 
@@ -385,7 +382,7 @@ def test_a_hidden_id_costs_little_where_tasks_are_told_apart() -> None:
 @pytest.mark.parametrize("inference", ["one_shot", "binary", "linear"])
 def test_rows_are_pooled_as_many_at_a_time_as_asked_for(inference: str) -> None:
     learning = learned(3, extra_outputs=0)
-    x = torch.cat([test_rows(learning, task)[:19] for task in range(3)])[:50]
+    x = torch.cat([evaluated(learning, task)[:19] for task in range(3)])[:50]
     single = asked(learning, inference=inference).infer_task(x)
     strategy = asked(learning, inference=inference, inference_rows=4)
     chosen = strategy.infer_task(x)
@@ -424,7 +421,7 @@ def test_decisions_are_made_side_by_side(monkeypatch: pytest.MonkeyPatch) -> Non
 @torch.no_grad()
 def test_masks_that_do_not_fit_into_memory_at_once_are_unpacked_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     learning = learned(3, extra_outputs=0)
-    x = torch.cat([test_rows(learning, task)[:20] for task in range(3)])
+    x = torch.cat([evaluated(learning, task)[:20] for task in range(3)])
     whole = asked(learning).infer_task(x)
     monkeypatch.setattr(supsup, "WORKING_FLOATS", 2 * method(learning).masked.numel)
     method(learning)._unpacked = None
