@@ -12,6 +12,8 @@ from raycl.spec.sweep import SweepSpec
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 SWEEPS = sorted(FOLDER.rglob("*.yaml"))
+ALL_METHODS = FOLDER / "all_methods_digits.yaml"
+"""The one sweep whose methods cannot all do all of its scenarios."""
 
 
 def head(text: str) -> str:
@@ -33,10 +35,10 @@ def test_a_sweep_is_valid_and_no_warning_is_left(path: Path) -> None:
     sweep = SweepSpec.load(path, catalog())
     assert sweep.name == path.stem
     assert sweep.warnings == ()
-    assert all(entry.barred is None for entry in sweep.entries)
+    assert all(entry.barred is None for entry in sweep.entries) or path == ALL_METHODS
     assert len(sweep.entries) >= (4 if path.parent == FOLDER else 2), "a comparison"
     for entry in sweep.entries:
-        assert sweep.runs(entry).final >= 3, "a mean over seeds"
+        assert entry.barred or sweep.runs(entry).final >= 3, "a mean over seeds"
     again = SweepSpec.loads(sweep.dumps(), catalog())
     assert again.hash == sweep.hash
 
