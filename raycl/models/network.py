@@ -47,6 +47,20 @@ class GrowingHead(nn.Module):
         """float ``[batch, features]`` -> logits ``[batch, outputs]``."""
         return nn.functional.linear(features, self.weight, self.bias)
 
+    def own(self, features: Tensor, units: range) -> Tensor:
+        """float ``[batch, features]`` -> logits ``[batch, len(units)]`` of these units.
+
+        Only their rows are multiplied: a product with more rows, as the head grows, may round differently.
+        """
+        rows = slice(units.start, units.stop)
+        return nn.functional.linear(features, self.weight[rows], self.bias[rows])
+
+    def alone(self, features: Tensor, units: range) -> Tensor:
+        """:meth:`own` where these units lie in ``[batch, outputs]``, and minus infinity elsewhere."""
+        logits = features.new_full((len(features), self.outputs), float("-inf"))
+        logits[:, units.start : units.stop] = self.own(features, units)
+        return logits
+
 
 class Network(nn.Module):
     """A backbone and its growing head.

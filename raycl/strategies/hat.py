@@ -181,19 +181,12 @@ class HAT(Strategy):
     # -- prediction and state ----------------------------------------------------------------------------------
 
     def predict(self, x: Tensor, task: int | None) -> Tensor:
-        """Logits ``[batch, outputs so far]``; minus infinity outside the task's units.
-
-        Only the task's own rows of the head are multiplied, since a product with more rows may round differently.
-        """
+        """Logits ``[batch, outputs so far]``; minus infinity outside the task's units."""
         if task is None:
             raise MethodError("hat: needs the task id to predict; use scenario task")
         state = self.norms[task] if task < len(self.norms) else {}
         features = self.attention.features(x, self._gate(task).to(x.dtype), state)
-        head, units = self.network.head, self.context.scenario.units(task)
-        rows = slice(units.start, units.stop)
-        logits = features.new_full((len(x), head.outputs), float("-inf"))
-        logits[:, rows] = nn.functional.linear(features, head.weight[rows], head.bias[rows])
-        return logits
+        return self.network.head.alone(features, self.context.scenario.units(task))
 
     def parameter_count(self) -> int:
         return super().parameter_count() + self.attention.units * (self.task + 1)

@@ -141,17 +141,12 @@ class PackNet(Strategy):
     def predict(self, x: Tensor, task: int | None) -> Tensor:
         """Logits ``[batch, outputs so far]``; minus infinity outside the task's units.
 
-        The network itself stays as it is: zeros written into it would be the end of later tasks. Only the task's own
-        rows of the head are multiplied, since a product with more rows may round differently.
+        The network itself stays as it is: zeros written into it would be the end of later tasks.
         """
         if task is None:
             raise MethodError("packnet: needs the task id to predict; use scenario task")
         features: Tensor = functional_call(self.network.backbone, self.ownership.visible(self._weights(), task), (x,))
-        head, units = self.network.head, self.context.scenario.units(task)
-        rows = slice(units.start, units.stop)
-        logits = features.new_full((len(x), head.outputs), float("-inf"))
-        logits[:, rows] = nn.functional.linear(features, head.weight[rows], head.bias[rows])
-        return logits
+        return self.network.head.alone(features, self.context.scenario.units(task))
 
     def state_bytes(self) -> int:
         """Owners are charged as packed bits; in memory and in checkpoints they are bytes."""

@@ -138,7 +138,8 @@ class Piggyback(Strategy):
         """Cross-entropy over the task's own units."""
         labels = batch.y - self.context.scenario.offset(self.task)
         masks = self._decided() if self.scores else None
-        return {"task": nn.functional.cross_entropy(self._logits(self.task, masks, batch.x), labels)}
+        logits = self.network.head.own(self._features(masks, batch.x), self.context.scenario.units(self.task))
+        return {"task": nn.functional.cross_entropy(logits, labels)}
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         self._idle.zero_gradients()
@@ -150,21 +151,15 @@ class Piggyback(Strategy):
         """Logits ``[batch, outputs so far]``; minus infinity outside the task's units."""
         if task is None:
             raise MethodError("piggyback: needs the task id to predict; use scenario task")
-        bits, units = self.bits[task], self.context.scenario.units(task)
-        logits = x.new_full((len(x), self.network.head.outputs), float("-inf"))
-        logits[:, units.start : units.stop] = self._logits(task, None if bits is None else self._stored(bits), x)
-        return logits
+        bits = self.bits[task]
+        features = self._features(None if bits is None else self._stored(bits), x)
+        return self.network.head.alone(features, self.context.scenario.units(task))
 
-    def _logits(self, task: int, masks: Mapping[str, Tensor] | None, x: Tensor) -> Tensor:
-        """Logits of a task's own units ``[batch, units]``.
-
-        Only its own rows of the head are multiplied, since a product with more rows may round differently.
-        """
-        head, units = self.network.head, self.context.scenario.units(task)
+    def _features(self, masks: Mapping[str, Tensor] | None, x: Tensor) -> Tensor:
+        """``[batch, features]`` of the masked backbone; of the whole one where there are no masks."""
         weights = self.masked.weights() if masks is None else self.masked.apply(masks)
-        features = functional_call(self.network.backbone, weights, (x,))
-        rows = slice(units.start, units.stop)
-        return nn.functional.linear(features, head.weight[rows], head.bias[rows])
+        features: Tensor = functional_call(self.network.backbone, weights, (x,))
+        return features
 
     # -- state -------------------------------------------------------------------------------------------------
 

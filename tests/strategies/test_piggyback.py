@@ -222,7 +222,8 @@ def test_a_task_begins_with_the_backbone_itself(values: str) -> None:
         features = strategy.network.backbone(x)
         weights = strategy.masked.apply(strategy._decided())
         assert torch.equal(functional_call(strategy.network.backbone, weights, (x,)), features)
-        assert torch.equal(strategy._logits(0, strategy._decided(), x), answers(learning, 0))
+        masked = strategy.network.head.own(strategy._features(strategy._decided(), x), range(2))
+        assert torch.equal(masked, answers(learning, 0))
 
 
 @pytest.mark.parametrize("values", ["binary", "ternary"])
