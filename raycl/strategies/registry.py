@@ -40,7 +40,6 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "supsup": "raycl.strategies.supsup:SupSup",
         "progressive": "raycl.strategies.progressive:Progressive",
         "progress_compress": "raycl.strategies.progress_compress:ProgressCompress",
-        "progress_compress": "raycl.strategies.progress_compress:ProgressCompress",
         "hat": "raycl.strategies.hat:HAT",
         "hypernetwork": "raycl.strategies.hypernetwork:Hypernetwork",
         "hypernetwork_replay": "raycl.strategies.hypernetwork_replay:HypernetworkReplay",
