@@ -34,6 +34,21 @@ def with_negatives(head: GrowingHead, features: Tensor, negative: Tensor, learni
     return torch.where(negative[:, None], nn.functional.linear(features.detach(), weight, head.bias), logits)
 
 
+def balanced(losses: Tensor, replayed: Tensor, share: float) -> Tensor:
+    """The mean loss of new rows and that of replayed ones, weighted 1 - share and share, ``[]``.
+
+    Rows of all classes weigh alike where ``share`` is that of the old classes among all. With fewer of them new classes
+    are taken to be likely, and win against old ones, which cannot answer.
+
+    Args:
+        losses, replayed: ``[batch]``; without replayed rows the mean is taken.
+    """
+    count = replayed.sum()
+    share_of_replayed = torch.where(count > 0, share / count.clamp(min=1), 0.0)
+    share_of_new = torch.where(count > 0, 1 - share, 1.0) / (len(losses) - count).clamp(min=1)
+    return (torch.where(replayed, share_of_replayed, share_of_new) * losses).sum()
+
+
 def learned_units(outputs: int, units: Iterable[int], device: torch.device) -> Tensor:
     """Which of so many output units are among ``units``, bool ``[outputs]``."""
     learning = torch.zeros(outputs, dtype=torch.bool)

@@ -7,8 +7,8 @@ the task: their classes begin at what is known, and are consolidated with it. ``
 paper's AR1*free; otherwise what learns is held as in AR1, norm layers apart.
 
 ``mode: negative`` uses the stored activations as negatives only (:mod:`raycl.learning.negative_replay`): the upper
-bound of generative negative replay. Their classes do not count as present; their rows compete as they are
-consolidated, and nothing moves them.
+bound of generative negative replay. Their classes do not count as present; their rows of the head compete as they are
+consolidated, and nothing moves them. New and stored rows weigh as the numbers of their classes.
 
 Departures: those of :mod:`raycl.strategies.latent_replay` but for the head, and of :mod:`raycl.strategies.cwr`.
 """
@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 
 from raycl.learning.consolidated_head import ConsolidatedHead, Variant
-from raycl.learning.negative_replay import learned_units, require_rivals, with_negatives
+from raycl.learning.negative_replay import balanced, learned_units, require_rivals, with_negatives
 from raycl.learning.path_penalty import PathPenalty, PathPenaltyOptions, without_norms
 from raycl.spec.options import Fraction, Positive
 from raycl.strategies.base import Context, Losses, Position, TaskData
@@ -63,6 +63,7 @@ class AR1LatentReplay(LatentReplay):
         self.head = ConsolidatedHead(self.network.head, config.variant)
         self.pull = PathPenalty(config)
         self._learning = torch.zeros(0, dtype=torch.bool)  # units of the task, where replays are negatives
+        self._old_share = 0.0  # of old classes among all
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 
@@ -80,6 +81,7 @@ class AR1LatentReplay(LatentReplay):
         counts, negative = Counter(data.counts()), self.config.mode == "negative"
         if negative:
             self._learning = learned_units(self.network.head.outputs, counts, self.context.device)
+            self._old_share = 1 - len(counts) / len(counts.keys() | set(self.memory.labels.tolist()))
         else:
             counts.update(self.memory.labels.tolist())
         self.head.begin(counts, keep_others=negative)
@@ -97,7 +99,8 @@ class AR1LatentReplay(LatentReplay):
             return super().loss(batch)
         features = self.upper(batch.x)
         logits = with_negatives(self.network.head, features, batch.replayed, self._learning, fixed=True)
-        return {"task": self.cross_entropy(logits, batch)}
+        losses = self.cross_entropy(logits, batch, reduction="none")
+        return {"task": balanced(losses, batch.replayed, self._old_share)}
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         self.pull.before_update()

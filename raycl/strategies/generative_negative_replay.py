@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raycl.learning.negative_replay import learned_units, require_rivals, with_negatives
+from raycl.learning.negative_replay import balanced, learned_units, require_rivals, with_negatives
 from raycl.models.conditional_vae import ConditionalVAE
 from raycl.spec.options import Count, Fraction, Positive
 from raycl.strategies.base import Context, Losses, Phase, Position, Source, TaskData, Trainable
@@ -57,6 +57,9 @@ class GenerativeNegativeReplayConfig(ConsolidatedConfig):
     )
     replay_batch_size: Annotated[int, Field(ge=0)] | None = Field(
         None, description="generated rows per update; 0: none; default: training's batch_size"
+    )
+    replay_share: Literal["classes"] | Fraction = Field(
+        "classes", description="weight of generated rows in the loss; classes: share of old classes among all seen"
     )
     latent_dim: Count = 32
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -160,11 +163,20 @@ class GenerativeNegativeReplay(Consolidated):
         return torch.randn(rows, self.config.latent_dim, generator=self._random).to(self.context.device)
 
     def loss(self, batch: Batch) -> Losses:
+        features = self.upper(batch.x)
         if self.config.mode == "positive":
-            return super().loss(batch)
-        features, fixed = self.upper(batch.x), self.config.rivals == "fixed"
-        logits = with_negatives(self.network.head, features, batch.replayed, self._learning, fixed)
-        return {"task": self.cross_entropy(logits, batch)}
+            logits = self.network.head(features)
+        else:
+            fixed = self.config.rivals == "fixed"
+            logits = with_negatives(self.network.head, features, batch.replayed, self._learning, fixed)
+        losses = self.cross_entropy(logits, batch, reduction="none")
+        return {"task": balanced(losses, batch.replayed, self._share)}
+
+    @property
+    def _share(self) -> float:
+        """Weight of generated rows."""
+        share = self.config.replay_share
+        return len(self._old) / (len(self._old) + self._new) if share == "classes" else share
 
     # -- the generator -----------------------------------------------------------------------------------------
 

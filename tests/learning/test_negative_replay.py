@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raycl.errors import MethodError
-from raycl.learning.negative_replay import learned_units, require_rivals, with_negatives
+from raycl.learning.negative_replay import balanced, learned_units, require_rivals, with_negatives
 from raycl.models.network import GrowingHead
 from raycl.streams.scenario import Scenario
 
@@ -124,3 +124,19 @@ def test_negatives_need_rivals() -> None:
     for scenario in (Scenario("task", "auto", (2, 2)), Scenario("domain", "auto", (2, 2))):
         with pytest.raises(MethodError, match="use scenario class"):
             require_rivals(scenario, "m")
+
+
+def check_balance(weigh: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    losses, replayed = torch.tensor([1.0, 2.0, 3.0, 10.0]), torch.tensor([False, False, True, True])
+    torch.testing.assert_close(weigh(losses, replayed, 0.9), torch.tensor(0.1 * 1.5 + 0.9 * 6.5))
+    torch.testing.assert_close(weigh(losses, replayed & False, 0.9), torch.tensor(4.0))
+    torch.testing.assert_close(weigh(losses[2:], replayed[2:], 0.9), torch.tensor(0.9 * 6.5))
+
+
+def test_classes_weigh_alike() -> None:
+    check_balance(balanced)
+
+
+def test_rows_that_weigh_alike_are_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_balance(lambda losses, replayed, share: losses.mean())
