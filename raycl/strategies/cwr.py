@@ -1,15 +1,17 @@
 """CWR, CWR+ and CWR*: a frozen trunk under a head that is learned anew by every task and then consolidated.
 
 Lomonaco and Maltoni, "CORe50", CoRL 2017 (arXiv 1705.03550); Maltoni and Lomonaco, "Continuous learning in
-single-incremental-task scenarios", 2019 (arXiv 1806.08568); Lomonaco, Maltoni and Pellegrini, "Rehearsal-free continual
-learning over small non-i.i.d. batches", 2020 (arXiv 1907.03799). :mod:`raycl.learning.consolidated_head` has the
-equations. The first task trains everything; after it, or from the start where the model has pretrained ``weights``, the
-trunk is frozen, batch norm included. ``cwr_star`` also knows what to do with a class that comes back; the two others
-take its latest rows.
+single-incremental-task scenarios", 2019 (arXiv 1806.08568); Lomonaco, Maltoni and Pellegrini, "Rehearsal-free
+continual learning over small non-i.i.d. batches", 2020 (arXiv 1907.03799). :mod:`raycl.learning.consolidated_head` has
+the equations. The first task trains everything; after it, or from the start where the model has pretrained
+``weights``, the trunk is frozen, batch norm included. ``cwr_star`` also knows what to do with a class that comes back;
+the two others take its latest rows.
 
 Departures:
-- The softmax runs over the classes seen so far, as in the papers' algorithms, which add rows as classes come; their
-  code runs it over all classes from the start (``training.active_logits: all``). Rows of absent classes compete from 0.
+- The softmax runs over the classes seen so far, as in the papers' algorithms, which add rows as classes come. Their
+  code runs it over all classes from the start (``training.active_logits: all``), which keeps tasks alike: otherwise
+  the rows of a later task grow larger, since they have to win against more others. Rows of absent classes compete from
+  0.
 - Batch norm, not batch renormalisation.
 """
 

@@ -4,9 +4,10 @@ Graffieti, Maltoni, Pellegrini and Lomonaco, "Generative negative replay for con
 (arXiv 2204.05842). A generator draws activations of old classes at ``layer``, below which the trunk is frozen after
 the first task or from the start. Rows of new classes learn from new and from generated rows; the rows of old classes
 in the head are those of AR1*'s consolidated head (:mod:`raycl.learning.consolidated_head`), to which generated rows
-are not good enough to add anything (:mod:`raycl.learning.negative_replay`). One mean of the cross-entropy over both
-kinds of rows is minimised. ``mode: positive`` replays as usual: generated rows teach all classes and what lies between
-cut and head, and old classes count as present in the consolidation.
+are not good enough to add anything (:mod:`raycl.learning.negative_replay`). The mean cross-entropies of new and of
+generated rows are added, weighted by the numbers of new and of old classes. ``mode: positive`` replays as usual:
+generated rows teach all classes and what lies between cut and head, and old classes count as present in the
+consolidation.
 
 ``rivals`` says how rows of old classes compete: ``fixed``, as they are consolidated, so that new rows have to win
 against what they will meet at test; or ``learning``: new rows push them down, which is undone by the consolidation.
@@ -15,7 +16,9 @@ After each task a conditional variational autoencoder (:mod:`raycl.models.condit
 its classes and what it drew of old classes before, weighted by the number of classes, as in deep generative replay.
 
 Departures: there is no public code; which gradients are cut is our reading of the paper, and ``rivals: fixed`` our
-choice. The generator is a fully connected autoencoder of a fixed size. Batch norm, not batch renormalisation.
+choice, as are the weights, and that rows learned beside old ones are not shifted by their mean: without either, new
+classes win against old ones. The generator is a fully connected autoencoder of a fixed size. Batch norm, not batch
+renormalisation.
 """
 
 from __future__ import annotations
@@ -156,11 +159,13 @@ class GenerativeNegativeReplay(Consolidated):
     @torch.no_grad()
     def _generated(self, generator: ConditionalVAE, count: int) -> tuple[Tensor, Tensor]:
         """So many activations of old classes, every class alike, and their units."""
-        y = self._old[torch.randint(len(self._old), (count,), generator=self._random)].to(self.context.device)
+        y = self._old[torch.randint(len(self._old), (count,), generator=self._random)]
+        y = y.to(self.context.device, non_blocking=True)
         return generator.sample(y, self._noise(count)), y
 
     def _noise(self, rows: int) -> Tensor:
-        return torch.randn(rows, self.config.latent_dim, generator=self._random).to(self.context.device)
+        noise = torch.randn(rows, self.config.latent_dim, generator=self._random)
+        return noise.to(self.context.device, non_blocking=True)
 
     def loss(self, batch: Batch) -> Losses:
         features = self.upper(batch.x)
