@@ -10,8 +10,8 @@ the two others take its latest rows.
 Departures:
 - The softmax runs over the classes seen so far, as in the papers' algorithms, which add rows as classes come. Their
   code runs it over all classes from the start (``training.active_logits: all``), which keeps tasks alike: otherwise
-  the rows of a later task grow larger, since they have to win against more others. Rows of absent classes compete from
-  0.
+  the rows of a later task have a larger part in common, since they win against more others, and a shift by one number
+  does not take it away. Rows of absent classes compete from 0.
 - Batch norm, not batch renormalisation.
 """
 
