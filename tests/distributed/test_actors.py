@@ -18,6 +18,7 @@ from pretraining import weights_file
 from ray.exceptions import GetTimeoutError, OwnerDiedError
 from support import counts, finish, trial
 
+from raycl.catalog import catalog
 from raycl.checkpoint import decode, encode
 from raycl.distributed import replay
 from raycl.distributed.replay import ShardedStorage
@@ -37,6 +38,7 @@ STREAMS: list[dict[str, Any]] = [
     SPLIT,
     {"name": "permuted", "dataset": "digits", "tasks": 4, "scenario": "domain", "pad": 1},
 ]
+WITH_MEMORY = [name for name in catalog().strategies.names() if catalog().strategies.get(name).uses_memory]
 on_ray = pytest.mark.ray
 
 
@@ -76,6 +78,14 @@ def gone(process: int, seconds: float = 5.0) -> bool:
 
 def process_of(actor: Any) -> int:
     return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=60))
+
+
+def stop(process: int) -> None:
+    """Suspend a process, and wait until each of its threads stands still: a signal takes its time."""
+    os.kill(process, signal.SIGSTOP)
+    threads = list(Path(f"/proc/{process}/task").iterdir())
+    while not all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads):
+        time.sleep(0.01)
 
 
 # -- replay memory -----------------------------------------------------------------------------------------------------
@@ -260,10 +270,10 @@ class TestReplayActors:
         for memory in memories:
             memory.close()
 
-    @pytest.mark.parametrize("augment", ["none", "crop"])
-    def test_exemplars_give_the_matrix_of_the_local_storage(self, augment: str) -> None:
-        """iCaRL reads the whole memory, ranks, trims and draws means from it."""
-        spec = trial("icarl", stream={"augment": augment}, memory={"capacity": 47})
+    @pytest.mark.parametrize(("name", "augment"), [*((name, "none") for name in WITH_MEMORY), ("icarl", "crop")])
+    def test_every_method_gives_the_matrix_of_the_local_storage(self, name: str, augment: str) -> None:
+        options = {"gdumb": {"passes": 2}, "exstream": {"rehearse_every": 16}}.get(name, {})
+        spec = trial(name, options=options, stream={"augment": augment, "train_per_task": 40}, memory={"capacity": 47})
         source, found = LocalSource(spec.stream, spec.seed), []
         for storage in (ShardedStorage(2), LocalStorage()):
             running = Trainer(spec, source, storage=storage)
@@ -305,7 +315,7 @@ class TestReplayActors:
         memory = buffer(storage)
         memory.add(rows(0, 60))
         replay._limit(storage._lines[0]._connection, 0.3)
-        os.kill(process_of(storage._shards[0]), signal.SIGSTOP)
+        stop(process_of(storage._shards[0]))
         with pytest.raises(InfrastructureError, match=r"replay actor 0 of 1 was lost \(no answer in time"):
             memory.sample(20)
         memory.close()
