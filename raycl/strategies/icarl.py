@@ -18,6 +18,8 @@ the labels for old units too (hybrid 2), both together are hybrid 3; ``exemplars
 ``memory.unit: class`` keeps ``capacity`` exemplars of each class for good; ``memory.mix`` says how the union is mixed.
 
 Departures:
+- ``temperature`` above 1 softens the targets q, which then differ from what the network says when the task begins. The
+  paper has no such thing; the code behind van de Ven and Tolias 2019 (arXiv 1904.07734) has 2.
 - The loss is a sum over units, as in algorithm 3; the authors' code, and several libraries, take the mean over them,
   which divides the gradient by their number.
 - No weight is decayed and no learning rate lowered but by ``training``; the sweep file says for how long a task is
@@ -45,6 +47,7 @@ from raycl.learning.distillation import frozen_copy
 from raycl.learning.herding import herding, unit_length
 from raycl.memory.buffer import everything
 from raycl.models.network import Network, frozen_statistics
+from raycl.spec.options import Positive
 from raycl.strategies.base import Context, Losses, Phase, Rows, Source, Strategy, StrategyConfig, TaskData, nested_bytes
 from raycl.streams.task import Batch
 
@@ -63,6 +66,9 @@ class ICaRLConfig(StrategyConfig):
     exemplars: Literal["herding", "random"] = Field("herding", description="how a class ranks its examples")
     distillation: bool = Field(
         True, description="targets of old units: what the network said before the task, or the labels"
+    )
+    temperature: Positive = Field(
+        1.0, description="divides the outputs of old units before their sigmoids are taken as targets"
     )
 
 
@@ -124,9 +130,9 @@ class ICaRL(Strategy):
         return Rows(union.x, union.y, union.task, union.replayed, {"targets": targets})
 
     def _answers(self, network: Network, x: Tensor) -> Tensor:
-        """Outputs of the old units ``[batch, old units]``."""
+        """What a network says of the old units, in [0, 1], ``[batch, old units]``."""
         logits: Tensor = network(x)
-        return logits[:, : self._new.start].sigmoid()
+        return (logits[:, : self._new.start] / self.config.temperature).sigmoid()
 
     def phases(self, task: int) -> Sequence[Phase]:
         return (Phase("train", self.length(), self._union or Source.CURRENT | Source.MEMORY),)

@@ -175,7 +175,7 @@ def check_targets(**blocks: Any) -> None:
 
     def watched(batch: Batch) -> Losses:
         old = strategy._new.start
-        expected = before[0](batch.x)[:, :old].sigmoid()
+        expected = (before[0](batch.x)[:, :old] / strategy.config.temperature).sigmoid()
         assert torch.allclose(strategy._targets(batch), expected, atol=1e-5)
         replayed.append(int(batch.replayed.sum()))
         return loss(batch)
@@ -186,9 +186,10 @@ def check_targets(**blocks: Any) -> None:
 
 
 AUGMENTED = {"stream": {"augment": "crop"}}
+SOFTENED = {"options": {"temperature": 2.0}}
 
 
-@pytest.mark.parametrize("blocks", [{}, AUGMENTED, {**BATCH_NORM, **AUGMENTED}, BATCH_NORM])
+@pytest.mark.parametrize("blocks", [{}, AUGMENTED, {**BATCH_NORM, **AUGMENTED}, BATCH_NORM, SOFTENED])
 def test_targets_are_the_answers_of_the_network_before_the_task(blocks: dict[str, Any]) -> None:
     check_targets(**blocks)
 
@@ -220,6 +221,20 @@ class LogitsAsTargets(ICaRL):
 
     def _targets(self, batch: Batch) -> Tensor:
         return super()._targets(batch).logit()
+
+
+class NeverSoftened(ICaRL):
+    """The temperature is forgotten."""
+
+    def _answers(self, network: Network, x: Tensor) -> Tensor:
+        logits: Tensor = network(x)
+        return logits[:, : self._new.start].sigmoid()
+
+
+def test_the_check_finds_a_forgotten_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    mutated(NeverSoftened, monkeypatch)
+    with pytest.raises(AssertionError):
+        check_targets(**SOFTENED)
 
 
 WRONG_TARGETS = [LabelsForOldUnits, LabelsOfExemplars, LogitsAsTargets]
