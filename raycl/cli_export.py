@@ -93,7 +93,7 @@ def _weights(results: Results, spec: TrialSpec, state: dict[str, Any], data_root
     if not tensors:
         raise DataError(f"{spec.strategy} keeps no single network with a backbone; export a method that does, as joint")
     mean, std = normalization(spec.stream["normalize"], layout)
-    model = {key: value for key, value in spec.model.items() if key not in ("head", "weights", "weights_hash")}
+    model = {key: value for key, value in spec.model.items() if key not in ("head", "init", "weights", "weights_hash")}
     origin = {
         "sweep": results.name,
         "trial": spec.hash,

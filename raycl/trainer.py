@@ -21,7 +21,7 @@ from raycl.matrix import Cost, TaskRow
 from raycl.memory.buffer import ReplayBuffer, Table, everything
 from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import Replay
-from raycl.models.network import Network
+from raycl.models.network import Network, xavier
 from raycl.models.registry import Model
 from raycl.models.weights import Weights, load_weights, start_from
 from raycl.optimizers import OptimizerSet
@@ -253,6 +253,8 @@ class Trainer:
         if width != 1:
             config = config.scaled(width)
         network = model.build(config, self._source.layout.image_shape, self._random("network"))
+        if config.init == "xavier":
+            xavier(network.backbone, self._random("network"))
         if config.weights is not None and self._weights is not None:
             start_from(network, self._weights, config.weights)
         return network.to(self._device)

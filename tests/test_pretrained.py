@@ -23,9 +23,21 @@ from raycl.session import TrialSession
 from raycl.spec.options import EncodeConfig
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
+from raycl.strategies.registry import STRATEGIES
 from raycl.streams.encode import Encoder
 from raycl.streams.source import LocalSource, load_images
 from raycl.trainer import Trainer
+
+FROM_START: dict[str, dict[str, Any]] = {
+    "feature_extraction": {"freeze": "from_start"},
+    "latent_replay": {"freeze": "from_start"},
+    "cwr": {"freeze": "from_start"},
+    "ar1": {"freeze": "from_start", "trunk_learning_rate": 0.0},
+    "ar1_latent_replay": {"freeze": "from_start"},
+    "generative_negative_replay": {"freeze": "from_start"},
+    "piggyback": {"freeze": "from_start"},
+}
+"""Methods with a part that is frozen, which a pretrained backbone can be from the first task on."""
 
 SWEEP = """\
 name: start
@@ -172,6 +184,26 @@ class TestStart:
             running.strategy.grow(0)
             heads.append(running.strategy.network.head.weight)
         assert torch.equal(*heads)
+
+    @pytest.mark.parametrize("strategy", [name for name in STRATEGIES.names() if STRATEGIES.get(name).pretrained])
+    def test_every_method_that_can_starts_from_the_file(self, tmp_path: Path, strategy: str) -> None:
+        name, start = weights_file(tmp_path), made().tensors["1.weight"]
+        scenario = "class" if "class" in STRATEGIES.get(strategy).scenarios else "task"
+        model = {"hidden": [12], "weights": name}
+        running = started(trial(strategy, scenario, model=model, options=FROM_START.get(strategy, {})), tmp_path)
+        running.strategy.grow(0)
+        weights = [value for value in running.strategy.network.state_dict().values() if value.shape == start.shape]
+        assert any(torch.equal(value, start) for value in weights)
+
+    @pytest.mark.parametrize("strategy", FROM_START)
+    def test_what_is_frozen_from_the_start_stays_as_it_is_in_the_file(self, tmp_path: Path, strategy: str) -> None:
+        name, start = weights_file(tmp_path), made().tensors["1.weight"]
+        scenario = "class" if "class" in STRATEGIES.get(strategy).scenarios else "task"
+        model = {"hidden": [12], "weights": name}
+        running = started(trial(strategy, scenario, model=model, options=FROM_START[strategy]), tmp_path)
+        finish(running)
+        weights = [value for value in running.strategy.network.state_dict().values() if value.shape == start.shape]
+        assert any(torch.equal(value, start) for value in weights)
 
     def test_a_changed_file_ends_the_trial_before_it_starts(self, tmp_path: Path) -> None:
         name = weights_file(tmp_path)

@@ -5,9 +5,10 @@ each task has decoder weights of its own, made by a chunked hypernetwork with it
 replays do not need, is an ordinary network that goes on to learn. The loss is that of Kingma and Welling, ICLR 2014
 (arXiv 1312.6114), divided by the number of pixels, as in the authors' code. Defaults are theirs for Split MNIST.
 
-Departures: the authors' decoder also takes its task's number, one-hot in 100 units. With weights of its own for every
-task that is a second bias of its first layer, and no task after the hundredth could be numbered, so it is left out.
-The generator of the last task is learned like any other, since nobody knows that it is the last.
+Departures: the authors' encoder starts Xavier-uniform, this one as torch's layers do. Their decoder also takes its
+task's number, one-hot in 100 units. With weights of its own for every task that is a second bias of its first layer,
+and no task after the hundredth could be numbered, so it is left out. The generator of the last task is learned like any
+other, since nobody knows that it is the last.
 """
 
 from __future__ import annotations

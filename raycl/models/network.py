@@ -97,6 +97,19 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
                 parameter.data.uniform_(-bound, bound, generator=generator)
 
 
+def xavier(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw every linear and convolutional layer from ``generator``, as Glorot and Bengio do; biases are zero.
+
+    "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010, eq. 16: uniform within
+    sqrt(6 / (fan_in + fan_out)).
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for the duration, so that extra forward passes move no running statistics and no dropout."""

@@ -144,6 +144,9 @@ class ModelConfig(Options):
         "auto",
         description="one set of output units per task, or a single set; auto: per_task where the task id is given",
     )
+    init: Literal["default", "xavier"] = Field(
+        "default", description="how layers start: as torch's own, or Xavier-uniform with biases of zero; heads: torch's"
+    )
     weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS)
     weights_hash: WeightsHash | None = None
 

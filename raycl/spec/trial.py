@@ -18,8 +18,12 @@ Scalar = str | int | float | bool
 
 
 def by_content(block: Mapping[str, Any]) -> dict[str, Any]:
-    """A block as hashes take it: pretrained weights by their content, not their name; nothing where there are none."""
+    """A block as hashes take it: pretrained weights by their content, not their name; nothing where there are none.
+
+    A start of layers that nobody asked for is not named either: it came later than the first results.
+    """
     dropped = {key for key in ("weights", "weights_hash", "encode") if block.get(key) is None}
+    dropped |= {"init"} if block.get("init") == "default" else set()
     if block.get("weights_hash") is not None:
         dropped.add("weights")
     kept = {key: value for key, value in block.items() if key not in dropped}

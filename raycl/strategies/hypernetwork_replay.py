@@ -14,9 +14,10 @@ authors' code: a part of every old image then belongs to new classes, a small on
 MNIST the logit kept 91.6 % and the probability 89.4 % (one seed, validation data); on digits, told apart less well, a
 quarter of every old image went to new classes. Defaults are the settings of the authors' Split MNIST experiments.
 
-Departures: classifier and encoder start as all networks here do, not Xavier-uniform. Optimisers begin anew with every
-task, whatever ``training.reset_optimizer`` says. The old decoders are made once a task, from weights that do not move
-while the classifier learns; they are no state, and not charged.
+The authors' classifier starts Xavier-uniform, which ``model.init: xavier`` asks for.
+
+Departures: optimisers begin anew with every task, whatever ``training.reset_optimizer`` says. The old decoders are made
+once a task, from weights that do not move while the classifier learns; they are no state, and not charged.
 """
 
 from __future__ import annotations

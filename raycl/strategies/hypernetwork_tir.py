@@ -12,8 +12,10 @@ draw (ceil(B / (t - 1)) of each in every update, share = 1/2); and the generator
 At test the inferred task selects the generated network, and with it the output units, row by row. In the first task
 there is nothing to tell apart. Defaults are the settings of the authors' Split MNIST experiments.
 
-Departures: those of the two modules; the inference network starts as all networks here do, not Xavier-uniform. Where
-the task id is given there is nothing to infer: use ``hypernetwork``, which is then the same method.
+The authors' inference network starts Xavier-uniform, which ``model.init: xavier`` asks for.
+
+Departures: those of the two modules. Where the task id is given there is nothing to infer: use ``hypernetwork``, which
+is then the same method.
 """
 
 from __future__ import annotations

@@ -1,0 +1,57 @@
+"""How layers start: torch's way, and Glorot's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support import trainer, trial
+from torch import nn
+
+from raycl.models.network import initialize, xavier
+from raycl.strategies.base import Strategy
+
+
+def started(init: str, model: str = "mlp", strategy: str = "naive") -> Strategy:
+    blocks = {"mlp": {"name": "mlp", "hidden": [32, 16]}, "cnn": {"name": "cnn", "channels": [4, 8], "hidden": 16}}
+    return trainer(trial(strategy, "class", model={**blocks[model], "init": init})).strategy
+
+
+def layers(module: nn.Module) -> list[nn.Linear | nn.Conv2d]:
+    return [layer for layer in module.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_xavier_draws_within_glorots_bound_and_biases_are_zero(model: str) -> None:
+    for layer in layers(started("xavier", model).network.backbone):
+        field = layer.weight[0, 0].numel()
+        bound = math.sqrt(6 / (field * (layer.weight.shape[0] + layer.weight.shape[1])))
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()
+    for layer in layers(started("default", model).network.backbone):
+        bound = 1 / math.sqrt(layer.weight[0].numel())
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+        assert layer.bias.any()
+
+
+def test_every_network_of_a_method_starts_so() -> None:
+    strategy = started("xavier", strategy="ensemble")
+    strategy.grow(0)
+    strategy.grow(1)
+    assert not any(layer.bias.any() for layer in layers(strategy.network.backbone))
+
+
+@pytest.mark.parametrize("start", [initialize, xavier])
+def test_the_generator_decides(start: object) -> None:
+    assert callable(start)
+    one, other = nn.Linear(8, 4), nn.Linear(8, 4)
+    for layer in (one, other):
+        start(layer, torch.Generator().manual_seed(3))
+    assert torch.equal(one.weight, other.weight)
+
+
+def test_a_start_that_nobody_asked_for_names_no_other_trial() -> None:
+    plain, asked = trial("naive"), trial("naive", model={"init": "xavier"})
+    assert plain.model_copy(update={"model": {k: v for k, v in plain.model.items() if k != "init"}}).hash == plain.hash
+    assert asked.hash != plain.hash
