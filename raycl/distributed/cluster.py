@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,6 +115,35 @@ def connected(name: str, address: str | None) -> Iterator[Connection]:
             yield Connection(own=target is None, ours=True)
         finally:
             ray.shutdown()
+
+
+@dataclass
+class Pulse:
+    """Tells where a cluster of one machine has died, for which Tune would wait for ever.
+
+    Args:
+        every: seconds between two looks, at the least.
+    """
+
+    every: float = 5.0
+    _next: float = 0.0
+
+    def check(self) -> None:
+        """Look, unless that was a moment ago.
+
+        Raises:
+            InfrastructureError: no node is alive.
+        """
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self.every
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise InfrastructureError(
+                "Ray's node on this machine has died, and the running trials with it; it may have been killed, or the "
+                "machine may be out of memory. Nothing is lost: the same command goes on from the last stored task of "
+                "each trial"
+            )
 
 
 def slots(resources: ResourcesConfig, own: bool, wanted: int, limit: int | None) -> int:

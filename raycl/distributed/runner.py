@@ -175,7 +175,7 @@ class _Run:
             "streams": shards.names.to_dict(),
             "data_root": self.data_root,
         }
-        _fit(searcher.Drive(dispatcher, constants, self._tick(dispatcher, connection.ours)), self.sweep)
+        _fit(searcher.Drive(dispatcher, constants, self._tick(dispatcher, connection)), self.sweep)
         self.watch.show(dispatcher, {})
         return dispatcher.why_halted()
 
@@ -189,12 +189,18 @@ class _Run:
         self.stack.callback(shards.close)
         return connection, shards
 
-    def _tick(self, dispatcher: Dispatcher, ours: bool) -> Callable[[Mapping[str, int] | None], None]:
+    def _tick(
+        self, dispatcher: Dispatcher, connection: cluster.Connection
+    ) -> Callable[[Mapping[str, int] | None], None]:
+        pulse = cluster.Pulse()
+
         def tick(tasks: Mapping[str, int] | None) -> None:
-            if self.interruption.signal and not ours:  # the actors would outlive this call: Tune has to end them
+            if self.interruption.signal and not connection.ours:  # actors would outlive this call: Tune has to end them
                 dispatcher.halted = dispatcher.halted or f"stopped by {self.interruption.signal}"
             elif self.interruption.signal:
                 self.interruption.check()
+            if connection.own:
+                pulse.check()
             if self.lease.lost.is_set():
                 dispatcher.halted = "another driver has taken the results folder"
             if tasks is not None:
