@@ -255,6 +255,7 @@ class Trainer:
         network = model.build(config, self._source.layout.image_shape, self._random("network"))
         if config.init == "xavier":
             xavier(network.backbone, self._random("network"))
+            network.head.xavier = True
         if config.weights is not None and self._weights is not None:
             start_from(network, self._weights, config.weights)
         return network.to(self._device)

@@ -13,12 +13,18 @@ from torch import Tensor, nn
 class GrowingHead(nn.Module):
     """A linear layer whose output units are added as tasks arrive: one matrix, never a module a task.
 
-    New rows are drawn as in ``nn.Linear`` (uniform within 1/sqrt(features)); existing rows keep their values.
+    Existing rows keep their values. New ones are drawn as in ``nn.Linear`` (uniform within 1/sqrt(features)), or as
+    :func:`xavier` would draw a layer with all rows so far.
 
     Args:
         features: inputs.
         generator: draws new rows; part of the checkpoint.
+
+    Attributes:
+        xavier: how new rows are drawn.
     """
+
+    xavier = False
 
     def __init__(self, features: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -36,9 +42,11 @@ class GrowingHead(nn.Module):
         missing = outputs - self.outputs
         if missing <= 0:
             return
-        bound = 1 / math.sqrt(self.features)
+        bound = math.sqrt(6 / (self.features + outputs)) if self.xavier else 1 / math.sqrt(self.features)
         weight = torch.empty(missing, self.features).uniform_(-bound, bound, generator=self._generator)
-        bias = torch.empty(missing).uniform_(-bound, bound, generator=self._generator)
+        bias = torch.zeros(missing)
+        if not self.xavier:
+            bias.uniform_(-bound, bound, generator=self._generator)
         device = self.weight.device
         self.weight = nn.Parameter(torch.cat([self.weight.data, weight.to(device)]))
         self.bias = nn.Parameter(torch.cat([self.bias.data, bias.to(device)]))

@@ -35,6 +35,22 @@ def test_xavier_draws_within_glorots_bound_and_biases_are_zero(model: str) -> No
         assert layer.bias.any()
 
 
+def test_heads_start_so_and_grow_so() -> None:
+    strategy = started("xavier")
+    strategy.grow(0)
+    head, first = strategy.network.head, strategy.network.head.weight.detach().clone()
+    strategy.grow(1)
+    assert torch.equal(head.weight[:2], first)
+    for rows, outputs in ((first, 2), (head.weight[2:], 4)):
+        bound = math.sqrt(6 / (16 + outputs))
+        assert 0.7 * bound < rows.abs().max() <= bound
+    assert not head.bias.any()
+    plain = started("default")
+    plain.grow(0)
+    assert plain.network.head.weight.abs().max() <= 1 / 4
+    assert plain.network.head.bias.any()
+
+
 def test_every_network_of_a_method_starts_so() -> None:
     strategy = started("xavier", strategy="ensemble")
     strategy.grow(0)
