@@ -73,10 +73,7 @@ class ConsolidatedHead:
         self._units = torch.tensor(list(counts), device=weight.device)
         self._counts = torch.tensor(list(counts.values()), device=weight.device)
         self._kept, self._beside_others = weight.detach().clone(), keep_others
-        if self._variant == "cwr":
-            weight.copy_(self._first)
-            return
-        known = torch.zeros_like(weight)
+        known = self._first.clone() if self._variant == "cwr" else torch.zeros_like(weight)
         if self._variant == "cwr_star":
             known[self._units] = weight[self._units]
         if keep_others:

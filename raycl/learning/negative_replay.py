@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raycl.errors import MethodError
+from raycl.learning.ownership import FrozenEntries
 from raycl.models.network import GrowingHead
 from raycl.streams.scenario import Scenario
 
@@ -32,6 +33,15 @@ def with_negatives(head: GrowingHead, features: Tensor, negative: Tensor, learni
         return nn.functional.linear(features, weight, head.bias)
     logits: Tensor = head(features)
     return torch.where(negative[:, None], nn.functional.linear(features.detach(), weight, head.bias), logits)
+
+
+def fixed_rows(head: GrowingHead, learning: Tensor) -> FrozenEntries:
+    """Hold the rows that do not learn where they are: decay and moments would move them without any gradient.
+
+    Args:
+        learning: bool ``[outputs]``.
+    """
+    return FrozenEntries({"weight": head.weight}, {"weight": ~learning[:, None].expand_as(head.weight)})
 
 
 def balanced(losses: Tensor, replayed: Tensor, share: float) -> Tensor:

@@ -51,8 +51,8 @@ class PathPenalty:
         self._path: PathIntegral | None = None
 
     def begin(self, parameters: Mapping[str, Tensor]) -> None:
-        """Begin the path of a task, over the tensors that it updates."""
-        if self._options.penalty:
+        """Begin the path of a task, over the tensors that it updates; none where a network is all head."""
+        if self._options.penalty and parameters:
             self._parameters = parameters
             self._path = PathIntegral(parameters)
 

@@ -141,7 +141,7 @@ class RunningStatistics:
     def flat(self) -> Tensor:
         """A copy, ``[numel]``."""
         parts = [self._module.get_buffer(name).flatten() for name in self._shapes]
-        return torch.cat(parts) if parts else torch.empty(0)
+        return torch.cat(parts) if parts else torch.empty(0, device=next(self._module.parameters()).device)
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """``[numel]`` -> name -> view in the buffer's shape."""

@@ -21,8 +21,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
+from raycl.errors import MethodError
 from raycl.learning.consolidated_head import ConsolidatedHead, Variant
-from raycl.learning.negative_replay import balanced, learned_units, require_rivals, with_negatives
+from raycl.learning.negative_replay import balanced, fixed_rows, learned_units, require_rivals, with_negatives
+from raycl.learning.ownership import FrozenEntries
 from raycl.learning.path_penalty import PathPenalty, PathPenaltyOptions, without_norms
 from raycl.spec.options import Fraction, Positive
 from raycl.strategies.base import Context, Losses, Position, TaskData
@@ -60,10 +62,16 @@ class AR1LatentReplay(LatentReplay):
         if config.mode == "negative":
             require_rivals(context.scenario, "ar1_latent_replay")
         super().__init__(config, context)
+        if config.penalty and not config.lower_learning_rate and not list(self.upper.parameters()):
+            raise MethodError(
+                "ar1_latent_replay: nothing learns between layer and head that a penalty could hold (got penalty "
+                f"{config.penalty:g}); set an earlier layer, a lower_learning_rate, or penalty: 0"
+            )
         self.head = ConsolidatedHead(self.network.head, config.variant)
         self.pull = PathPenalty(config)
         self._learning = torch.zeros(0, dtype=torch.bool)  # units of the task, where replays are negatives
         self._old_share = 0.0  # of old classes among all
+        self._rivals = FrozenEntries({}, {})
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 
@@ -73,6 +81,11 @@ class AR1LatentReplay(LatentReplay):
 
     def _above(self) -> list[dict[str, Any]]:
         return above(self.upper, self.network.head, self.config.upper_learning_rate, self.config.head_learning_rate)
+
+    def train(self, mode: bool) -> None:
+        super().train(mode)
+        if not self.config.upper_learning_rate and self._below.settled(self.task):
+            self.upper.eval()  # frozen weights with moving statistics would not be frozen
 
     # -- the task ----------------------------------------------------------------------------------------------
 
@@ -85,10 +98,13 @@ class AR1LatentReplay(LatentReplay):
         else:
             counts.update(self.memory.labels.tolist())
         self.head.begin(counts, keep_others=negative)
+        if negative:
+            self._rivals = fixed_rows(self.network.head, self._learning)
         self.pull.begin(without_norms(self.network.backbone if self.config.lower_learning_rate else self.upper))
 
     def end_task(self, task: int, data: TaskData) -> None:
         super().end_task(task, data)
+        self._rivals = FrozenEntries({}, {})
         self.head.consolidate()
         self.pull.end()
 
@@ -104,9 +120,11 @@ class AR1LatentReplay(LatentReplay):
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         self.pull.before_update()
+        self._rivals.zero_gradients()
 
     def after_update(self, batch: Batch, at: Position) -> None:
         self.pull.after_update()
+        self._rivals.restore()
 
     # -- state -------------------------------------------------------------------------------------------------
 

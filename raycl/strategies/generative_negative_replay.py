@@ -17,8 +17,8 @@ its classes and what it drew of old classes before, weighted by the number of cl
 
 Departures: there is no public code; which gradients are cut is our reading of the paper, and ``rivals: fixed`` our
 choice, as are the weights, and that rows learned beside old ones are not shifted by their mean: without either, new
-classes win against old ones. The generator is a fully connected autoencoder of a fixed size. Batch norm, not batch
-renormalisation.
+classes win against old ones. The generator is a fully connected autoencoder, which also keeps mean and deviation of
+each class's activations. Batch norm, not batch renormalisation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raycl.learning.negative_replay import balanced, learned_units, require_rivals, with_negatives
+from raycl.learning.negative_replay import balanced, fixed_rows, learned_units, require_rivals, with_negatives
+from raycl.learning.ownership import FrozenEntries
 from raycl.models.conditional_vae import ConditionalVAE
 from raycl.spec.options import Count, Fraction, Positive
 from raycl.strategies.base import Context, Losses, Phase, Position, Source, TaskData, Trainable
@@ -92,6 +93,7 @@ class GenerativeNegativeReplay(Consolidated):
         self._before: ConditionalVAE | None = None  # as it was after the tasks before, while it learns
         self._old = self._learning = torch.zeros(0, dtype=torch.int64)  # units of old classes; which ones are new
         self._new = 0  # classes of the task
+        self._rivals = FrozenEntries({}, {})
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 
@@ -110,6 +112,11 @@ class GenerativeNegativeReplay(Consolidated):
     def _above(self) -> list[dict[str, Any]]:
         return above(self.upper, self.network.head, self.config.upper_learning_rate, self.config.head_learning_rate)
 
+    def train(self, mode: bool) -> None:
+        super().train(mode)
+        if not self.config.upper_learning_rate and self.lower.settled(self.task):
+            self.upper.eval()  # frozen weights with moving statistics would not be frozen
+
     # -- the task ----------------------------------------------------------------------------------------------
 
     def begin_task(self, task: int, data: TaskData) -> None:
@@ -121,6 +128,8 @@ class GenerativeNegativeReplay(Consolidated):
         if not negative:
             counts |= self._generated_counts(len(data))
         self.head.begin(counts, keep_others=negative)
+        if negative and self.config.rivals == "fixed":
+            self._rivals = fixed_rows(self.network.head, self._learning)
         self._keep_latents(task, data)
 
     def _generated_counts(self, rows: int) -> dict[int, int]:
@@ -143,6 +152,7 @@ class GenerativeNegativeReplay(Consolidated):
 
     def end_task(self, task: int, data: TaskData) -> None:
         super().end_task(task, data)
+        self._rivals = FrozenEntries({}, {})
         self._before = self._data = None
 
     # -- the classifier ----------------------------------------------------------------------------------------
@@ -176,6 +186,12 @@ class GenerativeNegativeReplay(Consolidated):
             logits = with_negatives(self.network.head, features, batch.replayed, self._learning, fixed)
         losses = self.cross_entropy(logits, batch, reduction="none")
         return {"task": balanced(losses, batch.replayed, self._share)}
+
+    def edit_gradients(self, batch: Batch, at: Position) -> None:
+        self._rivals.zero_gradients()
+
+    def after_update(self, batch: Batch, at: Position) -> None:
+        self._rivals.restore()
 
     @property
     def _share(self) -> float:

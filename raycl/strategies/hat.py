@@ -96,7 +96,7 @@ class HAT(Strategy):
         """Of each task learned, ``[units]``: float, or bool where they are hard."""
         self.norms: list[dict[str, Tensor]] = []
         """Parameters and buffers of batch norm as each task left them, by names in the backbone."""
-        self._new_norms = self._norms()
+        self._new_norms = {name: value.clone() for name, value in self._norms().items()}
         self._passes = 1
         self._sharpness = config.s_max
         self._price = torch.empty(0)

@@ -187,3 +187,8 @@ def test_a_trunk_that_never_settles_is_another_method(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ar1.AR1, "trainable", Strategy.trainable)
     options = {"head_learning_rate": 10.0, "penalty": 0.0}
     assert matrix(trial("ar1", training=training, options=options)).average_accuracy() < held
+
+
+def test_a_network_that_is_all_head_has_nothing_to_pull() -> None:
+    learning = trainer(trial("ar1", "class", model={"hidden": []}))
+    finish(learning)

@@ -15,7 +15,8 @@ from raycl.learning.consolidated_head import ConsolidatedHead
 from raycl.memory.buffer import everything
 from raycl.strategies import ar1_latent_replay
 from raycl.strategies.ar1_latent_replay import AR1LatentReplay
-from raycl.strategies.base import Source, TaskData
+from raycl.strategies.base import Position, Source, TaskData
+from raycl.streams.task import Batch
 from raycl.trainer import Trainer
 
 MODEL = {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"}
@@ -29,6 +30,31 @@ def made(scenario: str = "class", **blocks: Any) -> Trainer:
 
 def weight(learning: Trainer) -> Tensor:
     return learning.strategy.network.head.weight.detach().clone()
+
+
+@pytest.mark.parametrize("variant", ["cwr", "cwr_plus", "cwr_star"])
+def test_negatives_meet_old_rows_as_they_are_consolidated(variant: str) -> None:
+    """From the first update to the last, whatever the optimiser would do to them."""
+    training = {"optimizer": "adam", "weight_decay": 0.1, "reset_optimizer": False, "active_logits": "all"}
+    learning = made(options={"mode": "negative", "variant": variant}, training=training, memory={"capacity": 40})
+    learning.run_task()
+    strategy, old = learning.strategy, weight(learning)
+    update, seen = strategy.after_update, []
+
+    def watched(batch: Batch, at: Position) -> None:
+        update(batch, at)
+        seen.append(torch.equal(weight(learning)[:2], old[:2]))
+
+    strategy.after_update = watched
+    learning.run_task()
+    assert seen
+    assert all(seen)
+
+
+def test_a_penalty_with_nothing_to_hold_is_refused() -> None:
+    with pytest.raises(MethodError, match="set an earlier layer, a lower_learning_rate, or penalty: 0"):
+        made(options={"layer": None, "penalty": 1.0})
+    made(options={"layer": None, "penalty": 1.0, "lower_learning_rate": 0.1}).run_task()
 
 
 # -- how replayed classes count ------------------------------------------------------------------------------------

@@ -130,6 +130,54 @@ def test_old_rows_stay(rivals: str) -> None:
     check_old_rows(made(options={"rivals": rivals}, training={"optimizer": "adamw", "weight_decay": 0.1}))
 
 
+def check_rivals(learning: Trainer) -> None:
+    """Before they are consolidated, old rows stand where new ones met them all along."""
+    strategy, ended = learning.strategy, []
+    consolidate = strategy.head.consolidate
+
+    def watched() -> None:
+        ended.append(strategy.network.head.weight.detach().clone())
+        consolidate()
+
+    strategy.head.consolidate = watched
+    learning.run_task()
+    while not learning.done:
+        before = strategy.network.head.weight.detach().clone()
+        learning.run_task()
+        assert torch.equal(ended[-1][: len(before)], before), "rivals"
+        assert not torch.equal(ended[-1][len(before) :], torch.zeros_like(ended[-1][len(before) :]))
+
+
+DECAY = {"optimizer": "adam", "weight_decay": 0.1, "reset_optimizer": False}
+
+
+def test_fixed_rivals_stand_still_while_new_rows_learn() -> None:
+    check_rivals(made(training=DECAY))
+
+
+class LeavesRivalsToTheOptimizer(GenerativeNegativeReplay):
+    """A mutant: old rows have no gradient, but decay and moments."""
+
+    def after_update(self, batch: Batch, at: Position) -> None:
+        pass
+
+
+def test_rivals_that_decay_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generative_negative_replay, "GenerativeNegativeReplay", LeavesRivalsToTheOptimizer)
+    with pytest.raises(AssertionError, match="rivals"):
+        check_rivals(made(training=DECAY))
+
+
+def test_a_rate_of_zero_freezes_statistics_above_the_cut_too() -> None:
+    learning = made(options={"layer": "3", "upper_learning_rate": 0.0})
+    learning.run_task()
+    before = {name: value.clone() for name, value in learning.strategy.upper.state_dict().items()}
+    learning.run_task()
+    after = learning.strategy.upper.state_dict()
+    assert any(name.endswith("running_mean") for name in before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_old_rows_that_are_learned_are_told_apart() -> None:
     with pytest.raises(AssertionError, match="old rows"):
         check_old_rows(made(options={"mode": "positive"}))

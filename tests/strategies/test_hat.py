@@ -293,6 +293,40 @@ def check_embeddings_move() -> None:
     assert float(strategy.embedding.detach().abs().max()) <= 6
 
 
+def check_norms(learning: Trainer) -> None:
+    """A task begins with the norms of a new network, and not with those of the task before."""
+    strategy = method(learning)
+    fresh = {name: value.clone() for name, value in strategy._norms().items()}
+    learning.run_task()
+    begin = strategy.begin_task
+
+    def watched(task: int, data: TaskData) -> None:
+        begin(task, data)
+        assert all(torch.equal(value, fresh[name]) for name, value in strategy._norms().items()), "norms"
+        assert not all(torch.equal(value, fresh[name]) for name, value in strategy.norms[0].items())
+
+    strategy.begin_task = watched  # type: ignore[method-assign]
+    learning.run_task()
+
+
+def test_each_task_begins_with_the_norms_of_a_new_network() -> None:
+    check_norms(running(model={"norm": "batch"}))
+
+
+class GoesOnWithTheNorms(HAT):
+    """The mutant: what is to be the new network's norms are those that move."""
+
+    def __init__(self, config: Any, context: Any) -> None:
+        super().__init__(config, context)
+        self._new_norms = self._norms()
+
+
+def test_norms_that_go_on_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(GoesOnWithTheNorms, monkeypatch)
+    with pytest.raises(AssertionError, match="norms"):
+        check_norms(running(model={"norm": "batch"}))
+
+
 def test_embeddings_move() -> None:
     check_embeddings_move()
 
