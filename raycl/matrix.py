@@ -17,8 +17,9 @@ import numpy as np
 class Cost:
     """What learning one task took, and what the method holds after it.
 
-    Seconds, updates and examples are those of this task alone; examples are rows that went through an update or a
-    strategy's extra pass. Bytes and parameters are totals after the task.
+    Seconds, updates and examples are those of this task alone; examples are rows of the batches that updates are made
+    from, and those of a strategy's extra passes. Rows that a method adds to a batch (replays, generated rows, the rows
+    behind a constraint) are not among them. Bytes and parameters are totals after the task.
     """
 
     wall_seconds: float = 0.0

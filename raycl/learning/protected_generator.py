@@ -167,6 +167,12 @@ class ProtectedGenerator:
         own = sum(parameter.numel() for parameter in self.generator.parameters())
         return own + sum(embedding.numel() for embedding in self.embeddings)
 
+    def held_bytes(self) -> int:
+        """Bytes of theta as it was when the task began: made anew by every task, and charged all the same."""
+        if len(self.embeddings) < 2 or not self.options.beta:
+            return 0
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.generator.parameters())
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "generator": self.generator.state_dict(),

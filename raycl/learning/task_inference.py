@@ -37,8 +37,17 @@ def log_odds_against_first(logits: Tensor) -> Tensor:
 
 
 def least_entropy(groups: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Choose for each row the task of least entropy, as :func:`most_certain` does."""
-    return most_certain(groups, log_entropy)
+    """Choose for each row the task of least entropy, as :func:`most_certain` does.
+
+    Entropies are taken as shares of the largest possible one, log(units): a head of few units would win otherwise. Each
+    task needs two units or more.
+    """
+    return most_certain(groups, _relative_log_entropy)
+
+
+def _relative_log_entropy(logits: Tensor) -> Tensor:
+    units = logits.isfinite().sum(-1)
+    return log_entropy(logits) - units.log().log()
 
 
 def most_certain(groups: Iterable[Tensor], uncertainty: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

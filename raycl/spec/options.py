@@ -145,7 +145,7 @@ class ModelConfig(Options):
         description="one set of output units per task, or a single set; auto: per_task where the task id is given",
     )
     init: Literal["default", "xavier"] = Field(
-        "default", description="how layers start: as torch's own, or Xavier-uniform with biases of zero"
+        "default", description="how the model's layers start: as torch's own, or Xavier-uniform with biases of zero"
     )
     weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS)
     weights_hash: WeightsHash | None = None

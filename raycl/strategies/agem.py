@@ -14,7 +14,8 @@ Departures:
   every task's rows of the paper; as rows of the current task never count, it makes no difference that they are drawn
   while the task is learned, not after it.
 - Memory gradients are taken in evaluation mode, so that they move no running statistics.
-- The batch comes without replacement, and is all of the memory where that holds fewer rows.
+- The batch comes without replacement, and is all of the memory where that holds fewer rows. Its size is
+  ``reference_batch_size``; ``memory.batch_size``, ``combine`` and ``mix`` do not apply.
 """
 
 from __future__ import annotations

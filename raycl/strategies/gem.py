@@ -12,6 +12,7 @@ Departures:
   ``selection: ring``). The default here is a reservoir, which for ``unit: task`` is a sample of the same distribution
   where a task's rows come shuffled, and which shares a total capacity among tasks, where a ring would forget old ones.
 - Memory gradients are taken in evaluation mode, so that they move no running statistics.
+- All of the memory is used in every update: ``memory.batch_size``, ``combine`` and ``mix`` do not apply.
 - Rows of a shared capacity that the current task took over no longer count; a task without rows objects to nothing.
 """
 

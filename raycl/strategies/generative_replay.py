@@ -215,10 +215,10 @@ def check_pixels(context: Context) -> None:
     """Refuse pixels that a generator of images in [0, 1] cannot draw.
 
     Raises:
-        SpecError: normalisation takes them beyond.
+        SpecError: normalisation takes them beyond, or features take their place.
     """
     extremes = torch.tensor([0, 255], dtype=torch.uint8, device=context.device).view(2, 1, 1, 1)
     lowest, highest = context.normalize(extremes.expand(2, context.image_shape[0], 1, 1)).aminmax()
     if lowest < 0 or highest > 1:
-        rule = "the generator draws pixels in [0, 1]; use unit"
+        rule = "the generator draws pixels in [0, 1]; use unit, and no stream.encode"
         raise SpecError([Problem("stream.normalize", rule, f"pixels from {lowest:g} to {highest:g}")])

@@ -13,7 +13,9 @@ Departures:
   scenario hold for all three: Split MNIST D = 475,202, ratio 0.98), and beta acts on the own head only.
 - The regulariser is evaluated from Gram matrices (exact; ``regulariser: direct`` builds every old network).
 - Running statistics of batch normalisation are kept per task and counted in the state's bytes, not in the ratio.
-- Least entropy is found in log space, where saturated predictions still differ.
+- Least entropy is found in log space, where saturated predictions still differ, and relative to the largest possible
+  one of each head, where tasks have different numbers of classes.
+- Optimisers begin anew with every task, whatever ``training.reset_optimizer`` says, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raycl.errors import Problem, SpecError
+from raycl.errors import MethodError, Problem, SpecError
 from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator
 from raycl.learning.task_inference import least_entropy, placed
 from raycl.models.hypernetwork import WeightGenerator
@@ -57,6 +59,7 @@ class Hypernetwork(Strategy):
         if not scenario.shared and scenario.active_logits in ("seen", "all"):
             rule = "a generated network has its own task's head only; use auto, own or current"
             raise SpecError([Problem("training.active_logits", rule, scenario.active_logits)])
+        self._check_inference()
         self._units = max(scenario.sizes)
         self.target = TargetNetwork(self.network, self._units, context.image_shape)
         self.network = self.target.network
@@ -64,6 +67,15 @@ class Hypernetwork(Strategy):
         self.protected = ProtectedGenerator(sizes, config, context.generator("hypernetwork"), context.device)
         self._states: list[State] = []
         self._generated: dict[int, Tensor] = {}
+
+    def _check_inference(self) -> None:
+        scenario = self.context.scenario
+        if not scenario.task_given and scenario.num_tasks > 1 and min(scenario.sizes) < 2:
+            raise MethodError(
+                "hypernetwork: a network of one class is always certain, and least entropy would take every image to be of "
+                f"its task (got tasks of {', '.join(map(str, scenario.sizes))} classes); give each task two classes or "
+                "more, or use hypernetwork_tir"
+            )
 
     @property
     def generator(self) -> WeightGenerator:
@@ -161,12 +173,15 @@ class Hypernetwork(Strategy):
 
     def active_logits(self) -> str:
         """A generated network has its own task's head only."""
-        return "all" if self.context.scenario.shared else "own"
+        return "own"
 
     # -- size and state ----------------------------------------------------------------------------------------
 
     def parameter_count(self) -> int:
         return self.protected.parameter_count()
+
+    def state_bytes(self) -> int:
+        return super().state_bytes() + self.protected.held_bytes()
 
     def compression_ratio(self) -> float:
         """Trainable weights, all task embeddings included, over the weights of one target network."""

@@ -160,7 +160,8 @@ class HypernetworkReplay(Strategy):
 
     def state_bytes(self) -> int:
         """The copy is charged, though checkpoints lack it: the next task makes it anew from the classifier."""
-        return super().state_bytes() + (nested_bytes(self.previous.state_dict()) if self.previous is not None else 0)
+        copy = nested_bytes(self.previous.state_dict()) if self.previous is not None else 0
+        return super().state_bytes() + copy + self.vae.protected.held_bytes()
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "vae": self.vae.state_dict()}

@@ -73,6 +73,9 @@ class HypernetworkTIR(Hypernetwork):
         random = context.generator("hypernetwork_tir")
         self.vae = ProtectedVAE(context.image_shape, config.vae, random, context.device)
 
+    def _check_inference(self) -> None:
+        """The inference network tells tasks of any size apart."""
+
     # -- the task ----------------------------------------------------------------------------------------------
 
     def grow(self, task: int) -> None:
@@ -135,6 +138,9 @@ class HypernetworkTIR(Hypernetwork):
     def parameter_count(self) -> int:
         inference = sum(parameter.numel() for parameter in self.inference.parameters())
         return super().parameter_count() + inference + self.vae.parameter_count()
+
+    def state_bytes(self) -> int:
+        return super().state_bytes() + self.vae.protected.held_bytes()
 
     def compression_ratio(self) -> float:
         """Trainable weights of both hypernetworks over the weights of one classifier and one decoder."""

@@ -92,7 +92,6 @@ class ICaRL(Strategy):
     # -- the task ----------------------------------------------------------------------------------------------
 
     def begin_task(self, task: int, data: TaskData) -> None:
-        self._quota()
         if not self._distills:
             return
         if self.context.augments:
@@ -112,13 +111,7 @@ class ICaRL(Strategy):
     def _quota(self) -> int:
         """m, the exemplars of each class."""
         memory = self.context.memory_config
-        classes = {"total": self._new.stop, "task": len(self._new), "class": 1}[memory.unit]
-        if memory.capacity < classes:
-            raise MethodError(
-                f"icarl: memory.capacity must be at least the number of classes, {classes} after task {self.task} (got "
-                f"{memory.capacity}); enlarge it, or count it per class by memory.unit"
-            )
-        return memory.capacity // classes
+        return memory.capacity // {"total": self._new.stop, "task": len(self._new), "class": 1}[memory.unit]
 
     def _with_targets(self, data: TaskData) -> Rows:
         """The task's rows and the exemplars, with the answers of the network as it is."""
@@ -237,7 +230,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _check(context: Context) -> None:
     """Refuse what cannot be asked of the method."""
-    scenario, selection = context.scenario, context.memory_config.selection
+    scenario, memory, selection = context.scenario, context.memory_config, context.memory_config.selection
     problems = []
     if scenario.shared:
         rule = "icarl needs output units of their own for every class; set per_task"
@@ -250,3 +243,9 @@ def _check(context: Context) -> None:
         problems.append(Problem("memory.selection", rule, selection))
     if problems:
         raise SpecError(problems)
+    classes = {"total": scenario.num_outputs, "task": max(scenario.sizes), "class": 1}[memory.unit]
+    if memory.capacity < classes:
+        raise MethodError(
+            f"icarl: memory.capacity must be at least the number of classes, {classes} in the end (got "
+            f"{memory.capacity}); enlarge it, or count it per class by memory.unit"
+        )

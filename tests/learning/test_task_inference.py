@@ -87,3 +87,13 @@ def test_logits_lie_at_the_units_of_their_task() -> None:
     ]
     shared = Scenario("domain", "auto", (2, 3, 1))
     assert placed(values[:2], torch.tensor([0, 1]), shared, 1).tolist() == [[0, 1, least], [3, 4, 5]]
+
+
+def test_heads_of_different_size_are_compared_by_their_share_of_what_is_possible() -> None:
+    """Of ten units half are ruled out, of two none: the first is the surer, though its entropy is larger."""
+    ten = torch.cat([torch.zeros(5), torch.full((5,), -50.0)])
+    two = torch.cat([torch.tensor([0.0, 0.2]), torch.full((8,), float("-inf"))])
+    logits = torch.stack([ten, two])[:, None]
+    assert log_entropy(logits)[0] > log_entropy(logits)[1], "the mutant: entropies as they are"
+    chosen, _ = least_entropy([logits])
+    assert chosen.tolist() == [0]

@@ -222,6 +222,13 @@ def test_tasks_in_small_groups_are_inferred_alike(monkeypatch: pytest.MonkeyPatc
     assert torch.allclose(strategy.predict(x, None), whole, atol=1e-5)
 
 
+def test_tasks_of_a_single_class_cannot_be_found_by_entropy() -> None:
+    stream = {"tasks": 3, "first_task": 1, "classes_per_task": 2}
+    with pytest.raises(MethodError, match="a network of one class is always certain"):
+        made("class", stream=stream)
+    made("task", stream=stream)
+
+
 def test_evaluation_sees_theta_as_it_stands() -> None:
     running = made()
     running.run_task()
@@ -288,7 +295,8 @@ def test_the_compression_ratio_counts_everything_trainable() -> None:
     shared = sum(value.numel() for value in strategy.generator.theta.values())
     assert strategy.parameter_count() == shared + 2 * 8
     assert strategy.compression_ratio() == (shared + 16) / (64 * 32 + 32 + 32 * 2 + 2)
-    assert strategy.state_bytes() == 4 * strategy.parameter_count()
+    assert strategy.state_bytes() == 4 * (strategy.parameter_count() + shared), "theta as it was is charged too"
+    assert method(made(options={"beta": 0.0})).protected.held_bytes() == 0
 
 
 def test_a_network_above_the_allowed_ratio_is_refused() -> None:

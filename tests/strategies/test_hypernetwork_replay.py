@@ -390,7 +390,7 @@ def test_generators_and_the_copy_are_charged() -> None:
     theta = sum(parameter.numel() for parameter in ours.vae.protected.generator.parameters())
     expected = [own + encoder + theta + 96 * (task + 1) for task, own in enumerate(classifier)]
     assert [cost.parameters for cost in costs] == expected
-    copies = [0, classifier[1], classifier[2]]
+    copies = [0, classifier[1] + theta, classifier[2] + theta]
     assert [cost.state_bytes for cost in costs] == [4 * (a + b) for a, b in zip(expected, copies, strict=True)]
     assert ours.vae.decoder.numel == decoder
     assert ours.compression_ratio() == (theta + 3 * 96) / decoder

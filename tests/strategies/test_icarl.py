@@ -512,8 +512,7 @@ def test_what_does_not_fit_is_refused(blocks: dict[str, Any], told: str) -> None
         made(**blocks)
 
 
-def test_a_memory_that_does_not_hold_every_class_is_refused_before_the_task() -> None:
-    running = made(memory={"capacity": 3})
-    running.run_task()
-    with pytest.raises(MethodError, match="at least the number of classes, 4 after task 1"):
-        running.run_task()
+def test_a_memory_that_will_not_hold_every_class_is_refused_before_anything_is_learned() -> None:
+    with pytest.raises(MethodError, match="at least the number of classes, 6 in the end"):
+        made(memory={"capacity": 5})
+    made(memory={"capacity": 5, "unit": "task"}).run_task()
