@@ -71,10 +71,10 @@ class Hypernetwork(Strategy):
     def _check_inference(self) -> None:
         scenario = self.context.scenario
         if not scenario.task_given and scenario.num_tasks > 1 and min(scenario.sizes) < 2:
+            sizes = ", ".join(map(str, scenario.sizes))
             raise MethodError(
-                "hypernetwork: a network of one class is always certain, and least entropy would take every image to be of "
-                f"its task (got tasks of {', '.join(map(str, scenario.sizes))} classes); give each task two classes or "
-                "more, or use hypernetwork_tir"
+                "hypernetwork: a network of one class is always certain, and least entropy would take all images for "
+                f"its task's (got tasks of {sizes} classes); give each task two or more, or use hypernetwork_tir"
             )
 
     @property
