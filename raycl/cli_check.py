@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from rich import box
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.catalog import catalog
-from raycl.errors import Problem, SpecError, UnknownName
+from raycl.errors import DataError, MethodError, Problem, SpecError, UnknownName
 from raycl.models.network import Network
 from raycl.models.weights import check_name
 from raycl.results.tables import human_bytes
@@ -20,28 +21,54 @@ from raycl.spec.options import MemoryConfig, ModelConfig
 from raycl.spec.source import dotted, parse
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.streams.source import Outline, stream_outline
+from raycl.streams.task import Layout, Part, Split, TaskSource
+from raycl.trainer import Trainer
 
 PROCESS_BYTES = 550e6
 """Resident memory of a trial's process before its network and batches: Python, torch and Ray, as measured on Linux."""
 
 
 def check_models(sweep: SweepSpec) -> None:
-    """Build the network of every method once, where its images' shape is known without data.
+    """Build every method once with its network, where its images' shape is known without data.
 
     Raises:
-        SpecError: one cannot be built; with its place in the file.
+        SpecError: some cannot be built; with their places in the file.
     """
-    built = set()
+    problems: list[Problem] = []
     for entry in (entry for entry in sweep.entries if not entry.barred):
         _check_weights(sweep, entry)
-        model, outline = sweep.resolved(entry, entry.middle).model, _outline(sweep, entry)
-        if outline is None or (model, outline.image_shape) in built:
+        resolved, outline = sweep.resolved(entry, entry.middle), _outline(sweep, entry)
+        if outline is None:
             continue
-        built.add((model, outline.image_shape))
         try:
-            _network(model, outline)
+            _network(resolved.model, outline)
+            if resolved.model.weights is None and resolved.stream.encode is None:
+                Trainer(sweep.trial(entry, entry.middle, 0, "final"), _Unread(outline))
         except SpecError as error:
-            raise _placed(sweep, entry, error.problems) from error
+            problems += _placed(sweep, entry, error.problems).problems
+        except MethodError as error:
+            problems += _placed(sweep, entry, [Problem(f"strategies.{entry.alias}", str(error))]).problems
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))
+
+
+@dataclass(frozen=True)
+class _Unread(TaskSource):
+    """A stream of which only the extent is known: enough to build a method, and not to train it."""
+
+    outline: Outline
+
+    @property
+    def layout(self) -> Layout:
+        classes = tuple(tuple(range(size)) for size in self.outline.sizes)
+        channels = self.outline.image_shape[0]
+        return Layout(classes, self.outline.image_shape, "", (0.5,) * channels, (0.5,) * channels)
+
+    def part(self, task: int, split: Split) -> Part:
+        raise DataError(f"the {split} data of task {task} have not been read")
+
+    def prefetch(self, task: int, split: Split) -> None:
+        """There is nothing to fetch."""
 
 
 def _check_weights(sweep: SweepSpec, entry: Entry) -> None:

@@ -153,6 +153,32 @@ def test_a_model_beyond_all_memory(file: Path) -> None:
     assert told.endswith("make it smaller (got mlp)")
 
 
+def test_what_methods_refuse_is_told_before_anything_runs(file: Path) -> None:
+    """Every refusal of every method, each at its place."""
+    file.write_text(
+        """
+name: refusals
+stream: {name: split, dataset: digits, tasks: 5, scenario: class, normalize: mean_std}
+model: {name: mlp, hidden: [24]}
+training: {epochs: 1, active_logits: all}
+memory: {capacity: 5}
+strategies:
+  naive: {}
+  hypernetwork: {}
+  hypernetwork_replay: {}
+  icarl: {training.active_logits: seen}
+final: {seeds: [10]}
+"""
+    )
+    for command in (("check", file), ("run", file)):
+        result = raycl(*command)
+        assert (result.exit_code, result.stdout) == (2, "")
+        generated, pixels, capacity = result.stderr.splitlines()
+        assert generated.startswith(f"{file}:5:38: training.active_logits: a generated network has its own task's head")
+        assert pixels.startswith(f"{file}:3:78: stream.normalize: the generator draws pixels in [0, 1]")
+        assert capacity.startswith(f"{file}:11:10: strategies.icarl: icarl: memory.capacity must be at least")
+
+
 # -- the command line ------------------------------------------------------------------------------------------
 
 
