@@ -6,13 +6,13 @@ von Oswald et al., "Continual learning with hypernetworks", ICLR 2020 (arXiv 190
 The direct form builds every old network. The Gram form gives the same value and gradients at a cost that hardly depends
 on the number of old tasks: the generator ends in one linear map, so with features H and last layer (W, b)
 
-    h - h* = (H - H*) W^T + H* (W - W*)^T + 1 (b - b*)^T = A B^T,  A = [H - H*, H*, 1],  B = [W, W - W*, b - b*]
+    h - h* = (H - H*) W*^T + H (W - W*)^T + 1 (b - b*)^T = A B^T,  A = [H - H*, H, 1],  B = [W*, W - W*, b - b*]
     ||h - h*||^2 = <A^T A, B^T B>
 
-and the largest things ever built are A (a row per old task and chunk) and B (a row per weight of one chunk). It works
-on differences, so nothing cancels. Weights that do not exist (the surplus of the last chunk, head units that a task
-does not have) split a chunk's rows into segments; each segment has its own pair of Gram matrices, over the chunks in
-which it counts.
+and the largest things ever built are A (a row per old task and chunk) and B (a row per weight of one chunk). W*^T W* is
+the same in every update, and W* wants no gradient. The form works on differences, so nothing cancels. Weights that do
+not exist (the surplus of the last chunk, head units that a task does not have) split a chunk's rows into segments; each
+segment has its own pair of Gram matrices, over the chunks in which it counts.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class OutputRegulariser:
         self._cuts, self._counts = segments(generator, excluded, embeddings.device)
         with torch.no_grad():
             self._features = generator.features(self._snapshot, self._embeddings) if cache else None
+            fixed = self._snapshot["weight"]
+            self._fixed_grams = [fixed[start:stop].T @ fixed[start:stop] for start, stop in pairwise(self._cuts)]
 
     def __call__(self, theta: Theta, tasks: Tensor | None = None) -> Tensor:
         """Mean over old tasks of the squared distance ``[]`` between h(e_t; theta) and h(e_t; theta*).
@@ -73,7 +75,10 @@ class OutputRegulariser:
             cached = self._features
             target = self._generator.features(self._snapshot, embeddings) if cached is None else cached[tasks]
         if self._form == "gram":
-            distance = gram_distance(theta, features, self._snapshot, target, self._cuts, self._counts[tasks])
+            fixed = self._snapshot["weight"]
+            left = torch.cat([features - target, features, torch.ones_like(features[..., :1])], dim=2)
+            moved = torch.cat([theta["weight"] - fixed, (theta["bias"] - self._snapshot["bias"])[:, None]], dim=1)
+            distance = _ProductNorm.apply(left, moved, fixed, self._fixed_grams, self._cuts, self._counts[tasks])
         else:
             excluded = [self._excluded[task] for task in tasks.tolist()]
             distance = direct_distance(self._generator, theta, features, self._snapshot, target, excluded)
@@ -104,53 +109,51 @@ def direct_distance(
     return distance
 
 
-def gram_distance(
-    theta: Theta, features: Tensor, snapshot: Theta, target: Tensor, cuts: Sequence[int], counts: Tensor
-) -> Tensor:
-    """The same squared distance ``[]`` from Gram matrices.
-
-    Args:
-        features, target: ``[tasks, num_chunks, features_dim]``, H under ``theta`` and H* under ``snapshot``.
-        cuts: borders of the segments of a chunk's rows, from :func:`segments`.
-        counts: bool ``[tasks, num_chunks, segments]``, which segments exist where.
-    """
-    ones = torch.ones_like(target[..., :1])
-    left = torch.cat([features - target, target, ones], dim=2)
-    moved_bias = theta["bias"] - snapshot["bias"]
-    right = torch.cat([theta["weight"], theta["weight"] - snapshot["weight"], moved_bias[:, None]], dim=1)
-    distance: Tensor = _ProductNorm.apply(left, right, cuts, counts)
-    return distance
-
-
 class _ProductNorm(torch.autograd.Function):
     """Sum over segments s of ||A_s B_s^T||^2, where A_s are the rows of A that count in s and B_s those of B in s.
 
-    Written out because autograd would do the work of the two equal factors of each Gram matrix twice, and would pad
-    every segment's gradient: dA_s = 2 A_s B_s^T B_s, dB_s = 2 B_s A_s^T A_s.
+    B is a fixed part, whose Gram matrices are known and which takes no gradient, beside a part that moves. Written out
+    because autograd would do the work of the two equal factors of each Gram matrix twice, and would pad every segment's
+    gradient: dA_s = 2 A_s B_s^T B_s, dB_s = 2 B_s A_s^T A_s.
     """
 
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, cuts: Sequence[int], counts: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        left: Tensor,
+        moved: Tensor,
+        fixed: Tensor,
+        fixed_grams: Sequence[Tensor],
+        cuts: Sequence[int],
+        counts: Tensor,
+    ) -> Tensor:
         grams = []
         for segment, (start, stop) in enumerate(pairwise(cuts)):
-            rows, columns = left[counts[:, :, segment]], right[start:stop]
-            grams.append((rows.T @ rows, columns.T @ columns))
-        ctx.save_for_backward(left, right)
+            rows, own, mixed = left[counts[:, :, segment]], moved[start:stop], fixed[start:stop].T @ moved[start:stop]
+            columns = torch.cat(
+                [torch.cat([fixed_grams[segment], mixed], dim=1), torch.cat([mixed.T, own.T @ own], dim=1)]
+            )
+            grams.append((rows.T @ rows, columns))
+        ctx.save_for_backward(left, moved, fixed)
         ctx.cuts, ctx.counts, ctx.grams = cuts, counts, grams
         return torch.stack([(row_gram * column_gram).sum() for row_gram, column_gram in grams]).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        left, right = ctx.saved_tensors
-        left_slope, right_slope = torch.zeros_like(left), torch.empty_like(right)
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        left, moved, fixed = ctx.saved_tensors
+        width = fixed.shape[1]
+        left_slope, moved_slope = torch.zeros_like(left), torch.empty_like(moved)
         for segment, ((start, stop), (row_gram, column_gram)) in enumerate(
             zip(pairwise(ctx.cuts), ctx.grams, strict=True)
         ):
             counted = ctx.counts[:, :, segment]
             left_slope[counted] += left[counted] @ (2 * slope * column_gram)
-            torch.matmul(right[start:stop], 2 * slope * row_gram, out=right_slope[start:stop])
-        return left_slope, right_slope, None, None
+            wanted = 2 * slope * row_gram[:, width:]
+            own = moved_slope[start:stop]
+            torch.matmul(fixed[start:stop], wanted[:width], out=own)
+            own.addmm_(moved[start:stop], wanted[width:])
+        return left_slope, moved_slope, None, None, None, None
 
 
 def segments(

@@ -11,11 +11,15 @@ none sees the rows of another.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad, jvp, vmap
+
+DIRECTIONS = 16
+"""Tasks whose activations are held side by side."""
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 """Weights ``[numel]`` and rows ``[rows, *]`` -> logits ``[rows, units]``."""
@@ -48,6 +52,9 @@ def superfluous(real: int) -> Objective:
 def alpha_gradient(alpha: Tensor, vectors: Vectors, forward: Forward, objective: Objective, x: Tensor) -> Tensor:
     """dH/dalpha of the mixture, a decision at a time.
 
+    Where all decisions share one mixture, a pass forward in the direction of each task's weights gives the slopes of
+    all of them at once; mixtures of their own need the gradient of each with respect to all weights.
+
     Args:
         alpha: ``[tasks]``, the same for all decisions, or ``[decisions, tasks]``.
         x: ``[decisions, rows, *]``.
@@ -56,9 +63,17 @@ def alpha_gradient(alpha: Tensor, vectors: Vectors, forward: Forward, objective:
         ``[decisions, tasks]``.
     """
     mixed = _mixed(alpha, vectors())
-    slope = vmap(grad(lambda weights, rows: objective(forward(weights, rows))), (0 if alpha.dim() > 1 else None, 0))
-    by_weight: Tensor = slope(mixed, x)
-    return torch.cat([by_weight @ group.T for group in vectors()], dim=1)
+    if alpha.dim() > 1:
+        by_weight: Tensor = vmap(grad(lambda weights, rows: objective(forward(weights, rows))))(mixed, x)
+        return torch.cat([by_weight @ group.T for group in vectors()], dim=1)
+
+    def objectives(weights: Tensor) -> Tensor:
+        return vmap(objective)(forward(weights, x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+    slopes = vmap(lambda direction: jvp(objectives, (mixed,), (direction,))[1], chunk_size=DIRECTIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own use of torch.jit
+        return torch.cat([slopes(group) for group in vectors()]).T
 
 
 def _mixed(alpha: Tensor, vectors: Iterable[Tensor]) -> Tensor:

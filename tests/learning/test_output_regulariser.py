@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -160,6 +161,8 @@ def units_that_do_not_exist_counted(now: Setting) -> Tensor:
     """Head units that a task does not have are protected too."""
     regulariser = now.regularisers["gram"]
     regulariser._cuts, regulariser._counts = segments(now.generator, [[]] * len(now.excluded), now.embeddings.device)
+    fixed = regulariser._snapshot["weight"]
+    regulariser._fixed_grams = [fixed[start:stop].T @ fixed[start:stop] for start, stop in pairwise(regulariser._cuts)]
     return regulariser(now.theta())
 
 
