@@ -78,7 +78,9 @@ class OutputRegulariser:
             fixed = self._snapshot["weight"]
             left = torch.cat([features - target, features, torch.ones_like(features[..., :1])], dim=2)
             moved = torch.cat([theta["weight"] - fixed, (theta["bias"] - self._snapshot["bias"])[:, None]], dim=1)
-            distance = _ProductNorm.apply(left, moved, fixed, self._fixed_grams, self._cuts, self._counts[tasks])
+            distance: Tensor = _ProductNorm.apply(
+                left, moved, fixed, self._fixed_grams, self._cuts, self._counts[tasks]
+            )
         else:
             excluded = [self._excluded[task] for task in tasks.tolist()]
             distance = direct_distance(self._generator, theta, features, self._snapshot, target, excluded)
