@@ -13,10 +13,15 @@ from raycl.spec.options import ModelConfig
 
 @dataclass(frozen=True)
 class Model:
-    """A model's options and the function that builds it: (config, image shape, generator) -> network."""
+    """A model's options and the function that builds it: (config, image shape, generator) -> network.
+
+    Attributes:
+        revision: raised when the same options would build another network; part of a trial's hash from 2 on.
+    """
 
     Config: type[ModelConfig]
     build: Callable[[Any, tuple[int, int, int], torch.Generator], Network]
+    revision: int = 1
 
 
 MODELS: Registry[Model] = Registry(

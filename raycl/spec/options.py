@@ -21,6 +21,17 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Results hold seeds as 64-bit integers."""
 
 
+class Later:
+    """Marks a field that came, or whose default came, after the first results: ``Annotated[int, Later()]``.
+
+    At its default it stands in no hash (or as ``before``, where the default had another name), so the default must mean
+    what was done before the field existed.
+    """
+
+    def __init__(self, before: Any = None) -> None:
+        self.before = before
+
+
 class Options(BaseModel):
     """Strict, frozen options: unknown keys are refused, and nothing is silently converted.
 
@@ -32,6 +43,16 @@ class Options(BaseModel):
 
     search_space: ClassVar[dict[str, Any]] = {}
     """The usual search space, as it would stand in a sweep file: ``{"penalty": {"loguniform": [1, 1e6]}}``."""
+
+    @classmethod
+    def later(cls) -> dict[str, Any]:
+        """The fields marked :class:`Later`: name -> (default, what hashes take for it, None for nothing)."""
+        marked = {}
+        for name, field in cls.model_fields.items():
+            for mark in field.metadata:
+                if isinstance(mark, Later):
+                    marked[name] = (field.get_default(call_default_factory=True), mark.before)
+        return marked
 
 
 class TrainingConfig(Options):

@@ -199,6 +199,8 @@ class Strategy:
     Config: ClassVar[type[StrategyConfig]] = StrategyConfig
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "domain", "class"})
     paper: ClassVar[str] = ""
+    revision: ClassVar[int] = 1
+    """Raised when the same options would leave other numbers than before; part of a trial's hash from 2 on."""
     upper_bound: ClassVar[bool] = False
     """May ask for ``Source.SEEN`` or ``Source.ALL``; marked in every result."""
     boundary_free: ClassVar[bool] = False

@@ -33,6 +33,8 @@ class Stream(ABC):
     """
 
     Config: ClassVar[type[StreamConfig]]
+    revision: ClassVar[int] = 1
+    """Raised when the same options and seed would give other tasks; part of a trial's hash from 2 on."""
 
     def __init__(self, config: Any, seed: int) -> None:
         self.config = config
