@@ -7,11 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+import raycl
 from raycl import checkpoint
 from raycl.errors import DataError, InfrastructureError, MethodError, StoreError
+from raycl.fingerprint import commit
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.memory.local import Storage
 from raycl.results.store import TrialStore, Verdict
@@ -134,10 +137,16 @@ class TrialSession:
         values = AccuracyMatrix.of(self._rows, self.num_tasks).curve(self._metric)
         self._curve = {task: value for task, value in enumerate(values) if not math.isnan(value)}
 
-    def _provenance(self) -> dict[str, str | int | bool]:
+    def _provenance(self) -> dict[str, Any]:
         """What the results record beside the specification."""
         trainer = self._trainer
         return {
+            "raycl": raycl.__version__,
+            "commit": commit(),
+            "code": trainer.code,
+            "data": trainer.data_digest,
+            "packages": trainer.packages,
+            "resolved": trainer.resolved,
             "num_tasks": trainer.num_tasks,
             "split_hash": trainer.split_hash,
             "active_logits": trainer.strategy.active_logits(),

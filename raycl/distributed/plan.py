@@ -128,7 +128,7 @@ class SearchPlan:
         self._jobs.append(tuple(Job(spec, self._carried[spec.hash], bracket) for spec in specs))
 
     def _suggestion(self, index: int) -> dict[str, Any]:
-        path = f"suggestions/{self.entry.key}/{index:04d}.json"
+        path = f"suggestions/{self.entry.stored_as}/{index:04d}.json"
         stored = self._ledger.results.read_json(path)
         if stored is not None:
             return stored
@@ -346,4 +346,4 @@ def write_winner(ledger: Ledger, entry: Entry, winner: Mapping[str, Any]) -> Non
 
 
 def _winner_path(entry: Entry) -> str:
-    return f"winners/{entry.key}.json"
+    return f"winners/{entry.stored_as}.json"

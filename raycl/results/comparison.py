@@ -115,7 +115,7 @@ def _final(sweep: SweepSpec, entry: Entry, results: Results) -> Sequence[str] | 
     """
     if sweep.final is None or entry.barred:
         return None
-    winner = results.read_json(f"winners/{entry.key}.json") if entry.space else {"point": {}}
+    winner = results.read_json(f"winners/{entry.stored_as}.json") if entry.space else {"point": {}}
     if winner is None:
         return [f"seed {seed}" for seed in sweep.final.seeds]
     return [sweep.trial(entry, winner["point"], seed, "final").hash for seed in sweep.final.seeds]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -53,6 +54,31 @@ class Options(BaseModel):
                 if isinstance(mark, Later):
                     marked[name] = (field.get_default(call_default_factory=True), mark.before)
         return marked
+
+    def decisive(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Plain data as hashes take it: later fields that stand at their default as before they came.
+
+        Args:
+            exclude: fields that decide nothing.
+        """
+        before = self.as_before()
+        data: dict[str, Any] = {}
+        for name, value in self.model_dump(mode="json").items():
+            inner = getattr(self, name)
+            if name in exclude or (name in before and before[name] is None):
+                continue
+            data[name] = before.get(name, inner.decisive() if isinstance(inner, Options) else value)
+        return data
+
+    def as_before(self) -> dict[str, Any]:
+        """The later fields that stand at their default: dotted path -> what hashes take for it, None for nothing."""
+        later = self.later()
+        found = {name: before for name, (default, before) in later.items() if getattr(self, name) == default}
+        for name in type(self).model_fields.keys() - found.keys():
+            inner = getattr(self, name)
+            if isinstance(inner, Options):
+                found |= {f"{name}.{path}": before for path, before in inner.as_before().items()}
+        return found
 
 
 class TrainingConfig(Options):

@@ -201,6 +201,9 @@ class Strategy:
     paper: ClassVar[str] = ""
     revision: ClassVar[int] = 1
     """Raised when the same options would leave other numbers than before; part of a trial's hash from 2 on."""
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What ``auto`` means for this method where its paper departs from the general meaning: scenario -> dotted path ->
+    value."""
     upper_bound: ClassVar[bool] = False
     """May ask for ``Source.SEEN`` or ``Source.ALL``; marked in every result."""
     boundary_free: ClassVar[bool] = False
