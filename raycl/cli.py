@@ -62,6 +62,9 @@ Address = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Take a folder over from a driver that seems alive.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run trials again whose method failed.")]
+RerunChanged = Annotated[
+    bool, typer.Option("--rerun-changed", help="Run trials again whose method's code has changed since they ended.")
+]
 MaxConcurrent = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Trials at the same time, at most.", show_default=False)
 ]
@@ -99,6 +102,7 @@ def run(
     address: Address = None,
     force: Force = False,
     retry_failed: RetryFailed = False,
+    rerun_changed: RerunChanged = False,
     max_concurrent: MaxConcurrent = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Run one trial here, without Ray, for debugging.")
@@ -122,7 +126,7 @@ def run(
             raise typer.Exit(1)
         return
     folder = results or f"{os.environ.get('RAYCL_RESULTS', 'results').rstrip('/')}/{sweep.name}"
-    _run(sweep, folder, data_root, address, force, retry_failed, max_concurrent)
+    _run(sweep, folder, data_root, address, force, retry_failed, rerun_changed, max_concurrent)
 
 
 @app.command()
@@ -132,6 +136,7 @@ def resume(
     address: Address = None,
     force: Force = False,
     retry_failed: RetryFailed = False,
+    rerun_changed: RerunChanged = False,
     max_concurrent: MaxConcurrent = None,
 ) -> None:
     """Go on with a sweep from its results folder alone."""
@@ -140,7 +145,7 @@ def resume(
     from raycl.spec.sweep import SweepSpec
 
     sweep = SweepSpec.loads(Results.open(results).sweep_json, catalog())
-    _run(sweep, results, data_root, address, force, retry_failed, max_concurrent)
+    _run(sweep, results, data_root, address, force, retry_failed, rerun_changed, max_concurrent)
 
 
 @app.command()
@@ -241,6 +246,7 @@ def _run(
     address: str | None,
     force: bool,
     retry_failed: bool,
+    rerun_changed: bool,
     max_concurrent: int | None,
 ) -> None:
     """Run on Ray, then show the comparison. A sweep that stopped early exits with 1."""
@@ -253,6 +259,7 @@ def _run(
         address=address,
         force=force,
         retry_failed=retry_failed,
+        rerun_changed=rerun_changed,
         max_concurrent=max_concurrent,
     )
     if not complete:

@@ -104,6 +104,7 @@ def run_on_ray(
     address: str | None,
     force: bool,
     retry_failed: bool,
+    rerun_changed: bool,
     max_concurrent: int | None,
 ) -> bool:
     """Run a sweep with a live table, then print the comparison and where everything lies.
@@ -131,6 +132,7 @@ def run_on_ray(
             address=address,
             force=force,
             retry_failed=retry_failed,
+            rerun_changed=rerun_changed,
             max_concurrent=max_concurrent,
             on_status=live.update,
             on_record=lambda record: mirror.offer(record.spec),
@@ -139,6 +141,8 @@ def run_on_ray(
     if not outcome.complete:
         console.print(Text(outcome.reason, style="yellow"), soft_wrap=True)
     console.print(comparison(outcome.folder))
+    for note in outcome.notes:
+        console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)
     for name, told in (
         ("results", outcome.folder),
         ("table", f"raycl show {shlex.quote(outcome.folder)}"),

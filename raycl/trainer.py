@@ -105,8 +105,8 @@ class Trainer:
 
     @cached_property
     def code(self) -> str:
-        """Names the code that makes the trial's numbers."""
-        return trial_code(self.trial)
+        """Names the code that makes the trial's numbers: ``part:fingerprint`` for strategy, model and loop."""
+        return " ".join(f"{part}:{name}" for part, name in trial_code(self.trial).items())
 
     @cached_property
     def packages(self) -> dict[str, str]:
@@ -373,10 +373,14 @@ class Trainer:
         self._random.load_state_dict(state["random"])
 
 
-def trial_code(trial: TrialSpec) -> str:
-    """The fingerprint of what makes a trial's numbers: its method, its model, and the loop that runs them."""
+def trial_code(trial: TrialSpec) -> dict[str, str]:
+    """Fingerprints of what makes a trial's numbers, by part: its method, its model, and the loop that runs them."""
     known = catalog()
-    return fingerprint(known.strategies.get(trial.strategy), known.models.get(trial.model["name"]).build, Trainer)
+    return {
+        "strategy": fingerprint(known.strategies.get(trial.strategy)),
+        "model": fingerprint(known.models.get(trial.model["name"]).build),
+        "loop": fingerprint(Trainer),
+    }
 
 
 class _Clock:

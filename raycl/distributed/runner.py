@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
-import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +32,10 @@ from raycl.distributed.signals import Interrupted, Interruption, interruptible
 from raycl.distributed.status import Watch
 from raycl.distributed.streams import StreamShards
 from raycl.distributed.trainable import TrialRunner
+from raycl.fingerprint import commit
 from raycl.live import SweepStatus
 from raycl.pretrained import pinned
+from raycl.results.changes import changed_code, forget
 from raycl.results.lease import Lease
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
@@ -62,11 +62,13 @@ class Outcome:
         complete: every trial that the sweep asks for has ended.
         reason: why it is not complete, and how to go on.
         folder: the results.
+        notes: what whoever reads the results should know of them.
     """
 
     complete: bool
     reason: str
     folder: str
+    notes: tuple[str, ...] = ()
 
 
 def run_sweep(
@@ -76,6 +78,7 @@ def run_sweep(
     data_root: str | Path | None = None,
     force: bool = False,
     retry_failed: bool = False,
+    rerun_changed: bool = False,
     address: str | None = None,
     max_concurrent: int | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
@@ -87,6 +90,7 @@ def run_sweep(
         folder: a path, or a URI that pyarrow's file systems take.
         force: take the folder even where another driver's heartbeat is fresh.
         retry_failed: run trials again whose method failed.
+        rerun_changed: run trials again whose method's code has changed since they ended; else it is told.
         address: of a cluster to join; default: ``RAY_ADDRESS``, else one is started for this run.
         max_concurrent: trials at the same time; default: the sweep's, else what fits.
         on_status: shown where the sweep stands, at most four times a second.
@@ -114,6 +118,9 @@ def run_sweep(
     with ExitStack() as stack:
         lease = stack.enter_context(results.lease(force))
         results.repair()
+        changed = changed_code(results)
+        if rerun_changed:
+            forget(changed, sweep, results)
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
         plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
@@ -125,18 +132,14 @@ def run_sweep(
             reason = f"stopped by {signal}"
     if reason:
         reason += "; nothing is lost: the same command goes on from the last stored task of each trial"
-    return Outcome(not reason, reason, results.uri)
+    notes = () if rerun_changed else tuple(map(str, changed))
+    return Outcome(not reason, reason, results.uri, notes)
 
 
 def provenance() -> dict[str, str | float]:
-    """Who drives a sweep, with which code. A job has no repository: its submitter says ``RAYCL_COMMIT``."""
-    told = os.environ.get("RAYCL_COMMIT", "")
-    if not told:
-        git = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-        with suppress(OSError):
-            told = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    """Who drives a sweep, with which code."""
     versions = {"raycl": raycl.__version__, "ray": ray.__version__}
-    return {"began": time.time(), "host": socket.gethostname(), "commit": told, **versions}
+    return {"began": time.time(), "host": socket.gethostname(), "commit": commit(), **versions}
 
 
 @dataclass

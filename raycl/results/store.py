@@ -286,6 +286,12 @@ class TrialStore:
         for part in _part_names(self.spec.hash):
             self._files.delete(part)
 
+    def restart(self) -> None:
+        """Forget all that the trial has left, so that it runs again from its beginning."""
+        self.reopen()
+        for folder in ("manifests", "rows", "ckpt"):  # rows and checkpoints mean nothing without their manifests
+            self._files.delete_folder(f"{self._folder}/{folder}")
+
     def rewrite_parts(self) -> None:
         """Write the parts of the data set again, from the task rows."""
         record = self._files.read_json(f"{self._folder}/verdict.json")
