@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def moved(kept: dict[str, Any], now: dict[str, Any]) -> str:
         return "totals"
     if kept["machine"] == now["machine"]:
         return next((name for name in ("correct", "sum", "square") if kept[name] != now[name]), "")
-    pairs = zip(sum(kept["correct"], []), sum(now["correct"], []), strict=True)
+    pairs = zip(chain(*kept["correct"]), chain(*now["correct"]), strict=True)
     if any(abs(a - b) > FEW for a, b in pairs):
         return "correct"
     return next((name for name in ("sum", "square") if now[name] != pytest.approx(kept[name], rel=ROUNDING)), "")
