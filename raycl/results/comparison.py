@@ -56,6 +56,7 @@ class Line:
         metrics: those of :data:`COMPARED` that are defined, and :data:`REFERRED` where there is a reference.
         seconds: wall seconds per trial; memory: bytes of state and buffer after the last task.
         machines: the different settings of :data:`MACHINE`.
+        reference: alias of the cumulative training that intransigence is measured against.
         barred: why the method cannot run in this variant.
     """
 
@@ -73,6 +74,7 @@ class Line:
     parameters: Spread | None = None
     machines: frozenset[tuple[Any, ...]] = frozenset()
     barred: str | None = None
+    reference: str | None = None
 
     @property
     def key(self) -> str:
@@ -152,15 +154,22 @@ def _line(entry: Entry, final: Sequence[str] | None, trials: Mapping[str, Trial]
 
 
 def _referred(found: Sequence[Line], results: Results, seeds: Mapping[str, int]) -> list[Line]:
-    """The lines with their intransigence against cumulative training of the same variant and seed."""
-    scored = [line for line in found if line.scored_on == "test"]
-    references = [line for line in scored if line.strategy == "cumulative"]
-    if not references:
-        return list(found)
-    known = matrices(results)
+    """The lines with their intransigence against cumulative training of the same variant and seed.
+
+    The reference of a variant is its first cumulative entry in file order; the next one only where all trials of that
+    one have failed.
+    """
+    references: dict[str, Line] = {}
+    for line in found:
+        hopeless = line.complete and not line.trials
+        if line.strategy == "cumulative" and line.barred is None and not hopeless:
+            references.setdefault(line.variant, line)
+    scored = [line for line in found if line.scored_on == "test" and line.variant in references]
+    known = matrices(results) if scored else {}
     diagonals = {
         (line.variant, seeds[name]): known[name].accuracy.diagonal()
-        for line in references
+        for line in references.values()
+        if line.scored_on == "test"
         for name in line.trials
         if name in known
     }
@@ -172,9 +181,12 @@ def _referred(found: Sequence[Line], results: Results, seeds: Mapping[str, int])
             for matrix, reference in pairs
             if matrix is not None and reference is not None
         )
-        return replace(line, metrics={**line.metrics, REFERRED: spread}) if spread else line
+        if spread is None:
+            return line
+        metrics = {**line.metrics, REFERRED: spread}
+        return replace(line, metrics=metrics, reference=references[line.variant].alias)
 
-    return [referred(line) if line in scored and line not in references else line for line in found]
+    return [referred(line) if line in scored and line is not references[line.variant] else line for line in found]
 
 
 def _metrics(trials: Sequence[Trial]) -> dict[str, Spread]:

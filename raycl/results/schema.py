@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raycl.errors import TornFile
-from raycl.matrix import COST_COLUMNS, AccuracyMatrix, Cost, TaskRow
+from raycl.matrix import COST_COLUMNS, METRICS, AccuracyMatrix, Cost, TaskRow
 from raycl.spec.trial import TrialSpec
 
 SCHEMA_VERSION = 1
@@ -47,8 +47,6 @@ CELLS = pa.schema(
     ],
     metadata=_METADATA,
 )
-
-METRICS = tuple(AccuracyMatrix.from_array([[1.0]]).metrics())
 
 PROVENANCE = {
     "raycl": pa.string(),

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from raycl.matrix import AccuracyMatrix
 from raycl.results.comparison import COMPARED, REFERRED, Line, Spread, lines
+from raycl.results.pooled import POOLED, with_pooled
 from raycl.results.reading import Folder, matrices, opened, unfinished
 
 HEADINGS = {
@@ -25,11 +26,14 @@ HEADINGS = {
     "learning_accuracy": "learning\naccuracy %",
     "backward_transfer": "backward\ntransfer %",
     "intransigence": "intransi-\ngence %",
+    "pooled_accuracy": "pooled\naccuracy %",
+    "pooled_average_incremental_accuracy": "pooled avg.\nincremental %",
 }
 WIDE = 110
 """From this terminal width on, backward transfer and parameters are shown too."""
 WIDEST = 128
-"""From this width on, also intransigence, where there is a reference."""
+"""From this width on, also intransigence, where there is a reference, and the pooled average incremental accuracy,
+where tasks differ in size."""
 SPARED = ("seconds", "memory", "learning_accuracy", "forgetting")
 """Columns that a terminal too narrow for all of them goes without, the first one first: no figure is cut short."""
 
@@ -53,6 +57,12 @@ class Comparison:
         notes = ["Mean ± standard deviation (n - 1) over n final seeds, scored on test data."]
         if any(line.scored_on == "validation" for line in self.lines):
             notes.append("v: no final trial has ended; the best search trial, on validation data.")
+        if any(POOLED[0] in line.metrics for line in self.lines):
+            notes.append("Tasks differ in size: average accuracy weighs every task alike, pooled accuracy every image.")
+        references = {line.variant: line.reference for line in self.lines if line.reference}
+        for variant, alias in references.items():
+            told = f" of {variant}" if variant else ""
+            notes.append(f"Intransigence{told}: against the diagonal of {alias}, cumulative training of the same seed.")
         if any(line.upper_bound for line in self.lines):
             notes.append("†: upper bound, trains on the data of earlier or later tasks as well.")
         notes += [f"{line.key}: n/a, {line.barred}" for line in self.lines if line.barred]
@@ -106,8 +116,9 @@ class Comparison:
             table.add_column("variant", no_wrap=True)
         table.add_column("strategy", no_wrap=True)
         shown = [name for name in COMPARED if (wide or name != "backward_transfer") and name not in spared]
-        if width >= WIDEST and any(REFERRED in line.metrics for line in self.lines):
-            shown.append(REFERRED)
+        further = [POOLED[0], *((POOLED[1], REFERRED) if width >= WIDEST else ())]
+        shown[1:1] = [name for name in further[:2] if any(name in line.metrics for line in self.lines)]
+        shown += [name for name in further[2:] if any(name in line.metrics for line in self.lines)]
         for name in shown:
             table.add_column(HEADINGS[name], justify="right", no_wrap=True)
         costs = [name for name in ("seconds", "memory", *(["parameters"] if wide else [])) if name not in spared]
@@ -135,7 +146,8 @@ def comparison(folder: Folder) -> Comparison:
         StoreError: there is no results folder, or a part of it is damaged.
     """
     results = opened(folder)
-    return Comparison(results.name, tuple(lines(results)), len(unfinished(results)))
+    found = tuple(with_pooled(line, results) for line in lines(results))
+    return Comparison(results.name, found, len(unfinished(results)))
 
 
 def compared_matrices(folder: Folder) -> dict[str, list[AccuracyMatrix]]:
@@ -219,7 +231,12 @@ _SCHEMA = pa.schema(
         *(pa.field(name, pa.string()) for name in ("variant", "alias", "strategy", "scored_on")),
         *(pa.field(name, pa.int32()) for name in ("seeds", "planned", "failed")),
         pa.field("upper_bound", pa.bool_()),
-        *(pa.field(f"{name}_{part}", pa.float64()) for name in (*COMPARED, REFERRED) for part in ("mean", "std")),
+        *(
+            pa.field(f"{name}_{part}", pa.float64())
+            for name in (*COMPARED, *POOLED, REFERRED)
+            for part in ("mean", "std")
+        ),
+        pa.field("reference", pa.string()),
         *(pa.field(name, pa.float64()) for name in ("seconds", "memory_bytes", "parameters")),
         pa.field("barred", pa.string()),
     ]
@@ -237,6 +254,7 @@ def _record(line: Line) -> dict[str, Any]:
         "failed": len(line.failed),
         "upper_bound": line.upper_bound,
         "barred": line.barred,
+        "reference": line.reference,
         **figures,
         **{name: spread.mean for name, spread in means.items() if spread is not None},
     }

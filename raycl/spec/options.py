@@ -13,6 +13,10 @@ ScenarioName = Literal["task", "domain", "class"]
 HeadKind = Literal["auto", "single", "per_task"]
 ActiveLogits = Literal["auto", "own", "current", "seen", "all"]
 
+SearchMetric = Literal[
+    "average_accuracy", "average_incremental_accuracy", "pooled_accuracy", "pooled_average_incremental_accuracy"
+]
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -229,7 +233,11 @@ class SearchConfig(Options):
     trials: Count = Field(10, description="per strategy and variant")
     generation: Count = Field(5, description="suggestions made at once, from all earlier generations")
     startup: Count = Field(5, description="random suggestions before the sampler learns from results")
-    metric: Literal["average_accuracy", "average_incremental_accuracy"] = "average_accuracy"
+    metric: SearchMetric = Field(
+        "average_accuracy",
+        description="what is maximised: a mean over tasks, or over all their images (pooled), after the last task, or "
+        "its mean over all steps (incremental)",
+    )
     mode: Literal["max"] = "max"
     sampler: Literal["tpe", "random"] = "tpe"
     seed: Seed = Field(0, description="of the sampler")
