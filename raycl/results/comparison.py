@@ -125,6 +125,20 @@ def owners_of(results: Results) -> dict[str, tuple[str, ...]]:
     return owners(standings(sweep, results, Told(sweep, results, trials)))
 
 
+def failures(results: Results) -> list[Failure]:
+    """Every trial of a folder that failed, once: those of the sweep's methods in its order, then those of nobody."""
+    merged: dict[str, Failure] = {}
+    for failure in (failure for line in lines(results) for failure in line.failed):
+        known = merged.get(failure.spec.hash)
+        entries = tuple(dict.fromkeys((*(known.entries if known else ()), *failure.entries)))
+        merged[failure.spec.hash] = replace(failure, entries=entries)
+    for trial in read_trials(results).to_pylist():
+        if trial["status"] == "failed" and trial["trial"] not in merged:
+            asked = Asked(TrialSpec.loads(trial["spec"]), verdict=Verdict("failed", trial["reason"] or ""))
+            (merged[trial["trial"]],) = failures_of(results, [asked], ())
+    return list(merged.values())
+
+
 class Told:
     """What the folder's data set tells of ended trials: a :data:`raycl.results.outcomes.Recall`.
 
