@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 import raycl
-from raycl.errors import RayclError, SpecError
+from raycl.errors import COMPLETE, METHODS_FAILED, RayclError, SpecError, exit_code
 from raycl.live import standard_output
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except SpecError as error:
             _complain(str(problem) for problem in error.problems)
-            raise typer.Exit(2) from None
+            raise typer.Exit(exit_code(error)) from None
         except RayclError as error:
             _complain([f"error: {error}"])
-            raise typer.Exit(1) from None
+            raise typer.Exit(exit_code(error)) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return ["run", "check", "show", "resume", "sync", "export", "ls", "schema"]
@@ -123,7 +123,7 @@ def run(
         from raycl.cli_run import run_in_process
 
         if not run_in_process(sweep, strategy, seed or 0, _data_root(data_root), results):
-            raise typer.Exit(1)
+            raise typer.Exit(METHODS_FAILED)
         return
     folder = results or f"{os.environ.get('RAYCL_RESULTS', 'results').rstrip('/')}/{sweep.name}"
     _run(sweep, folder, data_root, address, force, retry_failed, rerun_changed, max_concurrent)
@@ -158,11 +158,17 @@ def check(file: SweepFileArgument) -> None:
 
 
 @app.command()
-def show(results: FolderArgument) -> None:
+def show(
+    results: FolderArgument,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Show why and where trials failed, with their tracebacks.")
+    ] = False,
+) -> None:
     """Print the comparison table of a results folder."""
+    from raycl.cli_show import failure_report
     from raycl.results.tables import comparison
 
-    standard_output().print(comparison(results))
+    standard_output().print(failure_report(results) if failures else comparison(results))
 
 
 @app.command()
@@ -249,10 +255,10 @@ def _run(
     rerun_changed: bool,
     max_concurrent: int | None,
 ) -> None:
-    """Run on Ray, then show the comparison. A sweep that stopped early exits with 1."""
+    """Run on Ray, then show the comparison. Exits with 1 where the sweep stopped early, with 3 where methods failed."""
     from raycl.cli_run import run_on_ray
 
-    complete = run_on_ray(
+    code = run_on_ray(
         sweep,
         folder,
         data_root=data_root,
@@ -262,8 +268,8 @@ def _run(
         rerun_changed=rerun_changed,
         max_concurrent=max_concurrent,
     )
-    if not complete:
-        raise typer.Exit(1)
+    if code != COMPLETE:
+        raise typer.Exit(code)
 
 
 def main() -> None:

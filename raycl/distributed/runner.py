@@ -6,7 +6,6 @@ strategy's winner is scored while other strategies still search.
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import tempfile
@@ -25,20 +24,24 @@ import raycl
 from raycl.distributed import cluster, searcher
 from raycl.distributed.asha import EntryASHA
 from raycl.distributed.dispatch import Dispatcher
-from raycl.distributed.ledger import Ledger, Record
+from raycl.distributed.ledger import Ledger
 from raycl.distributed.mirror import StudyMirror
 from raycl.distributed.plan import EntryPlan
 from raycl.distributed.signals import Interrupted, Interruption, interruptible
 from raycl.distributed.status import Watch
-from raycl.distributed.streams import StreamShards
+from raycl.distributed.streams import Read, StreamKey, StreamShards
 from raycl.distributed.trainable import TrialRunner
+from raycl.errors import RayclError
 from raycl.fingerprint import commit
 from raycl.live import SweepStatus
 from raycl.pretrained import pinned
 from raycl.results.changes import changed_code, forget
 from raycl.results.lease import Lease
+from raycl.results.outcomes import Record
+from raycl.results.standing import standings
 from raycl.results.store import Results
-from raycl.spec.sweep import SweepSpec
+from raycl.spec.sweep import Entry, SweepSpec
+from raycl.spec.trial import Phase
 
 TUNE = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",  # a report is a fence: the trial waits in it until the driver has seen it
@@ -51,6 +54,7 @@ TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output engine prints a box even where verbose is 0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+CONTINUES = "nothing is lost: the same command goes on from the last stored task of each trial"
 log = logging.getLogger(__name__)
 
 
@@ -59,15 +63,17 @@ class Outcome:
     """How a run of a sweep ended.
 
     Attributes:
-        complete: every trial that the sweep asks for has ended.
+        complete: nothing that the sweep asks for is left to run, whatever came of it.
         reason: why it is not complete, and how to go on.
         folder: the results.
+        failed: of a complete sweep: methods that lack their result, or a part of it, each with its reason.
         notes: what whoever reads the results should know of them.
     """
 
     complete: bool
     reason: str
     folder: str
+    failed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -130,16 +136,45 @@ def run_sweep(
             reason = run()
         except Interrupted as signal:
             reason = f"stopped by {signal}"
+        except RayclError as error:
+            if not run.began:
+                raise
+            reason = str(error)
+        finally:
+            mirror.finish()
+        found = [] if reason else standings(sweep, results, ledger.record)
+    left = [standing.entry.key for standing in found if not standing.ended]
+    if left:
+        reason = f"trials of {', '.join(left)} are left"
     if reason:
-        reason += "; nothing is lost: the same command goes on from the last stored task of each trial"
+        reason = reason if CONTINUES in reason.lower() else f"{reason}; {CONTINUES}"
+    failed = tuple(f"{standing.entry.key}: {standing.failure}" for standing in found if standing.failure)
     notes = () if rerun_changed else tuple(map(str, changed))
-    return Outcome(not reason, reason, results.uri, notes)
+    return Outcome(not reason, reason, results.uri, failed, notes)
 
 
 def provenance() -> dict[str, str | float]:
     """Who drives a sweep, with which code."""
     versions = {"raycl": raycl.__version__, "ray": ray.__version__}
     return {"began": time.time(), "host": socket.gethostname(), "commit": commit(), **versions}
+
+
+def reads(sweep: SweepSpec, entries: Sequence[Entry]) -> list[Read]:
+    """What the trials of some entries will read in all phases: each stream with each seed, and the split that scores.
+
+    All of it is looked at before the first trial starts: what is missing for the final phase is not found after a
+    whole search. Searched values stand in no stream, so the middle of each space names all of them.
+    """
+    search, final = sweep.search, sweep.final
+    validating = (*search.seeds, *(search.finalists.seeds if search.finalists else ())) if search else ()
+    phases: list[tuple[Phase, Sequence[int]]] = [("search", validating), ("final", final.seeds if final else ())]
+    found: dict[Read, None] = {}
+    for entry in entries:
+        for phase, seeds in phases if entry.space else phases[1:]:
+            for seed in seeds:
+                spec = sweep.trial(entry, entry.middle, seed, phase)
+                found[Read(StreamKey.of(spec.stream, spec.seed, spec.train_on), ("train", spec.score_on))] = None
+    return list(found)
 
 
 @dataclass
@@ -156,6 +191,7 @@ class _Run:
     lease: Lease
     interruption: Interruption
     stack: ExitStack
+    began: bool = False
 
     def __call__(self) -> str:
         """Run the plans to their end. Returns why they stopped before; empty where they did not."""
@@ -166,12 +202,12 @@ class _Run:
             return ""
         limit = self.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
         connection, shards = self._connect()
-        streams = {json.dumps(job.spec.stream, sort_keys=True): job.spec.stream for _, job in missing}
-        shards.check(streams.values())
+        shards.check(reads(self.sweep, [plan.entry for plan in self.plans]))
         wanted = sum(self.sweep.runs(plan.entry).total for plan in self.plans)
         slots = cluster.slots(self.sweep.resources, connection.own, wanted, limit)
         dispatcher = Dispatcher(self.plans, self.ledger, slots)
         self.watch.start()
+        self.began = True
         constants = {
             "results": self.ledger.results.uri,
             "metric": self.ledger.metric,

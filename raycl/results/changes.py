@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import raycl
 from raycl.catalog import catalog
 from raycl.errors import RayclError
+from raycl.results.decisions import suggestions_folder, winner_path
 from raycl.results.reading import read_trials
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
@@ -87,6 +88,6 @@ def forget(changed: Iterable[ChangedCode], sweep: SweepSpec, results: Results) -
             results.trial(spec).restart()
     touched = [entry for entry in sweep.entries if entry.strategy in strategies and not entry.barred]
     for entry in touched:
-        results.files.delete(f"winners/{entry.stored_as}.json")
-        results.files.delete_folder(f"suggestions/{entry.stored_as}")
+        results.files.delete(winner_path(entry))
+        results.files.delete_folder(suggestions_folder(entry))
     return [entry.key for entry in touched]
