@@ -24,6 +24,7 @@ import raycl
 from raycl.distributed import cluster, searcher
 from raycl.distributed.asha import EntryASHA
 from raycl.distributed.dispatch import Dispatcher
+from raycl.distributed.environment import environment, for_ray, quiet
 from raycl.distributed.ledger import Ledger
 from raycl.distributed.mirror import StudyMirror
 from raycl.distributed.plan import EntryPlan
@@ -43,17 +44,6 @@ from raycl.results.store import Results
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import Phase
 
-TUNE = {
-    "TUNE_RESULT_BUFFER_LENGTH": "1",  # a report is a fence: the trial waits in it until the driver has seen it
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing is ever restored from Tune's snapshot
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output engine prints a box even where verbose is 0
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
 CONTINUES = "nothing is lost: the same command goes on from the last stored task of each trial"
 log = logging.getLogger(__name__)
 
@@ -260,8 +250,8 @@ def _fit(drive: searcher.Drive, sweep: SweepSpec) -> None:
     slots = {"TUNE_MAX_PENDING_TRIALS_PG": str(drive.dispatcher.slots)}
     bundle = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus > 0 else {})}
     with (
-        cluster.quiet(),
-        cluster.environment({**TUNE, **slots}),
+        quiet(),
+        environment(for_ray(slots)),
         tempfile.TemporaryDirectory(prefix="raycl-", ignore_cleanup_errors=True) as scratch,
         searcher.registered(key, drive),
     ):
