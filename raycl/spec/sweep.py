@@ -89,8 +89,8 @@ class SweepSpec:
         return cls._of(parse(text, file), catalog)
 
     @classmethod
-    def _of(cls, source: Source, catalog: Catalog) -> SweepSpec:
-        return SweepFile(source, catalog).sweep(cls)
+    def _of(cls, source: Source, catalog: Catalog, judged: bool = False) -> SweepSpec:
+        return SweepFile(source, catalog, judged).sweep(cls)
 
     def dumps(self) -> str:
         """JSON for the results folder; :meth:`loads` reads it back."""
@@ -99,13 +99,14 @@ class SweepSpec:
 
     @classmethod
     def loads(cls, text: str | bytes, catalog: Catalog) -> SweepSpec:
-        """Read :meth:`dumps` back.
+        """Read :meth:`dumps` back. What came with results is not judged anew: they can be read in any case.
 
         Raises:
             SpecError: this installation's catalog does not fit the sweep any more.
         """
         stored = json.loads(text)
-        return cls.parse(stored["text"], catalog, stored["file"]).pinned(stored.get("weights", {}))
+        sweep = cls._of(parse(stored["text"], stored["file"]), catalog, judged=True)
+        return sweep.pinned(stored.get("weights", {}))
 
     def pinned(self, pins: Mapping[str, str]) -> SweepSpec:
         """The same sweep with the hashes of its pretrained weights, by name."""
