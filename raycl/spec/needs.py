@@ -94,6 +94,13 @@ class Setting:
         return max(self.extent.sizes) if self.shared_units else sum(self.extent.sizes)
 
     @property
+    def fits_a_row_of_every_class(self) -> bool:
+        """Whether the memory has room for one row of each class that its capacity counts for; so where not known."""
+        if self.extent is None or self.units is None or self.memory.unit == "class":
+            return True
+        return self.memory.capacity >= (self.units if self.memory.unit == "total" else max(self.extent.sizes))
+
+    @property
     def replay_batch(self) -> int:
         """Rows that a method replays beside each batch, where it draws them."""
         return self.memory.batch_size or self.training.batch_size
@@ -180,6 +187,7 @@ class Idle:
 
 
 NO_MEMORY = Idle(("memory",), "this method keeps no examples")
+NO_COMPRESSION = Idle(("limits.max_compression_ratio",), "this method makes its weights itself")
 
 
 def idle(setting: Setting) -> dict[str, str]:
@@ -187,6 +195,8 @@ def idle(setting: Setting) -> dict[str, str]:
     declared = [rule for owner in _owners(setting) for rule in getattr(owner, "ignores", ())]
     if not setting.strategy.uses_memory:
         declared.append(NO_MEMORY)
+    if not getattr(setting.strategy, "compresses", True):
+        declared.append(NO_COMPRESSION)
     return {path: rule.why for rule in declared if rule.when(setting) for path in rule.paths}
 
 

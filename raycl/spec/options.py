@@ -142,8 +142,8 @@ class MemoryConfig(Options):
         ),
         Need(
             "memory.selection",
-            "replaces capacity / i rows when rows are offered for the i-th time: with fewer rows than offers the memory "
-            "freezes; use reservoir, or enlarge memory.capacity",
+            "replaces capacity / i rows when rows are offered for the i-th time: with fewer rows than offers the "
+            "memory freezes; use reservoir, or enlarge memory.capacity",
             lambda at: at.selection != "random" or at.memory.unit == "class" or not _freezes(at),
         ),
     )
@@ -361,12 +361,12 @@ class PrunerConfig(Options):
         ),
         Idle(
             ("pruner",),
-            "no trial is ever stopped: grace_tasks, which is 10 unless it is given, must lie below the tasks of a stream",
+            "no trial is ever stopped: grace_tasks, 10 where it is not given, must lie below the tasks of a stream",
             lambda at: 0 < at.tasks <= at.pruner.grace_tasks,
         ),
         Idle(
             ("pruner",),
-            "no trial is ever stopped: search.generation and pruner.min_trials leave none to compare it with; lower them",
+            "no trial is ever stopped: lower search.generation or min_trials, which leave none to compare it with",
             _compares_with_none,
         ),
     )
@@ -408,7 +408,7 @@ class EvaluationConfig(Options):
 
 
 def _whole_above_one(gpus: float) -> float:
-    if gpus > 1 and gpus != int(gpus) or 0 < gpus < 1e-4:
+    if (gpus > 1 and gpus != int(gpus)) or 0 < gpus < 1e-4:
         raise ValueError("must be a share of one GPU, from 0.0001 to 1, or a whole number of them, as Ray has it")
     return gpus
 

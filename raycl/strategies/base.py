@@ -68,6 +68,7 @@ class Position:
     """Where in a task the trainer stands.
 
     Attributes:
+        task: the task that is learned; 0 throughout where boundaries are hidden.
         fraction: share of the phase's updates that are done, 0 <= fraction < 1.
         last: whether this is the last update of the phase.
     """
@@ -217,6 +218,8 @@ class Strategy:
     """Can start from ``model.weights``; not where the weights are made by something else."""
     zero_shot: ClassVar[bool] = True
     """Can answer for tasks that have not begun, where the scenario's output units exist."""
+    compresses: ClassVar[bool] = False
+    """Has a compression ratio, for ``limits.max_compression_ratio``."""
     offers: ClassVar[Literal["batch", "task"]] = "batch"
     """When rows are offered to the memory."""
     needs: ClassVar[tuple[Need, ...]] = ()
