@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raycl.batching import BatchPlan
+from raycl.batching import BatchPlan, refuse_single_row
 from raycl.catalog import catalog
 from raycl.errors import DataError, MethodError
 from raycl.evaluator import Evaluator
@@ -155,12 +155,12 @@ class Trainer:
         rows = [self._measure(-1, Cost())] if task == 0 else []
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
-        self._optimizers.build(strategy.trainable(task), keep_state=self._keeps_moments)
+        self._optimizers.build(strategy.trainable(self._told(task)), keep_state=self._keeps_moments)
         data = _CurrentData(self._pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
         if not self._hidden:
             strategy.begin_task(task, data)
-        for phase in strategy.phases(task):
+        for phase in strategy.phases(self._told(task)):
             self._run_phase(phase, task)
         if not self._hidden:
             strategy.end_task(task, data)
@@ -173,6 +173,10 @@ class Trainer:
         """A new optimiser would tell where a hidden task begins."""
         return self._hidden or not self.trial.training.reset_optimizer
 
+    def _told(self, task: int) -> int:
+        """What the strategy is told of the task: where boundaries are hidden, all of the stream is task 0."""
+        return 0 if self._hidden else task
+
     def _grow(self, task: int) -> None:
         """Where boundaries are hidden, the first growth is the only one: it makes the whole head."""
         if task == 0 or not self._hidden:
@@ -183,18 +187,22 @@ class Trainer:
         if phase.start is not None:
             phase.start()
         if phase.new_optimizers:
-            self._optimizers.build(strategy.trainable(task))
+            self._optimizers.build(strategy.trainable(self._told(task)))
         strategy.train(True)
         step = phase.step or strategy.step
         losses: Losses = {}
         epoch = 0
-        for batch, at in self._plan(phase, task).batches(task):
+        for batch, at in self._plan(phase, task).batches(self._told(task)):
             if at.epoch > epoch:
                 self._check_finite(losses, at)
                 epoch = at.epoch
             if phase.learning_rate is not None:
                 self._optimizers.scale_learning_rate(phase.learning_rate(at))
-            losses = step(batch, at)
+            try:
+                losses = step(batch, at)
+            except ValueError as error:
+                refuse_single_row(error, self.trial.strategy)
+                raise
             self._count_work(1, len(batch))
         self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
 
@@ -249,7 +257,7 @@ class Trainer:
     def _part(self, task: int) -> Segment:
         part = self._source.part(task, "train")
         y = self.scenario.labels(torch.from_numpy(part.labels).long(), task)
-        return part_segment(part, y, task, self._device)
+        return part_segment(part, y, self._told(task), self._device)
 
     # -- what the strategy is lent -----------------------------------------------------------------------------
 
@@ -366,7 +374,7 @@ class Trainer:
             self._grow(task)
         self.strategy.load_state_dict(state["strategy"])
         if state["optimizers"]:
-            self._optimizers.build(self.strategy.trainable(self.next_task - 1))
+            self._optimizers.build(self.strategy.trainable(self._told(self.next_task - 1)))
             self._optimizers.load_state_dict(state["optimizers"])
         if self._memory is not None:
             self._memory.load_state_dict(state["memory"])

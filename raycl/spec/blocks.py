@@ -6,7 +6,7 @@ Every value remembers where in the file it came from, so that an error in a merg
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
@@ -177,10 +177,17 @@ class Blocks:
             raise DistributionError(f"has no usual search space; write a distribution (fields with one: {with_one})")
         return find(usual)
 
+    def without(self, paths: Iterable[Path]) -> Blocks:
+        """The same without some dimensions of the space: these values stand at their defaults, and are not searched."""
+        left_out, data = set(paths), self.data
+        for path in left_out:
+            data = _substituted(data, path, None)
+        space = {path: found for path, found in self.space.items() if path not in left_out}
+        return Blocks(self.strategy, data, self.origins, space)
+
     def without_memory(self) -> Blocks:
-        """For a method that keeps no examples: the memory block is left at its defaults, and not searched."""
-        space = {path: found for path, found in self.space.items() if path[0] != "memory"}
-        return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, space)
+        """For a method that keeps no examples: the memory block is left at its defaults."""
+        return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, self.space)
 
     def resolve(self, catalog: Catalog, values: Mapping[Path, Any]) -> Resolved:
         """Replace every distribution by its value and check all blocks; options left open stay open.
@@ -188,17 +195,34 @@ class Blocks:
         Raises:
             BrokenRules: with paths in :attr:`data`.
         """
-        data = copy.deepcopy(self.data)
+        data = self.data
         for path, value in values.items():
-            inner: Any = data
-            for part in path[:-1]:
-                inner = inner[part]
-            inner[path[-1]] = value
+            data = _substituted(data, path, (value,))
         broken: list[Broken] = []
         checked = {block: _check(block, data[block], self, catalog, broken) for block in BLOCK_NAMES}
         if broken:
             raise BrokenRules(broken)
         return Resolved(**checked)
+
+
+def _substituted(data: Any, path: Path, value: tuple[Any] | None) -> Any:
+    """``data`` with the one value at ``path``, or without its key; what it shares with the old data is not copied.
+
+    A list cannot lack an item, so there the first value of the distribution takes the place.
+    """
+    first, *rest = path
+    found: Any = data.copy()
+    if rest:
+        found[first] = _substituted(data[first], tuple(rest), value)
+    elif value is not None:
+        found[first] = value[0]
+    elif isinstance(found, dict):
+        del found[first]
+    else:
+        distribution = find(data[first])
+        assert distribution is not None
+        found[first] = distribution.ends[0][1]
+    return found
 
 
 _SHARED: dict[str, type[Options]] = {"training": TrainingConfig, "memory": MemoryConfig}

@@ -94,8 +94,8 @@ class SweepSpec:
         return cls._of(parse(text, file), catalog)
 
     @classmethod
-    def _of(cls, source: Source, catalog: Catalog) -> SweepSpec:
-        sweep: SweepSpec = SweepFile(source, catalog).sweep(cls)
+    def _of(cls, source: Source, catalog: Catalog, judged: bool = False) -> SweepSpec:
+        sweep: SweepSpec = SweepFile(source, catalog, judged).sweep(cls)
         return replace(sweep, entries=tuple(replace(entry, mark=sweep._mark(entry)) for entry in sweep.entries))
 
     def dumps(self) -> str:
@@ -105,13 +105,14 @@ class SweepSpec:
 
     @classmethod
     def loads(cls, text: str | bytes, catalog: Catalog) -> SweepSpec:
-        """Read :meth:`dumps` back.
+        """Read :meth:`dumps` back. What came with results is not judged anew: they can be read in any case.
 
         Raises:
             SpecError: this installation's catalog does not fit the sweep any more.
         """
         stored = json.loads(text)
-        return cls.parse(stored["text"], catalog, stored["file"]).pinned(stored.get("weights", {}))
+        sweep = cls._of(parse(stored["text"], stored["file"]), catalog, judged=True)
+        return sweep.pinned(stored.get("weights", {}))
 
     def pinned(self, pins: Mapping[str, str]) -> SweepSpec:
         """The same sweep with the hashes of its pretrained weights, by name."""

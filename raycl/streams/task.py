@@ -144,7 +144,7 @@ class Batch:
         image: uint8, or float features, ``[batch, channels, height, width]``, un-augmented, as a memory keeps it.
         x: float32 of the same shape, normalised and augmented, as the network sees it.
         y: int64 ``[batch]``, output units (:class:`raycl.streams.scenario.Scenario`).
-        task: int64 ``[batch]``, the task each row came from.
+        task: int64 ``[batch]``, the task each row came from; 0 throughout where boundaries are hidden.
         replayed: bool ``[batch]``, whether the row came from memory or a generator.
         columns: further columns by name, such as stored logits; NaN where a row has none.
     """
