@@ -21,7 +21,7 @@ Path = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top of the file. A key may itself contain dots."""
 
 MAX_CHARACTERS = 131_072
-MAX_VALUES = 10_000
+MAX_VALUES = 5_000
 """Keys and values of a file, and what its aliases stand for: aliases of aliases can stand for more than fit in memory.
 The largest sweep that comes with raycl has a tenth."""
 MAX_DEPTH = 32

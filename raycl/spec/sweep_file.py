@@ -59,7 +59,7 @@ STRATEGY_OVERRIDES = ("training", "model", "memory")
 VARIANT_OVERRIDES = ("stream", "training", "model", "memory", "evaluation", "limits")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
-MOST_ENTRIES, MOST_DIMENSIONS, MOST_POINTS = 1000, 64, 10_000
+MOST_ENTRIES, MOST_DIMENSIONS, MOST_POINTS = 1000, 64, 4_000
 """What a file may ask to be checked in a second or two."""
 _SIZE = re.compile(r"capacity|hidden|width|channels|embedding|units|memory_size|per_class")
 
@@ -258,7 +258,7 @@ class SweepFile:
             self._refuse(origin, error.rule, shown, at=origin + error.at)
         self._points += sum(len(found.ends) for found in blocks.space.values())
         if len(blocks.space) > MOST_DIMENSIONS or self._points > MOST_POINTS:
-            rule = f"at most {MOST_DIMENSIONS} values of a method may be searched, and {MOST_POINTS:,} choices and ends in all"
+            rule = f"at most {MOST_DIMENSIONS} values of a method may be searched, with {MOST_POINTS:,} ends in all"
             self._refuse(("strategies", alias), rule, f"{len(blocks.space)} and {self._points}", key=True)
             return None
         corners = corner_points(blocks.space)
