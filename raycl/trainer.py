@@ -16,6 +16,7 @@ from raycl.batching import BatchPlan, refuse_single_row
 from raycl.catalog import catalog
 from raycl.errors import DataError, MethodError
 from raycl.evaluator import Evaluator
+from raycl.fingerprint import fingerprint
 from raycl.loading import MadeSegment, Pixels, Pool, Segment, part_segment, table_segment
 from raycl.matrix import Cost, TaskRow
 from raycl.memory.buffer import ReplayBuffer, Table, everything
@@ -79,7 +80,7 @@ class Trainer:
         augmentation = self._random("augmentation")
         self._pixels = Pixels(stream["normalize"], stream["augment"], layout, augmentation, self._device)
         method = catalog().strategies.get(trial.strategy)
-        self._memory = self._new_memory(method, storage) if method.uses_memory else None
+        self._memory = self._new_memory(storage) if method.uses_memory else None
         self._optimizers = OptimizerSet(trial.training)
         options = method.Config.model_validate(trial.options, strict=False)
         self.strategy: Strategy = method(options, self._context(layout))
@@ -96,6 +97,34 @@ class Trainer:
     def split_hash(self) -> str:
         """Names the data: :attr:`raycl.streams.task.Layout.split_hash`."""
         return self._source.layout.split_hash
+
+    @property
+    def data_digest(self) -> str:
+        """Names the content of the data: :attr:`raycl.streams.task.Layout.data_digest`."""
+        return self._source.layout.data_digest
+
+    @cached_property
+    def code(self) -> str:
+        """Names the code that makes the trial's numbers: ``part:fingerprint`` for strategy, model and loop."""
+        return " ".join(f"{part}:{name}" for part, name in trial_code(self.trial).items())
+
+    @cached_property
+    def packages(self) -> dict[str, str]:
+        """Installed packages other than raycl that parts of the trial come from, with their versions."""
+        known, trial = catalog(), self.trial
+        parts = [(known.strategies, trial.strategy), (known.models, str(trial.model["name"]))]
+        parts += [(known.streams, trial.stream["name"]), (known.datasets, trial.stream["dataset"])]
+        return dict(package for registry, name in parts if (package := registry.package(name)))
+
+    @property
+    def resolved(self) -> dict[str, str]:
+        """What ``auto`` came to, by dotted path of the sweep file."""
+        scenario = self.scenario
+        found = {
+            "training.active_logits": scenario.policy,
+            "model.head": "per_task" if scenario.per_task_head else "single",
+        }
+        return found | ({"memory.selection": self._selection} if self._memory is not None else {})
 
     @property
     def done(self) -> bool:
@@ -232,10 +261,14 @@ class Trainer:
 
     # -- what the strategy is lent -----------------------------------------------------------------------------
 
-    def _new_memory(self, method: type[Strategy], storage: Storage | None) -> ReplayBuffer:
-        options = self.trial.memory
-        selection = method.selection if options.selection == "auto" else options.selection
-        return Replay(options, selection, self._random("memory"), storage or LocalStorage())
+    def _new_memory(self, storage: Storage | None) -> ReplayBuffer:
+        return Replay(self.trial.memory, self._selection, self._random("memory"), storage or LocalStorage())
+
+    @property
+    def _selection(self) -> str:
+        """Which rows stay in the memory, with ``auto`` resolved."""
+        asked = self.trial.memory.selection
+        return catalog().strategies.get(self.trial.strategy).selection if asked == "auto" else asked
 
     def _context(self, layout: Layout) -> Context:
         return Context(
@@ -346,6 +379,16 @@ class Trainer:
         if self._memory is not None:
             self._memory.load_state_dict(state["memory"])
         self._random.load_state_dict(state["random"])
+
+
+def trial_code(trial: TrialSpec) -> dict[str, str]:
+    """Fingerprints of what makes a trial's numbers, by part: its method, its model, and the loop that runs them."""
+    known = catalog()
+    return {
+        "strategy": fingerprint(known.strategies.get(trial.strategy)),
+        "model": fingerprint(known.models.get(trial.model["name"]).build),
+        "loop": fingerprint(Trainer),
+    }
 
 
 class _Clock:

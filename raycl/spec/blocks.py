@@ -6,7 +6,7 @@ Every value remembers where in the file it came from, so that an error in a merg
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
@@ -21,6 +21,8 @@ from raycl.spec.options import (
     StreamConfig,
     TrainingConfig,
 )
+from raycl.spec.published import as_published
+from raycl.spec.revisions import revisions
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.source import Path, dotted
 from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
@@ -34,6 +36,7 @@ class Names(Protocol):
 
     def names(self) -> tuple[str, ...]: ...
     def get(self, name: str) -> Any: ...
+    def code(self, name: str) -> str: ...
     def __contains__(self, name: object) -> bool: ...
 
 
@@ -71,6 +74,31 @@ class Resolved:
         """A block as plain data, defaults included."""
         value: BaseModel = getattr(self, block)
         return value.model_dump(mode="json")
+
+    def as_before(self) -> dict[str, Any]:
+        """What hashes take for options that came later and stand at their default, of the blocks held as plain data."""
+        found: dict[str, Any] = {}
+        for block in PLAIN_BLOCKS:
+            value = getattr(self, block)
+            if isinstance(value, Options):
+                found |= {f"{block}.{path}": before for path, before in value.as_before().items()}
+        return found
+
+    def as_published(self, strategy: Any) -> Resolved:
+        """The same with the method's own values where the shared blocks leave them open."""
+        shared = {name: getattr(self, name) for name in PUBLISHED_BLOCKS}
+        own: dict[str, Any] = as_published(strategy, self.stream.scenario, shared)
+        return replace(self, **own)
+
+    def trial_fields(self, strategy: Any, catalog: Catalog) -> dict[str, Any]:
+        """The fields of a :class:`raycl.spec.trial.TrialSpec` that its blocks decide."""
+        return {
+            **{block: self.dump(block) for block in PLAIN_BLOCKS},
+            **{name: getattr(self, name) for name in ("training", "memory", "evaluation", "limits")},
+            "uses_memory": bool(strategy.uses_memory),
+            "before": self.as_before(),
+            "revisions": revisions(strategy, self, catalog),
+        }
 
 
 Checked = dict[tuple[str, int], tuple[Any, Any, list["Broken"]]]
@@ -167,7 +195,7 @@ class Blocks:
         return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, self.space, self.checked)
 
     def resolve(self, catalog: Catalog, values: Mapping[Path, Any]) -> Resolved:
-        """Replace every distribution by its value and check all blocks.
+        """Replace every distribution by its value and check all blocks; options left open stay open.
 
         Raises:
             BrokenRules: with paths in :attr:`data`.
@@ -219,6 +247,10 @@ _RIVALS: dict[Path, tuple[str, str]] = {
     ("training", "epochs"): ("training", "iterations"),
     ("training", "iterations"): ("training", "epochs"),
 }
+PLAIN_BLOCKS = ("options", "stream", "model")
+"""Blocks that a trial holds as plain data, since their classes come from registries."""
+PUBLISHED_BLOCKS = ("model", "training", "memory")
+"""Shared blocks in which a method may have its own idea of ``auto``."""
 BLOCK_NAMES = ("options", "stream", "model", "training", "memory", "evaluation", "limits")
 
 

@@ -68,8 +68,9 @@ class Extents:
 
 
 def setting(strategy: Any, resolved: Resolved, extents: Extents) -> Setting:
-    """What is judged of resolved blocks."""
-    blocks = {name: getattr(resolved, name) for name in ("options", *SHARED)}
+    """What is judged of resolved blocks: the values that the method publishes stand where the file leaves them open."""
+    published = resolved.as_published(strategy)
+    blocks = {name: getattr(published, name) for name in ("options", *SHARED)}
     return Setting(strategy, **blocks, extent=extents.of(resolved.stream))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +13,10 @@ from raycl.spec.needs import Idle, Need, SearchSetting, Setting
 ScenarioName = Literal["task", "domain", "class"]
 HeadKind = Literal["auto", "single", "per_task"]
 ActiveLogits = Literal["auto", "own", "current", "seen", "all"]
+
+SearchMetric = Literal[
+    "average_accuracy", "average_incremental_accuracy", "pooled_accuracy", "pooled_average_incremental_accuracy"
+]
 
 LARGEST = 1e38
 """Numbers that networks compute with are float32, which ends a little above."""
@@ -70,6 +75,31 @@ class Options(BaseModel):
                 if isinstance(mark, Later):
                     marked[name] = (field.get_default(call_default_factory=True), mark.before)
         return marked
+
+    def decisive(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Plain data as hashes take it: later fields that stand at their default as before they came.
+
+        Args:
+            exclude: fields that decide nothing.
+        """
+        before = self.as_before()
+        data: dict[str, Any] = {}
+        for name, value in self.model_dump(mode="json").items():
+            inner = getattr(self, name)
+            if name in exclude or (name in before and before[name] is None):
+                continue
+            data[name] = before.get(name, inner.decisive() if isinstance(inner, Options) else value)
+        return data
+
+    def as_before(self) -> dict[str, Any]:
+        """The later fields that stand at their default: dotted path -> what hashes take for it, None for nothing."""
+        later = self.later()
+        found = {name: before for name, (default, before) in later.items() if getattr(self, name) == default}
+        for name in type(self).model_fields.keys() - found.keys():
+            inner = getattr(self, name)
+            if isinstance(inner, Options):
+                found |= {f"{name}.{path}": before for path, before in inner.as_before().items()}
+        return found
 
 
 def _at_home(setting: Setting) -> bool:
@@ -329,7 +359,11 @@ class SearchConfig(Options):
     trials: Trials = Field(10, description="per strategy and variant")
     generation: Trials = Field(5, description="suggestions made at once, from all earlier generations")
     startup: Trials = Field(5, description="random suggestions before the sampler learns from results")
-    metric: Literal["average_accuracy", "average_incremental_accuracy"] = "average_accuracy"
+    metric: SearchMetric = Field(
+        "average_accuracy",
+        description="what is maximised: a mean over tasks, or over all their images (pooled), after the last task, or "
+        "its mean over all steps (incremental)",
+    )
     mode: Literal["max"] = "max"
     sampler: Literal["tpe", "random"] = "tpe"
     seed: Seed = Field(0, description="of the sampler")

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from raycl.errors import MethodError
 from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
 from raycl.spec.needs import Idle, Need
@@ -203,6 +204,9 @@ class Strategy:
     paper: ClassVar[str] = ""
     revision: ClassVar[int] = 1
     """Raised when the same options would leave other numbers than before; part of a trial's hash from 2 on."""
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What ``auto`` means for this method where its paper departs from the general meaning: scenario -> dotted path ->
+    value."""
     upper_bound: ClassVar[bool] = False
     """May ask for ``Source.SEEN`` or ``Source.ALL``; marked in every result."""
     boundary_free: ClassVar[bool] = False
@@ -230,10 +234,20 @@ class Strategy:
     """Options under which the method must equal naive fine-tuning bit for bit: ``{"penalty": 0.0}``."""
 
     def __init__(self, config: Any, context: Context) -> None:
+        if reason := self.unfit(config, context.scenario):
+            raise MethodError(f"{type(self).__name__.lower()}: {reason}")
         self.config = config
         self.context = context
         self.network = context.new_network()
         self.task = -1
+
+    @classmethod
+    def unfit(cls, config: Any, scenario: Scenario) -> str | None:
+        """Why the method cannot work on tasks laid out like this, with the remedy; None where it can.
+
+        A rule of the method alone: it is asked before any network is built.
+        """
+        return None
 
     @property
     def memory(self) -> ReplayBuffer:

@@ -24,6 +24,7 @@ class Layout:
         mean, std: per channel, of the training images in [0, 1] (of features, as they are); used by
             ``normalize: mean_std``.
         dtype: of the images: ``uint8``, or a float type where they are features of a frozen backbone.
+        data_digest: names the content of the data sets, every pixel and label, whatever the seed; empty: not read.
     """
 
     classes: tuple[tuple[int, ...], ...]
@@ -32,6 +33,7 @@ class Layout:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dtype: str = "uint8"
+    data_digest: str = ""
 
     @property
     def num_tasks(self) -> int:

@@ -21,6 +21,9 @@ class FakeNames(dict[str, Any]):
     def get(self, name: str) -> Any:  # type: ignore[override]
         return self[name]
 
+    def code(self, name: str) -> str:
+        return ""
+
 
 @dataclass(frozen=True)
 class FakeCatalog:
