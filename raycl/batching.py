@@ -20,7 +20,8 @@ class BatchPlan:
     """The batches of one phase.
 
     Epochs see every row: a last batch may be smaller, but a single left-over row joins the batch before it, so that
-    batch statistics exist (one row an update is what ``batch_size: 1`` asks for). Updates see full batches only, from one shuffled pass after another.
+    batch statistics exist (one row an update is what ``batch_size: 1`` asks for). Updates see full batches only, from
+    one shuffled pass after another.
 
     Attributes:
         pool: the rows; those from ``fresh`` on are the memory's, in a union of current task and memory.

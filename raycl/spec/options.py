@@ -28,7 +28,7 @@ Positive = Annotated[float, Field(gt=0, le=LARGEST)]
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
-CountOrNone = Annotated[int, Field(ge=0, le=MOST)]
+CountFromZero = Annotated[int, Field(ge=0, le=MOST)]
 Bytes = Annotated[int, Field(ge=1, le=EXACT)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Units, channels or dimensions of a layer."""

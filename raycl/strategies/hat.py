@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from raycl.errors import MethodError
 from raycl.learning.attention import Attention, ScaledUpdates, annealed, gate
 from raycl.learning.ownership import FrozenEntries, other_rows
-from raycl.spec.options import NonNegative
+from raycl.spec.options import LARGEST, NonNegative
 from raycl.strategies.base import (
     Context,
     Epochs,
@@ -69,7 +69,9 @@ class HATConfig(StrategyConfig):
     }
 
     penalty: NonNegative = Field(0.75, description="c, on the share of free units that a task takes")
-    s_max: Annotated[float, Field(ge=1)] = Field(400.0, description="sharpness of gates at test and at an epoch's end")
+    s_max: Annotated[float, Field(ge=1, le=LARGEST)] = Field(
+        400.0, description="sharpness of gates at test and at an epoch's end"
+    )
     hard: bool = Field(False, description="gates of 0 and 1 once a task is learned: nothing at all is forgotten")
     final_learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.1, description="factor on the learning rate at the end of a task; 1: constant"

@@ -28,7 +28,7 @@ from raycl.errors import MethodError
 from raycl.learning.distillation import distillation, frozen_copy, unit_groups
 from raycl.learning.ownership import FrozenEntries
 from raycl.models.network import Network
-from raycl.spec.options import Positive
+from raycl.spec.options import CountFromZero, Positive
 from raycl.strategies.base import (
     Context,
     Epochs,
@@ -57,7 +57,7 @@ class LwFConfig(StrategyConfig):
     new_units: Literal["excluded", "included"] = Field(
         "excluded", description="class-incremental: whether the student's softmax runs over new units too, target 0"
     )
-    warmup_epochs: Annotated[int, Field(ge=0)] = Field(
+    warmup_epochs: CountFromZero = Field(
         0, description="epochs in which only the new output units learn, before all weights do"
     )
 

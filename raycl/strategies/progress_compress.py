@@ -37,7 +37,7 @@ from raycl.learning.fisher import diagonal_fisher
 from raycl.learning.own_units import competing_units, require_own_units
 from raycl.learning.quadratic import Quadratic, require_finite
 from raycl.models.columns import Column, GatedAdapter, Taps
-from raycl.spec.options import Count, Fraction, Positive
+from raycl.spec.options import Count, Fraction, Positive, Width
 from raycl.strategies.anchored import Penalty
 from raycl.strategies.base import (
     Context,
@@ -70,7 +70,7 @@ class ProgressCompressConfig(StrategyConfig):
     temperature: Positive = Field(2.0, description="of both softmaxes while compressing")
     compress_length: Positive = Field(1.0, description="length of compression as a share of training's")
     reinit: bool = Field(False, description="draw the active column anew for every task; else it goes on")
-    adaptor_dim: Count | None = Field(
+    adaptor_dim: Width | None = Field(
         None, description="units of an adaptor; default: a quarter of the layer's outputs, at least 8"
     )
     fisher: Literal["exact", "sampled"] = Field("exact", description="labels of F: expected over all, or one drawn")

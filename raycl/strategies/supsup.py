@@ -64,7 +64,9 @@ class SupSupConfig(StrategyConfig):
     kept_fraction: Annotated[Fraction, Field(gt=0)] = Field(
         0.5, description="of top_k: share of each layer's weights that a mask keeps (the authors' sparsity)"
     )
-    extra_outputs: Annotated[int, Field(ge=0)] = Field(90, description="superfluous output units, which no label names")
+    extra_outputs: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        90, description="superfluous output units, which no label names"
+    )
     inference: Literal["one_shot", "binary", "linear"] = Field(
         "one_shot", description="of a hidden task id: one gradient, one for each halving, or every task in turn"
     )
