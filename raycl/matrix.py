@@ -7,7 +7,7 @@ units for that task, or the row was left out (joint training has one row).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -55,6 +55,20 @@ class TaskRow:
     cost: Cost = Cost()
 
 
+METRICS = (
+    "average_accuracy",
+    "average_incremental_accuracy",
+    "pooled_accuracy",
+    "pooled_average_incremental_accuracy",
+    "learning_accuracy",
+    "backward_transfer",
+    "forward_transfer",
+    "forgetting",
+    "forgetting_all_rows",
+)
+"""Of one matrix alone, by their names in results; each is a method of :class:`AccuracyMatrix`."""
+
+
 @dataclass(frozen=True)
 class AccuracyMatrix:
     """Accuracies in [0, 1] with NaN for null cells.
@@ -62,24 +76,27 @@ class AccuracyMatrix:
     Attributes:
         accuracy: float64 ``[num_tasks, num_tasks]``.
         untrained: float64 ``[num_tasks]``, before training: b_j of forward transfer.
+        total: examples behind each cell, ``[num_tasks, num_tasks]``; default: every task weighs the same.
     """
 
     accuracy: np.ndarray
     untrained: np.ndarray
+    total: np.ndarray | None = None
 
     @classmethod
     def of(cls, rows: Iterable[TaskRow], num_tasks: int) -> AccuracyMatrix:
         """Build the matrix from rows in any order; missing rows stay null."""
-        accuracy = np.full((num_tasks, num_tasks), np.nan)
-        untrained = np.full(num_tasks, np.nan)
+        correct = np.zeros((num_tasks + 1, num_tasks), dtype=np.int64)
+        total = np.zeros_like(correct)
         for row in rows:
-            with np.errstate(invalid="ignore"):
-                values = np.where(row.total > 0, row.correct / np.maximum(row.total, 1), np.nan)
-            if row.task < 0:
-                untrained = values
-            else:
-                accuracy[row.task] = values
-        return cls(accuracy, untrained)
+            correct[row.task + 1], total[row.task + 1] = row.correct, row.total
+        return cls.from_counts(correct, total)
+
+    @classmethod
+    def from_counts(cls, correct: np.ndarray, total: np.ndarray) -> AccuracyMatrix:
+        """From counts ``[1 + num_tasks, num_tasks]``, the row before training first; 0 of 0 is a null cell."""
+        accuracy = np.where(total > 0, correct / np.maximum(total, 1), np.nan)
+        return cls(accuracy[1:], accuracy[0], total[1:])
 
     @classmethod
     def from_array(
@@ -93,21 +110,47 @@ class AccuracyMatrix:
     def num_tasks(self) -> int:
         return len(self.accuracy)
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """Examples of each task, ``[num_tasks]``; 0 where no row has measured it, ones where counts are not known."""
+        return np.ones(self.num_tasks) if self.total is None else self.total.max(axis=0, initial=0)
+
     def average_accuracy(self, after: int | None = None) -> float:
-        """ACC: mean over the tasks learned of the accuracy after task ``after`` (Lopez-Paz and Ranzato 2017)."""
+        """ACC: mean over the tasks learned of the accuracy after task ``after`` (Lopez-Paz and Ranzato 2017).
+
+        Every task weighs the same, whatever its size.
+        """
         row = self.num_tasks - 1 if after is None else after
         return float(np.mean(self.accuracy[row, : row + 1]))
 
+    def pooled_accuracy(self, after: int | None = None) -> float:
+        """Share of all examples of the tasks learned that are right after task ``after``: every image weighs the same.
+
+        What papers on class-incremental learning report, such as Rebuffi et al. 2017 (iCaRL).
+        """
+        row = self.num_tasks - 1 if after is None else after
+        own = self.accuracy[row, : row + 1]
+        weights = np.ones(row + 1) if self.total is None else self.total[row, : row + 1]
+        return float(weights @ own / weights.sum()) if weights.any() and not np.isnan(own).any() else math.nan
+
     def average_incremental_accuracy(self, after: int | None = None) -> float:
-        """Mean over steps i of the average accuracy after task i; steps without a row are left out."""
+        """Mean over steps i, the first included, of the average accuracy after task i; steps without a row are left
+        out. Where tasks differ in size this is not iCaRL's figure: :meth:`pooled_average_incremental_accuracy` is."""
         return self.curve("average_incremental_accuracy")[self.num_tasks - 1 if after is None else after]
 
+    def pooled_average_incremental_accuracy(self, after: int | None = None) -> float:
+        """Mean over steps i, the first included, of the pooled accuracy after task i (Rebuffi et al. 2017)."""
+        return self.curve("pooled_average_incremental_accuracy")[self.num_tasks - 1 if after is None else after]
+
     def curve(self, metric: str) -> list[float]:
-        """``average_accuracy`` or ``average_incremental_accuracy`` after each task; NaN where it is not defined."""
-        steps = [self.average_accuracy(task) for task in range(self.num_tasks)]
-        if metric == "average_accuracy":
-            return steps
-        return [_running_mean(steps[: task + 1]) for task in range(self.num_tasks)]
+        """A search metric after each task; NaN where it is not defined.
+
+        Args:
+            metric: ``average_accuracy`` or ``average_incremental_accuracy``, each also with ``pooled_`` before it.
+        """
+        of_step, runs = _CURVES[metric]
+        steps = [of_step(self, task) for task in range(self.num_tasks)]
+        return [_running_mean(steps[: task + 1]) for task in range(self.num_tasks)] if runs else steps
 
     def learning_accuracy(self) -> float:
         """LA: mean of the diagonal. ACC = LA + (T - 1) / T * BWT."""
@@ -122,10 +165,24 @@ class AccuracyMatrix:
         return _mean(np.diagonal(self.accuracy, offset=1) - self.untrained[1:])
 
     def forgetting(self) -> float:
-        """Mean over j < T of max over i in j..T-1 of R[i, j], minus R[T, j] (Chaudhry et al. 2018)."""
+        """Mean over j < T of max over i in j..T-1 of R[i, j], minus R[T, j]: what was lost of what had been learned.
+
+        Only rows from task j's own on count. Chaudhry et al. 2018 take the maximum over all rows before the last,
+        those before task j was learned too: :meth:`forgetting_all_rows`.
+        """
         tasks = range(self.num_tasks - 1)
         best = np.array([self.accuracy[task:-1, task].max() for task in tasks])
         return _mean(best - self.accuracy[-1, :-1])
+
+    def forgetting_all_rows(self) -> float:
+        """F_T of Chaudhry et al. 2018: mean over j < T of max over l in 1..T-1 of R[l, j], minus R[T, j].
+
+        At least :meth:`forgetting`, and more where a task was answered better before it was learned than ever after.
+        A departure: null cells above the diagonal (no output units yet) are left out of the maximum.
+        """
+        learned = np.tri(self.num_tasks, dtype=bool)
+        known = np.where(np.isnan(self.accuracy) & ~learned, -np.inf, self.accuracy)
+        return _mean(known[:-1, :-1].max(axis=0, initial=-np.inf) - self.accuracy[-1, :-1])
 
     def intransigence(self, reference: Sequence[float] | np.ndarray) -> float:
         """Mean over t of a*_t - R[t, t]; a*_t is a reference, of cumulative training (Chaudhry et al. 2018)."""
@@ -133,14 +190,16 @@ class AccuracyMatrix:
 
     def metrics(self) -> dict[str, float]:
         """All metrics that need no reference, by their names in results."""
-        return {
-            "average_accuracy": self.average_accuracy(),
-            "average_incremental_accuracy": self.average_incremental_accuracy(),
-            "learning_accuracy": self.learning_accuracy(),
-            "backward_transfer": self.backward_transfer(),
-            "forward_transfer": self.forward_transfer(),
-            "forgetting": self.forgetting(),
-        }
+        return {name: float(getattr(self, name)()) for name in METRICS}
+
+
+_CURVES: dict[str, tuple[Callable[[AccuracyMatrix, int], float], bool]] = {
+    "average_accuracy": (AccuracyMatrix.average_accuracy, False),
+    "average_incremental_accuracy": (AccuracyMatrix.average_accuracy, True),
+    "pooled_accuracy": (AccuracyMatrix.pooled_accuracy, False),
+    "pooled_average_incremental_accuracy": (AccuracyMatrix.pooled_accuracy, True),
+}
+"""Search metric -> its value at a step, and whether it is the running mean of these."""
 
 
 def _mean(values: np.ndarray) -> float:

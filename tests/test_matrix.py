@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,16 +13,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from raycl.matrix import AccuracyMatrix, Cost, TaskRow
+from raycl.spec.options import SearchMetric
 
 ACCURACY = np.array([[0.9, 0.1, 0.2], [0.7, 0.8, 0.3], [0.6, 0.5, 0.7]])
 UNTRAINED = np.array([0.1, 0.1, 0.1])
 LISTED = {
     "average_accuracy": 0.6,
     "average_incremental_accuracy": 0.75,
+    "pooled_accuracy": 0.6,
+    "pooled_average_incremental_accuracy": 0.75,
     "learning_accuracy": 0.8,
     "backward_transfer": -0.3,
     "forward_transfer": 0.1,
     "forgetting": 0.3,
+    "forgetting_all_rows": 0.3,
 }
 TRANSPOSED = {"average_accuracy": 0.4, "backward_transfer": -0.6, "forward_transfer": 0.5, "forgetting": 0.6}
 
@@ -79,10 +84,11 @@ def test_accuracy_is_learning_accuracy_plus_backward_transfer(accuracy: np.ndarr
 def test_bounds_and_relations(accuracy: np.ndarray) -> None:
     matrix = AccuracyMatrix.from_array(accuracy.tolist(), [0.0] * len(accuracy))
     assert matrix.forgetting() >= -matrix.backward_transfer() - 1e-9, "the best of several is at least the first"
+    assert matrix.forgetting_all_rows() >= matrix.forgetting() - 1e-9, "the best of more rows"
     assert all(-1 <= value <= 1 for value in matrix.metrics().values())
     upper = np.triu(np.random.default_rng(0).random(accuracy.shape), 1)
     changed = AccuracyMatrix.from_array((np.tril(accuracy) + upper).tolist(), [0.0] * len(accuracy))
-    for name in set(matrix.metrics()) - {"forward_transfer"}:
+    for name in set(matrix.metrics()) - {"forward_transfer", "forgetting_all_rows"}:
         assert changed.metrics()[name] == pytest.approx(matrix.metrics()[name]), f"{name} reads tasks not learned yet"
 
 
@@ -90,7 +96,8 @@ def test_joint_training_has_one_row_and_no_forgetting() -> None:
     rows = [TaskRow(2, np.array([9, 8, 7]), np.array([10, 10, 10]))]
     found = AccuracyMatrix.of(rows, 3).metrics()
     assert found["average_accuracy"] == found["average_incremental_accuracy"] == pytest.approx(0.8)
-    for name in ("learning_accuracy", "backward_transfer", "forward_transfer", "forgetting"):
+    assert found["pooled_accuracy"] == found["pooled_average_incremental_accuracy"] == pytest.approx(0.8)
+    for name in ("learning_accuracy", "backward_transfer", "forward_transfer", "forgetting", "forgetting_all_rows"):
         assert math.isnan(found[name]), name
 
 
@@ -104,7 +111,8 @@ def test_heads_that_do_not_exist_yet_leave_forward_transfer_undefined_and_the_re
 def test_one_task() -> None:
     found = AccuracyMatrix.from_array([[0.7]]).metrics()
     assert found["average_accuracy"] == found["learning_accuracy"] == 0.7
-    assert all(math.isnan(found[name]) for name in ("backward_transfer", "forward_transfer", "forgetting"))
+    undefined = ("backward_transfer", "forward_transfer", "forgetting", "forgetting_all_rows")
+    assert all(math.isnan(found[name]) for name in undefined)
 
 
 def test_a_trial_that_stopped_early_has_averages_up_to_there() -> None:
@@ -130,3 +138,62 @@ def test_rows_come_in_any_order_and_null_cells_are_nan() -> None:
 def test_tasks_of_different_sizes_weigh_the_same() -> None:
     rows = [TaskRow(1, np.array([10, 900]), np.array([100, 1000]))]
     assert AccuracyMatrix.of(rows, 2).average_accuracy() == pytest.approx(0.5)
+
+
+def unequal() -> AccuracyMatrix:
+    """Naive, on tasks of 6, 2 and 2 classes with ten images each: only the task just learned is known, at .95."""
+    total = np.array([60, 20, 20])
+    known = [[57, 0, 0], [0, 19, 0], [0, 0, 19]]
+    return AccuracyMatrix.of([TaskRow(task, np.array(row), total) for task, row in enumerate(known)], 3)
+
+
+POOLED = {
+    "average_accuracy": 0.95 / 3,
+    "average_incremental_accuracy": (0.95 + 0.95 / 2 + 0.95 / 3) / 3,
+    "pooled_accuracy": 19 / 100,
+    "pooled_average_incremental_accuracy": (57 / 60 + 19 / 80 + 19 / 100) / 3,
+}
+
+
+class TestPooled:
+    def test_every_image_weighs_the_same(self) -> None:
+        found = unequal().metrics()
+        assert {name: found[name] for name in POOLED} == pytest.approx(POOLED)
+
+    def test_the_mean_over_tasks_and_weights_of_all_tasks_are_told_apart(self) -> None:
+        """Mutants: the mean that every task has a part in, and one that divides by the images of later tasks too."""
+        matrix = unequal()
+        over_all = [float(np.nansum(matrix.accuracy[i, : i + 1] * matrix.sizes[: i + 1]) / 100) for i in range(3)]
+        right = POOLED["pooled_average_incremental_accuracy"]
+        for wrong in (matrix.average_incremental_accuracy(), float(np.mean(over_all))):
+            assert abs(wrong - right) > 0.1
+
+    def test_equal_tasks_and_unknown_counts_pool_to_the_mean(self) -> None:
+        for matrix in (AccuracyMatrix(ACCURACY, UNTRAINED), AccuracyMatrix.from_array(ACCURACY.tolist())):
+            assert matrix.pooled_accuracy() == pytest.approx(matrix.average_accuracy())
+            assert matrix.sizes.tolist() == [1, 1, 1]
+
+    def test_each_is_a_search_metric(self) -> None:
+        for metric in get_args(SearchMetric):
+            curve = unequal().curve(metric)
+            assert curve[-1] == pytest.approx(POOLED[metric])
+            assert curve[0] == pytest.approx(0.95)
+        assert set(get_args(SearchMetric)) == set(POOLED)
+        with pytest.raises(KeyError):
+            unequal().curve("pooled")
+
+    def test_a_step_with_a_null_cell_is_undefined(self) -> None:
+        rows = [TaskRow(0, np.array([9, 0]), np.array([10, 0])), TaskRow(1, np.array([0, 3]), np.array([0, 10]))]
+        matrix = AccuracyMatrix.of(rows, 2)
+        assert matrix.pooled_accuracy(0) == 0.9
+        assert math.isnan(matrix.pooled_accuracy())
+        assert math.isnan(matrix.pooled_average_incremental_accuracy())
+
+
+def test_forgetting_counts_from_the_tasks_own_row_and_chaudhrys_from_the_first() -> None:
+    """Task 2 was answered better before it was learned than ever after: .9 by chance of a shared head."""
+    matrix = AccuracyMatrix.from_array([[0.8, 0.9, 0.1], [0.7, 0.6, 0.2], [0.5, 0.4, 0.7]])
+    assert matrix.forgetting() == pytest.approx(((0.8 - 0.5) + (0.6 - 0.4)) / 2)
+    assert matrix.forgetting_all_rows() == pytest.approx(((0.8 - 0.5) + (0.9 - 0.4)) / 2)
+    absent = AccuracyMatrix.from_array([[0.8, math.nan, math.nan], [0.7, 0.6, math.nan], [0.5, 0.4, 0.7]])
+    assert absent.forgetting_all_rows() == absent.forgetting()

@@ -55,12 +55,22 @@ def matrices(folder: Folder) -> dict[str, AccuracyMatrix]:
     }
 
 
+def stored_matrix(results: Results, trial: str) -> AccuracyMatrix:
+    """The accuracy matrix of one trial that has finished.
+
+    Raises:
+        TornFile: its part is damaged or missing; ``raycl resume`` repairs it.
+    """
+    cells = _part(results, f"data/cells/{trial}.parquet", schema.CELLS)
+    return matrix_of(cells, int(cells["eval_task"].to_numpy().max(initial=-1)) + 1)
+
+
 def matrix_of(cells: pa.Table, num_tasks: int) -> AccuracyMatrix:
     """The matrix of one trial from its cells."""
-    grid = np.full((num_tasks + 1, num_tasks), np.nan)
-    correct, total = cells["correct"].to_numpy(), cells["total"].to_numpy()
-    grid[cells["train_task"].to_numpy() + 1, cells["eval_task"].to_numpy()] = correct / total
-    return AccuracyMatrix(grid[1:], grid[0])
+    correct, total = (np.zeros((num_tasks + 1, num_tasks), dtype=np.int64) for _ in range(2))
+    place = cells["train_task"].to_numpy() + 1, cells["eval_task"].to_numpy()
+    correct[place], total[place] = cells["correct"].to_numpy(), cells["total"].to_numpy()
+    return AccuracyMatrix.from_counts(correct, total)
 
 
 def unfinished(folder: Folder) -> list[str]:
@@ -73,14 +83,15 @@ def _parts(results: Results, kind: str, form: pa.Schema | None) -> list[pa.Table
     """The parts of all trials that have ended, by hash; others belong to a trial that is just ending."""
     names = [f"data/{kind}/{trial}.parquet" for trial in results.ended()]
 
-    def read(name: str) -> pa.Table:
-        data = results.files.read(name)
-        if data is None:
-            raise TornFile(f"{results.files.name(name)}: missing; `raycl resume` on the results folder writes it again")
-        return schema.decode(data, results.files.name(name), form)
-
     with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
-        return list(pool.map(read, names))
+        return list(pool.map(lambda name: _part(results, name, form), names))
+
+
+def _part(results: Results, name: str, form: pa.Schema | None) -> pa.Table:
+    data = results.files.read(name)
+    if data is None:
+        raise TornFile(f"{results.files.name(name)}: missing; `raycl resume` on the results folder writes it again")
+    return schema.decode(data, results.files.name(name), form)
 
 
 def _unified(tables: Sequence[pa.Table]) -> pa.Table:

@@ -30,6 +30,7 @@ from raycl.errors import Problem, SpecError
 from raycl.learning.task_inference import largest_probability, least_entropy, undecidable
 from raycl.models.network import Network
 from raycl.models.width import matching_width, parameters_with_head
+from raycl.spec.needs import Idle
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -39,6 +40,10 @@ class EnsembleConfig(StrategyConfig):
     """How large the networks are, where each starts, and which one answers."""
 
     search_space: ClassVar[dict[str, Any]] = {"start": {"choice": ["fresh", "previous"]}}
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("selector",), "the task id is given", lambda at: at.stream.scenario == "task"),
+    )
 
     selector: Literal["entropy", "max_softmax", "average"] = Field(
         "entropy",

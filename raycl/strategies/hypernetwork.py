@@ -50,6 +50,7 @@ class Hypernetwork(Strategy):
     """Learn the weights of each task's network through a shared generator."""
 
     Config: ClassVar[type[StrategyConfig]] = HypernetworkConfig
+    compresses: ClassVar[bool] = True
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False

@@ -72,6 +72,7 @@ class HypernetworkReplay(Strategy):
     """A classifier that learns from new images and from those that the old tasks' generators draw."""
 
     Config = HypernetworkReplayConfig
+    compresses: ClassVar[bool] = True
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     naive_when: ClassVar[Mapping[str, Any] | None] = {"replay_share": 0.0}
 

@@ -34,6 +34,7 @@ from raycl.errors import Problem, SpecError
 from raycl.learning.superposition import binary, entropy, one_shot, superfluous
 from raycl.learning.task_inference import log_largest_entropy, most_certain, placed, shared_log_entropy, undecidable
 from raycl.models.masked import MaskedWeights, RunningStatistics, above, fix_signed_constants, largest
+from raycl.spec.needs import Idle
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
@@ -47,6 +48,15 @@ class SupSupConfig(StrategyConfig):
     """How masks are found, and how a hidden task id is."""
 
     search_space: ClassVar[dict[str, Any]] = {"kept_fraction": {"uniform": [0.1, 0.5]}}
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("inference", "objective", "inference_rows"),
+            "the task id is given",
+            lambda at: at.stream.scenario == "task",
+        ),
+        Idle(("kept_fraction",), "only selection: top_k keeps a share", lambda at: at.options.selection != "top_k"),
+    )
 
     selection: Literal["top_k", "threshold"] = Field(
         "top_k", description="a mask keeps the largest scores of each layer, or all above 0 (about half; faster)"

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from results.made_results import PROVENANCE, row, rows, spec
 from rich.console import Console
 
 from raycl.catalog import catalog
+from raycl.matrix import TaskRow
 from raycl.results.comparison import Spread
-from raycl.results.reading import matrices, read_cells
+from raycl.results.reading import matrices, read_cells, read_trials
 from raycl.results.store import Results, Verdict
 from raycl.results.tables import compared_matrices, comparison, human_bytes
 from raycl.spec.sweep import SweepSpec
@@ -105,8 +107,10 @@ def test_lines_follow_the_sweep_and_share_trials_that_came_to_the_same_point(
 
 def test_a_search_alone_shows_its_best_validation_trial_and_says_so(planned: Results, sweep: SweepSpec) -> None:
     entry = sweep.entry("replay")
-    for rate, shift in ((0.002, 1), (0.005, 7), (0.009, 4)):
+    for index, (rate, shift) in enumerate(((0.002, 1), (0.005, 7), (0.009, 14))):
         point = {"training.learning_rate": rate}
+        if index < sweep.search.trials:  # the third trial is nobody's: `--in-process` ran it
+            planned.write_json_once(f"suggestions/replay/{index:04d}.json", {"point": point, "cutoffs": {}})
         _end(planned, sweep.trial(entry, point, 0, "search"), shift, value=0.6 + shift / 100)
     line = _by_alias(planned)["replay"]
     assert line.scored_on == "validation"
@@ -128,7 +132,7 @@ def test_failures_mixed_machines_and_open_trials_are_shown(results: Results, rec
     record(spec(seed=12), [], status="failed", reason="loss is not finite")
     results.trial(spec(seed=13)).begin()
     text = str(comparison(results))
-    assert "1 of 3 trials failed: loss is not finite" in text
+    assert "1 of 3 final trials failed: loss is not finite" in text
     assert "ewc ‡" in text
     assert "AVX512" in text
     assert "begun and not ended: 1" in text
@@ -211,3 +215,58 @@ def test_intransigence_refers_to_cumulative_training_of_the_same_seed(tmp_path: 
     assert "gence %" in str(comparison(results))
     (row_,) = [r for r in comparison(results).to_arrow().to_pylist() if r["alias"] == "naive"]
     assert row_["intransigence_mean"] == pytest.approx(statistics.fmean(gaps))
+
+
+def _two_references(tmp_path: Path, first: str, other: str) -> dict[str, Any]:
+    """Naive beside two cumulative entries: ``short`` has one epoch and .02 more than naive, ``long`` two and .09."""
+    own = {"short": "{strategy: cumulative}", "long": "{strategy: cumulative, training.epochs: 2}"}
+    entries = f"  {first}: {own[first]}\n  {other}: {own[other]}\n"
+    text = SWEEP.replace("  joint: {}\n", entries).replace("  plain: {strategy: naive}\n", "")
+    sweep = SweepSpec.parse(text, catalog())
+    results = Results.create(tmp_path / first, sweep.dumps(), sweep.hash)
+    for alias, shift in (("naive", 0), ("short", 2), ("long", 9)):
+        _end(results, sweep.trial(sweep.entry(alias), {}, 10, "final"), shift)
+    return {**_by_alias(results), "text": str(comparison(results))}
+
+
+def test_of_two_cumulative_entries_the_first_in_the_file_is_the_reference_and_is_named(tmp_path: Path) -> None:
+    """The last that was read, whichever that was, gave .02 or .09 under one heading."""
+    for first, other, gap, second in (("short", "long", 0.02, -0.07), ("long", "short", 0.09, 0.07)):
+        found = _two_references(tmp_path, first, other)
+        assert found["naive"].metrics["intransigence"].mean == pytest.approx(gap)
+        assert found["naive"].reference == first
+        assert found[other].metrics["intransigence"].mean == pytest.approx(second)
+        assert "intransigence" not in found[first].metrics
+        assert f"Intransigence: against the diagonal of {first}, cumulative training" in found["text"]
+
+
+def _sized(results: Results, record: Callable[..., Any], sizes: tuple[int, int, int]) -> Any:
+    """Only the task just learned is known, at 95 %, in tasks of so many examples."""
+    known = np.diag([95 * size // 100 for size in sizes])
+    record(spec(), [TaskRow(task, known[task], np.array(sizes)) for task in range(3)])
+    (line,) = comparison(results).lines
+    return line
+
+
+def test_pooled_accuracies_stand_beside_the_average_where_tasks_are_unequal(
+    results: Results, record: Callable[..., Any]
+) -> None:
+    line = _sized(results, record, (60, 20, 20))
+    assert line.metrics["average_accuracy"].mean == pytest.approx(0.95 / 3)
+    assert line.metrics["pooled_accuracy"].mean == pytest.approx(0.19)
+    steps = [57 / 60, 19 / 80, 19 / 100]
+    assert line.metrics["pooled_average_incremental_accuracy"].mean == pytest.approx(statistics.fmean(steps))
+    text = str(comparison(results))
+    assert "19.00 ±" in text
+    assert "45.92 ±" in text
+    assert "weighs every task alike" in text
+    (found,) = comparison(results).to_arrow().to_pylist()
+    assert found["pooled_accuracy_mean"] == pytest.approx(0.19)
+    (stored,) = read_trials(results).to_pylist()
+    assert stored["pooled_accuracy"] == pytest.approx(0.19)
+
+
+def test_equal_tasks_have_no_column_more(results: Results, record: Callable[..., Any]) -> None:
+    line = _sized(results, record, (100, 100, 120))
+    assert "pooled_accuracy" not in line.metrics
+    assert "pooled" not in str(comparison(results))
