@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from raycl.errors import MethodError
 from raycl.loading import Pool
 from raycl.strategies.base import Epochs, Phase, Position
 from raycl.streams.task import Batch
@@ -19,7 +20,7 @@ class BatchPlan:
     """The batches of one phase.
 
     Epochs see every row: a last batch may be smaller, but a single left-over row joins the batch before it, so that
-    batch statistics exist. Updates see full batches only, from one shuffled pass after another.
+    batch statistics exist (one row an update is what ``batch_size: 1`` asks for). Updates see full batches only, from one shuffled pass after another.
 
     Attributes:
         pool: the rows; those from ``fresh`` on are the memory's, in a union of current task and memory.
@@ -60,7 +61,7 @@ class BatchPlan:
         size = min(self.batch_size, len(index))
         splits = list(index.split(size))
         if isinstance(self.phase.length, Epochs):
-            if len(splits) > 1 and len(splits[-1]) == 1:
+            if len(splits) > 1 and len(splits[-1]) == 1 < size:
                 splits[-2:] = [torch.cat(splits[-2:])]
         elif len(splits[-1]) < size:
             splits.pop()
@@ -86,3 +87,16 @@ class BatchPlan:
             return index
         drawn = torch.randperm(remembered, generator=self.generator)[: self.memory_batch_size]
         return torch.cat([index, drawn + self.fresh])
+
+
+def refuse_single_row(error: ValueError, strategy: str) -> None:
+    """What a step's error means where it comes from batch norm.
+
+    Raises:
+        MethodError: an update came to one row, whose activations are single numbers per channel.
+    """
+    if str(error).startswith("Expected more than 1 value per channel"):
+        raise MethodError(
+            f"{strategy}: batch norm has no statistics of one row, and an update came to one (torch: {error}); use "
+            "larger batches, a larger memory, or model.norm: none or group"
+        ) from error

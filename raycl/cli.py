@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 import raycl
-from raycl.errors import RayclError, SpecError
+from raycl.errors import COMPLETE, METHODS_FAILED, RayclError, SpecError, exit_code
 from raycl.live import standard_output
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except SpecError as error:
             _complain(str(problem) for problem in error.problems)
-            raise typer.Exit(2) from None
+            raise typer.Exit(exit_code(error)) from None
         except RayclError as error:
             _complain([f"error: {error}"])
-            raise typer.Exit(1) from None
+            raise typer.Exit(exit_code(error)) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return ["run", "check", "show", "resume", "sync", "export", "ls", "schema"]
@@ -62,6 +62,9 @@ Address = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Take a folder over from a driver that seems alive.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run trials again whose method failed.")]
+RerunChanged = Annotated[
+    bool, typer.Option("--rerun-changed", help="Run trials again whose method's code has changed since they ended.")
+]
 MaxConcurrent = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Trials at the same time, at most.", show_default=False)
 ]
@@ -99,6 +102,7 @@ def run(
     address: Address = None,
     force: Force = False,
     retry_failed: RetryFailed = False,
+    rerun_changed: RerunChanged = False,
     max_concurrent: MaxConcurrent = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Run one trial here, without Ray, for debugging.")
@@ -119,10 +123,10 @@ def run(
         from raycl.cli_run import run_in_process
 
         if not run_in_process(sweep, strategy, seed or 0, _data_root(data_root), results):
-            raise typer.Exit(1)
+            raise typer.Exit(METHODS_FAILED)
         return
     folder = results or f"{os.environ.get('RAYCL_RESULTS', 'results').rstrip('/')}/{sweep.name}"
-    _run(sweep, folder, data_root, address, force, retry_failed, max_concurrent)
+    _run(sweep, folder, data_root, address, force, retry_failed, rerun_changed, max_concurrent)
 
 
 @app.command()
@@ -132,6 +136,7 @@ def resume(
     address: Address = None,
     force: Force = False,
     retry_failed: RetryFailed = False,
+    rerun_changed: RerunChanged = False,
     max_concurrent: MaxConcurrent = None,
 ) -> None:
     """Go on with a sweep from its results folder alone."""
@@ -140,7 +145,7 @@ def resume(
     from raycl.spec.sweep import SweepSpec
 
     sweep = SweepSpec.loads(Results.open(results).sweep_json, catalog())
-    _run(sweep, results, data_root, address, force, retry_failed, max_concurrent)
+    _run(sweep, results, data_root, address, force, retry_failed, rerun_changed, max_concurrent)
 
 
 @app.command()
@@ -153,11 +158,17 @@ def check(file: SweepFileArgument) -> None:
 
 
 @app.command()
-def show(results: FolderArgument) -> None:
+def show(
+    results: FolderArgument,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Show why and where trials failed, with their tracebacks.")
+    ] = False,
+) -> None:
     """Print the comparison table of a results folder."""
+    from raycl.cli_show import failure_report
     from raycl.results.tables import comparison
 
-    standard_output().print(comparison(results))
+    standard_output().print(failure_report(results) if failures else comparison(results))
 
 
 @app.command()
@@ -241,22 +252,24 @@ def _run(
     address: str | None,
     force: bool,
     retry_failed: bool,
+    rerun_changed: bool,
     max_concurrent: int | None,
 ) -> None:
-    """Run on Ray, then show the comparison. A sweep that stopped early exits with 1."""
+    """Run on Ray, then show the comparison. Exits with 1 where the sweep stopped early, with 3 where methods failed."""
     from raycl.cli_run import run_on_ray
 
-    complete = run_on_ray(
+    code = run_on_ray(
         sweep,
         folder,
         data_root=data_root,
         address=address,
         force=force,
         retry_failed=retry_failed,
+        rerun_changed=rerun_changed,
         max_concurrent=max_concurrent,
     )
-    if not complete:
-        raise typer.Exit(1)
+    if code != COMPLETE:
+        raise typer.Exit(code)
 
 
 def main() -> None:

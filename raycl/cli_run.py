@@ -13,11 +13,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from raycl.errors import UnknownName, nearest
+from raycl.errors import COMPLETE, METHODS_FAILED, STOPPED, UnknownName, nearest
 from raycl.live import LiveTable, standard_output
 from raycl.matrix import AccuracyMatrix
 from raycl.pretrained import pinned
-from raycl.results.store import Results
+from raycl.results.store import Results, traceback_path
 from raycl.results.tables import comparison
 from raycl.session import TrialSession
 from raycl.spec.space import format_value
@@ -50,7 +50,8 @@ def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Pa
     console.print(Text.assemble((entry.key, "bold"), f"  seed {seed}{', ' + shown if shown else ''}"))
     torch.set_num_threads(trial.resources.cpus)
     with tempfile.TemporaryDirectory(prefix="raycl-") as scratch:
-        store = Results.create(results or scratch, sweep.dumps(), sweep.hash).trial(trial)
+        folder = Results.create(results or scratch, sweep.dumps(), sweep.hash)
+        store = folder.trial(trial)
         metric = sweep.search.metric if sweep.search else "average_accuracy"
         source = LocalSource(trial.stream, trial.seed, data_root, trial.train_on)
         session = TrialSession(trial, source, store, metric=metric, data_root=data_root)
@@ -65,6 +66,9 @@ def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Pa
             session.close()
         if progress.verdict.status != "finished":
             console.print(Text(f"{progress.verdict.status}: {progress.verdict.reason}", style="red"))
+            if results:
+                told = f"traceback: {folder.files.name(traceback_path(trial.hash))}"
+                console.print(told, markup=False, highlight=False, soft_wrap=True)
             return False
         console.print(_matrix(AccuracyMatrix.of(store.rows(), progress.num_tasks)))
         return True
@@ -104,12 +108,13 @@ def run_on_ray(
     address: str | None,
     force: bool,
     retry_failed: bool,
+    rerun_changed: bool,
     max_concurrent: int | None,
-) -> bool:
+) -> int:
     """Run a sweep with a live table, then print the comparison and where everything lies.
 
     Returns:
-        Whether every trial of the sweep has ended.
+        The exit code: complete, stopped, or complete with methods that failed.
     """
     from raycl.distributed.cluster import absolute, inside_job
     from raycl.distributed.runner import run_sweep
@@ -131,6 +136,7 @@ def run_on_ray(
             address=address,
             force=force,
             retry_failed=retry_failed,
+            rerun_changed=rerun_changed,
             max_concurrent=max_concurrent,
             on_status=live.update,
             on_record=lambda record: mirror.offer(record.spec),
@@ -139,13 +145,17 @@ def run_on_ray(
     if not outcome.complete:
         console.print(Text(outcome.reason, style="yellow"), soft_wrap=True)
     console.print(comparison(outcome.folder))
+    for note in outcome.notes:
+        console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)
     for name, told in (
         ("results", outcome.folder),
         ("table", f"raycl show {shlex.quote(outcome.folder)}"),
         ("MLflow", ui_command(outcome.folder)),
     ):
         console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)
-    return outcome.complete
+    if not outcome.complete:
+        return STOPPED
+    return METHODS_FAILED if outcome.failed else COMPLETE
 
 
 def sync_results(folder: str) -> None:

@@ -11,6 +11,9 @@
         └── FolderInUse      another driver holds the folder's lease
 
 Each message states the rule, the value found and the remedy.
+
+What a command ends with says whether to type it again (:func:`exit_code`): 0 complete; 1 stopped, and the same command
+goes on; 2 bad input or missing data, and nothing began; 3 complete, with methods that failed.
 """
 
 from __future__ import annotations
@@ -78,6 +81,17 @@ class TornFile(StoreError):
 
 class FolderInUse(StoreError):
     """Another driver holds the lease of the results folder."""
+
+
+COMPLETE, STOPPED, REFUSED, METHODS_FAILED = range(4)
+"""The exit codes of commands."""
+
+
+def exit_code(error: RayclError) -> int:
+    """The exit code of a command that an error ends."""
+    if isinstance(error, (InfrastructureError, FolderInUse)):
+        return STOPPED  # the same command goes on once the cluster answers, or the other driver has left
+    return METHODS_FAILED if isinstance(error, MethodError) else REFUSED
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

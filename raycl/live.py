@@ -31,6 +31,8 @@ class EntryStatus:
         done: trials that finished with a value; pruned and failed ones are counted on their own.
         total: trials that the phase will have run in the end.
         tasks: for each running trial, the number of tasks it has learned so far.
+        failed_before: trials of the phases before this one that failed.
+        failure: why the method has ended without its result, or with a part of it.
         best: the best value so far, in [0, 1]: mean validation accuracy, or test accuracy in the final phase.
         barred: why the method cannot run here; it has no trials then.
     """
@@ -46,6 +48,8 @@ class EntryStatus:
     tasks: tuple[int, ...] = ()
     best: float | None = None
     barred: str | None = None
+    failed_before: int = 0
+    failure: str = ""
 
     @property
     def ended(self) -> int:
@@ -126,7 +130,7 @@ class LiveTable:
 
     def _worth_saying(self, entry: EntryStatus) -> bool:
         if entry.key not in self._said:
-            return entry.barred is not None or bool(entry.running or entry.ended)
+            return entry.barred is not None or bool(entry.running or entry.ended or entry.failure)
         spoken, before = self._said[entry.key]
         only_tasks = entry == replace(before, tasks=entry.tasks)
         return time.monotonic() - spoken >= self._every * (10 if only_tasks else 1)
@@ -174,13 +178,13 @@ def _cells(entry: EntryStatus) -> list[RenderableType]:
         return [Text(entry.key, style="dim"), Text("n/a", style="dim"), *[Text("")] * 7]
     complete = entry.phase == "final" and bool(entry.total) and entry.ended >= entry.total
     return [
-        Text(entry.key, style="green" if complete else ""),
-        Text(entry.phase, style="dim"),
+        Text(entry.key, style="red" if entry.failure else "green" if complete else ""),
+        Text("failed", style="red") if entry.failure else Text(entry.phase, style="dim"),
         ProgressBar(total=max(1, entry.total), completed=entry.ended + _share(entry), width=12),
         Text(f"{entry.done}/{entry.total}"),
         Text(str(entry.running or "")),
         Text(str(entry.pruned or "")),
-        Text(str(entry.failed or ""), style="red"),
+        Text(str(entry.failed + entry.failed_before or ""), style="red"),
         Text(_task(entry)),
         Text("" if entry.best is None else f"{100 * entry.best:.2f} %"),
     ]
@@ -200,10 +204,13 @@ def plain(entry: EntryStatus) -> str:
     """One line of text: ``"search ewc: 3 of 10 done, 1 running (task 2 of 5), best 81.20 %"``."""
     if entry.barred is not None:
         return f"{entry.key}: n/a, {entry.barred}"
+    if entry.failure:
+        return f"{entry.key}: failed, {entry.failure}"
     parts = [f"{entry.done} of {entry.total} done"]
     if entry.running:
         parts.append(f"{entry.running} running" + (f" (task {_task(entry)})" if entry.tasks else ""))
-    parts += [f"{count} {word}" for count, word in ((entry.pruned, "pruned"), (entry.failed, "failed")) if count]
+    counts = ((entry.pruned, "pruned"), (entry.failed, "failed"), (entry.failed_before, "failed before"))
+    parts += [f"{count} {word}" for count, word in counts if count]
     if entry.best is not None:
         parts.append(f"best {100 * entry.best:.2f} %")
     return f"{entry.phase} {entry.key}: {', '.join(parts)}"

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from raycl.errors import UnknownName, nearest
+from raycl.fingerprint import fingerprint
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self.group = group
         self._builtin = dict(builtin)
+        self._registered: dict[str, T] = {}
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
@@ -35,10 +37,33 @@ class Registry(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """All names, built-in ones first, in the order of their registration."""
-        return tuple(self._builtin) + tuple(sorted(set(self._entries) - set(self._builtin)))
+        return (*self._builtin, *sorted({*self._entries, *self._registered} - self._builtin.keys()))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or name in self._registered
+
+    def register(self, name: str, entry: T) -> None:
+        """Add an entry of this process, under a name that no built-in or installed one has; again replaces it.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self._entries:
+            raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
+        self._registered[name] = entry
+
+    def code(self, name: str) -> str:
+        """The fingerprint of an entry that was registered at run time; empty for installed ones: they have versions."""
+        entry = self._registered.get(name)
+        if entry is None:
+            return ""
+        root: Any = entry if isinstance(entry, type) else getattr(entry, "build", type(entry))
+        return fingerprint(root)
+
+    def package(self, name: str) -> tuple[str, str] | None:
+        """Name and version of the installed package that an entry comes from; None where it is raycl's own."""
+        entry = self._entries.get(name)
+        return (entry.dist.name, entry.dist.version) if entry is not None and entry.dist is not None else None
 
     def get(self, name: str) -> T:
         """Import and return the entry ``name``.
@@ -46,6 +71,8 @@ class Registry(Generic[T]):
         Raises:
             UnknownName: no such entry; the message names the nearest one.
         """
+        if name in self._registered:
+            return self._registered[name]
         if name not in self._entries:
             known = ", ".join(self.names())
             raise UnknownName(f"unknown {self.kind} {name!r}{nearest(name, self._entries)} (known: {known})")

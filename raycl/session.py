@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+import raycl
 from raycl import checkpoint
-from raycl.errors import DataError, InfrastructureError, MethodError, StoreError
+from raycl.errors import DataError, InfrastructureError, MethodError, StoreError, UnknownName
+from raycl.fingerprint import commit
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.memory.local import Storage
 from raycl.results.store import TrialStore, Verdict
@@ -20,6 +25,20 @@ from raycl.streams.task import TaskSource
 from raycl.trainer import Trainer
 
 INFRASTRUCTURE: tuple[type[Exception], ...] = (InfrastructureError, StoreError, DataError, OSError)
+EXHAUSTED: tuple[type[Exception], ...] = (MemoryError, torch.OutOfMemoryError)
+SURROUNDINGS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "can't start new thread",
+    "CUDA error",
+    "CUDA driver",
+    "NVIDIA driver",
+    "CUDA-capable device",
+    "STATUS_ALLOC_FAILED",
+    "STATUS_NOT_INITIALIZED",
+)
+"""What torch says where memory, a driver or a device is missing: it has no class of its own for these."""
+ASSERTED = "device-side assert"
+"""A kernel was given what it cannot take, an index out of range for example: the method's own mistake."""
 log = logging.getLogger(__name__)
 
 
@@ -84,7 +103,11 @@ class TrialSession:
     def step(self) -> Progress:
         """Learn the next task, store its row and the state after it, and judge.
 
-        A failure of the method becomes a verdict; a loss of infrastructure, storage or data is raised.
+        A failure of the method becomes a verdict; a loss of infrastructure, storage or data is raised, and so is a want
+        of memory, driver or device.
+
+        Raises:
+            InfrastructureError: the surroundings failed, and the trial may go on elsewhere.
         """
         known = self._judge()
         if known is not None:
@@ -96,8 +119,10 @@ class TrialSession:
         except self._lost:
             raise
         except Exception as error:  # whatever else a method raises, it would raise again
+            if says_nothing_of_the_method(error):
+                raise lost_to_the_surroundings(error) from error
             log.warning("%s failed in task %d", self._store.spec.alias, learned + 1, exc_info=error)
-            return self._ended(Verdict("failed", _reason(error), None, learned))
+            return self._ended(Verdict("failed", _reason(error), None, learned), traceback_of(error))
         task = trainer.next_task - 1
         self._extend(rows)
         state = checkpoint.encode(trainer.state_dict())
@@ -120,8 +145,8 @@ class TrialSession:
             return Verdict("finished", "", self._curve.get(learned), learned)
         return None
 
-    def _ended(self, verdict: Verdict) -> Progress:
-        self._store.finish(verdict, self._provenance())
+    def _ended(self, verdict: Verdict, where: str = "") -> Progress:
+        self._store.finish(verdict, self._provenance(), where)
         return self._progress(verdict)
 
     def _progress(self, verdict: Verdict | None) -> Progress:
@@ -134,10 +159,16 @@ class TrialSession:
         values = AccuracyMatrix.of(self._rows, self.num_tasks).curve(self._metric)
         self._curve = {task: value for task, value in enumerate(values) if not math.isnan(value)}
 
-    def _provenance(self) -> dict[str, str | int | bool]:
+    def _provenance(self) -> dict[str, Any]:
         """What the results record beside the specification."""
         trainer = self._trainer
         return {
+            "raycl": raycl.__version__,
+            "commit": commit(),
+            "code": trainer.code,
+            "data": trainer.data_digest,
+            "packages": trainer.packages,
+            "resolved": trainer.resolved,
             "num_tasks": trainer.num_tasks,
             "split_hash": trainer.split_hash,
             "active_logits": trainer.strategy.active_logits(),
@@ -147,6 +178,34 @@ class TrialSession:
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
+
+
+def says_nothing_of_the_method(error: Exception) -> bool:
+    """Whether an error tells of a machine that lacks memory, a driver, a device or a plug-in, and not of the method.
+
+    A trial that ran out of memory beside others may well finish alone, or on a larger machine; told to a search as a
+    failure, it would drive the search away from large networks on small machines.
+    """
+    if isinstance(error, (*EXHAUSTED, UnknownName)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ASSERTED not in text and any(sign in text for sign in SURROUNDINGS)
+
+
+def lost_to_the_surroundings(error: Exception) -> InfrastructureError:
+    """What is raised instead, in one line, with the remedy."""
+    told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    remedy = "run fewer trials at the same time (--max-concurrent), or on larger machines"
+    if isinstance(error, UnknownName):
+        remedy = "install the same raycl and the same plug-ins on every machine"
+    elif not isinstance(error, EXHAUSTED) and "alloc" not in told:
+        remedy = "see to this machine's driver and devices, or take it out of the cluster"
+    return InfrastructureError(f"{socket.gethostname()}: {told}; {remedy}")
+
+
+def traceback_of(error: Exception) -> str:
+    """The traceback that is stored beside a failure."""
+    return "".join(traceback.format_exception(error))
 
 
 def _reason(error: Exception) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raycl.batching import BatchPlan
+from raycl.batching import BatchPlan, refuse_single_row
 from raycl.catalog import catalog
 from raycl.errors import DataError, MethodError
 from raycl.evaluator import Evaluator
+from raycl.fingerprint import fingerprint
 from raycl.loading import MadeSegment, Pixels, Pool, Segment, part_segment, table_segment
 from raycl.matrix import Cost, TaskRow
 from raycl.memory.buffer import ReplayBuffer, Table, everything
@@ -79,7 +80,7 @@ class Trainer:
         augmentation = self._random("augmentation")
         self._pixels = Pixels(stream["normalize"], stream["augment"], layout, augmentation, self._device)
         method = catalog().strategies.get(trial.strategy)
-        self._memory = self._new_memory(method, storage) if method.uses_memory else None
+        self._memory = self._new_memory(storage) if method.uses_memory else None
         self._optimizers = OptimizerSet(trial.training)
         options = method.Config.model_validate(trial.options, strict=False)
         self.strategy: Strategy = method(options, self._context(layout))
@@ -96,6 +97,34 @@ class Trainer:
     def split_hash(self) -> str:
         """Names the data: :attr:`raycl.streams.task.Layout.split_hash`."""
         return self._source.layout.split_hash
+
+    @property
+    def data_digest(self) -> str:
+        """Names the content of the data: :attr:`raycl.streams.task.Layout.data_digest`."""
+        return self._source.layout.data_digest
+
+    @cached_property
+    def code(self) -> str:
+        """Names the code that makes the trial's numbers: ``part:fingerprint`` for strategy, model and loop."""
+        return " ".join(f"{part}:{name}" for part, name in trial_code(self.trial).items())
+
+    @cached_property
+    def packages(self) -> dict[str, str]:
+        """Installed packages other than raycl that parts of the trial come from, with their versions."""
+        known, trial = catalog(), self.trial
+        parts = [(known.strategies, trial.strategy), (known.models, str(trial.model["name"]))]
+        parts += [(known.streams, trial.stream["name"]), (known.datasets, trial.stream["dataset"])]
+        return dict(package for registry, name in parts if (package := registry.package(name)))
+
+    @property
+    def resolved(self) -> dict[str, str]:
+        """What ``auto`` came to, by dotted path of the sweep file."""
+        scenario = self.scenario
+        found = {
+            "training.active_logits": scenario.policy,
+            "model.head": "per_task" if scenario.per_task_head else "single",
+        }
+        return found | ({"memory.selection": self._selection} if self._memory is not None else {})
 
     @property
     def done(self) -> bool:
@@ -126,12 +155,12 @@ class Trainer:
         rows = [self._measure(-1, Cost())] if task == 0 else []
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
-        self._optimizers.build(strategy.trainable(task), keep_state=self._keeps_moments)
+        self._optimizers.build(strategy.trainable(self._told(task)), keep_state=self._keeps_moments)
         data = _CurrentData(self._pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
         if not self._hidden:
             strategy.begin_task(task, data)
-        for phase in strategy.phases(task):
+        for phase in strategy.phases(self._told(task)):
             self._run_phase(phase, task)
         if not self._hidden:
             strategy.end_task(task, data)
@@ -144,6 +173,10 @@ class Trainer:
         """A new optimiser would tell where a hidden task begins."""
         return self._hidden or not self.trial.training.reset_optimizer
 
+    def _told(self, task: int) -> int:
+        """What the strategy is told of the task: where boundaries are hidden, all of the stream is task 0."""
+        return 0 if self._hidden else task
+
     def _grow(self, task: int) -> None:
         """Where boundaries are hidden, the first growth is the only one: it makes the whole head."""
         if task == 0 or not self._hidden:
@@ -154,18 +187,22 @@ class Trainer:
         if phase.start is not None:
             phase.start()
         if phase.new_optimizers:
-            self._optimizers.build(strategy.trainable(task))
+            self._optimizers.build(strategy.trainable(self._told(task)))
         strategy.train(True)
         step = phase.step or strategy.step
         losses: Losses = {}
         epoch = 0
-        for batch, at in self._plan(phase, task).batches(task):
+        for batch, at in self._plan(phase, task).batches(self._told(task)):
             if at.epoch > epoch:
                 self._check_finite(losses, at)
                 epoch = at.epoch
             if phase.learning_rate is not None:
                 self._optimizers.scale_learning_rate(phase.learning_rate(at))
-            losses = step(batch, at)
+            try:
+                losses = step(batch, at)
+            except ValueError as error:
+                refuse_single_row(error, self.trial.strategy)
+                raise
             self._count_work(1, len(batch))
         self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
 
@@ -220,14 +257,18 @@ class Trainer:
     def _part(self, task: int) -> Segment:
         part = self._source.part(task, "train")
         y = self.scenario.labels(torch.from_numpy(part.labels).long(), task)
-        return part_segment(part, y, task, self._device)
+        return part_segment(part, y, self._told(task), self._device)
 
     # -- what the strategy is lent -----------------------------------------------------------------------------
 
-    def _new_memory(self, method: type[Strategy], storage: Storage | None) -> ReplayBuffer:
-        options = self.trial.memory
-        selection = method.selection if options.selection == "auto" else options.selection
-        return Replay(options, selection, self._random("memory"), storage or LocalStorage())
+    def _new_memory(self, storage: Storage | None) -> ReplayBuffer:
+        return Replay(self.trial.memory, self._selection, self._random("memory"), storage or LocalStorage())
+
+    @property
+    def _selection(self) -> str:
+        """Which rows stay in the memory, with ``auto`` resolved."""
+        asked = self.trial.memory.selection
+        return catalog().strategies.get(self.trial.strategy).selection if asked == "auto" else asked
 
     def _context(self, layout: Layout) -> Context:
         return Context(
@@ -333,11 +374,21 @@ class Trainer:
             self._grow(task)
         self.strategy.load_state_dict(state["strategy"])
         if state["optimizers"]:
-            self._optimizers.build(self.strategy.trainable(self.next_task - 1))
+            self._optimizers.build(self.strategy.trainable(self._told(self.next_task - 1)))
             self._optimizers.load_state_dict(state["optimizers"])
         if self._memory is not None:
             self._memory.load_state_dict(state["memory"])
         self._random.load_state_dict(state["random"])
+
+
+def trial_code(trial: TrialSpec) -> dict[str, str]:
+    """Fingerprints of what makes a trial's numbers, by part: its method, its model, and the loop that runs them."""
+    known = catalog()
+    return {
+        "strategy": fingerprint(known.strategies.get(trial.strategy)),
+        "model": fingerprint(known.models.get(trial.model["name"]).build),
+        "loop": fingerprint(Trainer),
+    }
 
 
 class _Clock:

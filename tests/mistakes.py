@@ -35,7 +35,7 @@ def raycl(*arguments: str | Path) -> Result:
     return result
 
 
-def refused(*arguments: str | Path, code: int = 1) -> str:
+def refused(*arguments: str | Path, code: int = 2) -> str:
     """The single line with which a command refuses."""
     result = raycl(*arguments)
     assert result.exit_code == code, result.output

@@ -9,7 +9,8 @@ from typing import Any
 
 from raycl.catalog import catalog
 from raycl.matrix import AccuracyMatrix, TaskRow
-from raycl.spec.options import MemoryConfig, TrainingConfig
+from raycl.spec.blocks import Resolved
+from raycl.spec.options import EvaluationConfig, LimitsConfig, MemoryConfig, TrainingConfig
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
 from raycl.trainer import Trainer
@@ -22,9 +23,9 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def resolved(config: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a block, defaults included, as a trial stores them."""
-    return dict(config.model_validate_json(json.dumps(dict(values))).model_dump(mode="json"))
+def resolved(config: type[Any], values: Mapping[str, Any]) -> Any:
+    """A block checked as a sweep file's would be, defaults included."""
+    return config.model_validate_json(json.dumps(dict(values)))
 
 
 def trial(strategy: str, scenario: str = "class", *, seed: int = 0, **blocks: Mapping[str, Any]) -> TrialSpec:
@@ -39,18 +40,17 @@ def trial(strategy: str, scenario: str = "class", *, seed: int = 0, **blocks: Ma
     if "iterations" in training:
         training.pop("epochs")
     memory = {**TINY["memory"], **blocks.pop("memory", {})}
-    return TrialSpec(
-        alias=strategy,
-        strategy=strategy,
+    checked = Resolved(
         options=resolved(method.Config, blocks.pop("options", {})),
         stream=resolved(known.streams.get(stream["name"]).Config, stream),
         model=resolved(known.models.get(model["name"]).Config, model),
-        training=TrainingConfig.model_validate_json(json.dumps(training)),
-        memory=MemoryConfig.model_validate_json(json.dumps(memory)),
-        seed=seed,
-        uses_memory=method.uses_memory,
-        **blocks,
+        training=resolved(TrainingConfig, training),
+        memory=resolved(MemoryConfig, memory),
+        evaluation=EvaluationConfig(),
+        limits=LimitsConfig(),
     )
+    decided = checked.as_published(method).trial_fields(method, known)
+    return TrialSpec(alias=strategy, strategy=strategy, seed=seed, **{**decided, **blocks})
 
 
 def trainer(spec: TrialSpec, data_root: Path | None = None) -> Trainer:

@@ -12,6 +12,7 @@ import pytest
 from mistakes import TASKS, TINY, contents, learned, misused, raycl, refused, tried, truncate
 
 from raycl.catalog import catalog
+from raycl.errors import METHODS_FAILED, STOPPED
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
 
@@ -197,7 +198,7 @@ def test_names_and_options_that_do_not_fit(file: Path) -> None:
 def test_a_method_that_fails_does_not_exit_with_0(file: Path) -> None:
     file.write_text(TINY.replace("epochs: 1", "epochs: 1, optimizer: sgd, learning_rate: 1e30"))
     result = raycl(*tried(file))
-    assert result.exit_code == 1
+    assert result.exit_code == METHODS_FAILED
     assert "failed: naive: losses and parameters must stay finite" in result.stdout
     assert "lower training.learning_rate" in " ".join(result.stdout.split())
 
@@ -308,7 +309,7 @@ def test_a_tracking_server_that_is_down(finished: Path, monkeypatch: pytest.Monk
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     before = contents(finished)
-    told = refused("sync", finished)
+    told = refused("sync", finished, code=STOPPED)
     assert told.startswith(f"error: tracking server {uri} cannot be used (API request to {uri}")
     assert told.endswith("results are on disk, run `raycl sync` later")
     assert contents(finished) == before

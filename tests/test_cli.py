@@ -70,7 +70,8 @@ def test_check_counts_trials_actors_and_memory(tiny: Path) -> None:
     assert "replay actors: 1 per trial of replay" in output
     assert "replay up to 1.3 kB per trial" in output  # 20 images of 8 x 8 pixels
     assert "at most 2 trials, 1 CPU each" in output
-    assert "warning: strategies.replay.memory.capacity" in output
+    assert f"warning: {tiny}:" in output
+    assert "strategies.replay.memory.capacity: choice(10, 20) buys accuracy by size" in output
 
 
 def test_check_exits_with_2_and_every_error_on_stderr(tiny: Path) -> None:
@@ -96,8 +97,8 @@ def test_a_model_too_small_for_the_images_is_found_without_data(tiny: Path) -> N
     assert "Traceback" not in raycl("check", tiny, code=2).stderr
 
 
-def test_other_errors_exit_with_1_and_one_line(tmp_path: Path) -> None:
-    result = raycl("show", tmp_path / "nothing", code=1)
+def test_other_errors_exit_with_2_and_one_line(tmp_path: Path) -> None:
+    result = raycl("show", tmp_path / "nothing", code=2)
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
 
@@ -117,7 +118,7 @@ def test_ls_shows_what_a_person_needs_to_know_of_a_method() -> None:
     shown = raycl("ls", "strategies", "ewc").output
     for told in ("Kirkpatrick", "task, domain, class", "separate | online", ">= 0", "penalty: {loguniform: [1, "):
         assert told in shown
-    assert "error: unknown strategy 'ewcc'; did you mean 'ewc'?" in raycl("ls", "strategies", "ewcc", code=1).stderr
+    assert "error: unknown strategy 'ewcc'; did you mean 'ewc'?" in raycl("ls", "strategies", "ewcc", code=2).stderr
     assert "must be one of" in raycl("ls", "methods", code=2).stderr
 
 
@@ -149,14 +150,14 @@ def test_one_trial_in_process(tiny: Path, tmp_path: Path) -> None:
     assert "replay  seed 3, memory.capacity 10" in output
     assert "task 5 of 5" in output
     assert len(list((tmp_path / "r" / "trials").iterdir())) == 1
-    unknown = raycl("run", tiny, "--in-process", "--strategy", "replai", code=1).stderr
+    unknown = raycl("run", tiny, "--in-process", "--strategy", "replai", code=2).stderr
     assert "did you mean 'replay'?" in unknown
     assert "add it" in raycl("run", tiny, "--seed", "3", code=2).stderr
 
 
 def test_a_missing_data_set_is_one_line(tiny: Path, tmp_path: Path) -> None:
     tiny.write_text(TINY.replace("digits", "mnist"))
-    result = raycl("run", tiny, "--in-process", "--data-root", tmp_path / "none", code=1)
+    result = raycl("run", tiny, "--in-process", "--data-root", tmp_path / "none", code=2)
     assert result.stderr.startswith("error: ")
     assert str(tmp_path / "none") in result.stderr
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    "errors",
+    "errors fingerprint",
     "registry randomness downloads",
     "spec",
     "models",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from support import counts, finish, trainer, trial
 
+import raycl
 from raycl.errors import InfrastructureError
+from raycl.fingerprint import commit
+from raycl.results.reading import read_trials
 from raycl.results.store import Results, TrialStore
 from raycl.session import Progress, TrialSession
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
-from raycl.trainer import Trainer
+from raycl.trainer import Trainer, trial_code
 
 
 @pytest.fixture
@@ -134,3 +138,15 @@ def test_any_exception_of_a_method_is_its_failure(results: Results, monkeypatch:
     verdict = session(spec, results.trial(spec)).step().verdict
     assert verdict is not None
     assert (verdict.status, verdict.reason) == ("failed", "IndexError: list index out of range")
+
+
+def test_every_row_says_what_code_and_data_it_comes_from(results: Results) -> None:
+    spec = trial("replay")
+    to_the_end(session(spec, results.trial(spec)))
+    (row,) = read_trials(results).to_pylist()
+    layout = LocalSource(spec.stream, spec.seed).layout
+    assert (row["raycl"], row["commit"], row["data"]) == (raycl.__version__, commit(), layout.data_digest)
+    assert row["code"] == " ".join(f"{part}:{name}" for part, name in trial_code(spec).items())
+    resolved = {name: row[f"hp.{name}"] for name in ("training.active_logits", "model.head", "memory.selection")}
+    assert resolved == {"training.active_logits": "seen", "model.head": "single", "memory.selection": "reservoir"}
+    assert json.loads(row["provenance"])["packages"] == {}

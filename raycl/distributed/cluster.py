@@ -15,40 +15,11 @@ from typing import Any
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
+from raycl.distributed.environment import DriversPath, environment, for_ray, no_shipping, quiet
 from raycl.errors import InfrastructureError, StoreError
 from raycl.spec.options import ResourcesConfig
 
-QUIET = ("ray", "ray.tune", "ray.data", "ray.train", "ray._private.worker")
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the duration of a block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Ray's own warnings are left out; its errors stay out too, as raycl says what matters in its own words."""
-    loggers = [logging.getLogger(name) for name in QUIET]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def inside_job() -> bool:
@@ -102,13 +73,15 @@ def connected(name: str, address: str | None) -> Iterator[Connection]:
     with quiet():
         _authenticate(own=target is None)
         try:
-            ray.init(
-                address=target or "local",
-                namespace=f"raycl-{name}",
-                include_dashboard=None if target else False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-            )
+            with environment(for_ray()), no_shipping():
+                ray.init(
+                    address=target or "local",
+                    namespace=f"raycl-{name}",
+                    job_config=DriversPath(),
+                    include_dashboard=None if target else False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InfrastructureError(_unreachable(target, error)) from error
         try:

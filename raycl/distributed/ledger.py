@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from raycl.distributed.suggestions import survives
 from raycl.matrix import AccuracyMatrix
+from raycl.results.outcomes import ASHA, Record
 from raycl.results.store import Results, Verdict
 from raycl.spec.trial import TrialSpec
-
-ASHA = "stopped by ASHA"
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Record:
-    """A trial that has ended at least once.
-
-    Attributes:
-        curve: task -> the search metric after it; tasks that were not measured are absent.
-        num_tasks: tasks of its stream.
-    """
-
-    spec: TrialSpec
-    verdict: Verdict
-    curve: Mapping[int, float]
-    num_tasks: int
-
-    def under(self, cutoffs: Mapping[int, float]) -> Verdict | None:
-        """The verdict that these cut-offs imply; None where the trial has to go on.
-
-        Two entries of a sweep may ask for the same trial with other cut-offs, in any order. Judged by rows and
-        cut-offs alone, each gets the same answer whoever came first.
-        """
-        for task, cutoff in sorted(cutoffs.items()):
-            value = self.curve.get(task)
-            if task < self.num_tasks - 1 and not survives(value, cutoff):
-                return Verdict("pruned", self.verdict.reason, value, task)
-        if self.verdict.status == "pruned":
-            return self.verdict if self.verdict.reason == ASHA else None
-        if self.verdict.status == "finished" and self.num_tasks - 1 not in self.curve:
-            return Verdict("failed", "the metric is not defined after the last task", None, self.verdict.task)
-        return Verdict(self.verdict.status, self.verdict.reason, self.curve.get(self.num_tasks - 1), self.verdict.task)
 
 
 @dataclass

@@ -3,65 +3,121 @@
 from __future__ import annotations
 
 import logging
-import math
+from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
-from raycl.distributed.ledger import Record
-from raycl.distributed.suggestions import STATES, optuna_space
+from raycl.distributed.suggestions import frozen, optuna_space
+from raycl.results.decisions import suggestion_path
+from raycl.results.outcomes import Outcome, Record
 from raycl.results.store import Results
-from raycl.spec.sweep import SweepSpec
+from raycl.spec.sweep import Entry, SweepSpec
+from raycl.spec.trial import TrialSpec
 
 FILE = "optuna-journal.log"
+INDEX = "suggestion"
+"""Attribute of a mirrored trial: the suggestion it stands for."""
 log = logging.getLogger(__name__)
 
 
 class StudyMirror:
-    """One study per searched entry in a Journal file of a local results folder; trials are added once, by hash."""
+    """One study per searched entry in a Journal file of a local results folder, with a trial per suggestion.
+
+    A trial of the sweep may answer suggestions of several entries, and a suggestion is answered by a trial per search
+    seed. So suggestions are mirrored, as the sampler was told of them, and not the trials as they end.
+    """
 
     def __init__(self, sweep: SweepSpec, results: Results) -> None:
         self._sweep = sweep
+        self._results = results
         self._path = None if results.files.local is None else results.files.local / FILE
         self._studies: dict[str, optuna.Study] = {}
-        self._known: set[tuple[str, str]] = set()
+        self._known: dict[str, set[int]] = {}
+        self._records: dict[str, Record] = {}
+        self._asked: dict[str, list[tuple[list[TrialSpec], dict[int, float]]]] = {}
 
     def add(self, record: Record) -> None:
-        """Add a search trial that has ended."""
-        spec = record.spec
-        key = f"{spec.variant}/{spec.alias}" if spec.variant else spec.alias
-        if self._path is None or spec.phase != "search" or not spec.point:
+        """Take in a trial that has ended, and mirror the suggestions that it completes."""
+        if self._path is None or record.spec.score_on != "validation":
+            return
+        self._records[record.spec.hash] = record
+        self._guarded([entry for entry in self._sweep.entries if entry.strategy == record.spec.strategy])
+
+    def finish(self) -> None:
+        """Mirror what is missing: a suggestion may be answered by a trial that had ended before it was made."""
+        if self._records:
+            self._guarded(self._sweep.entries)
+
+    def _guarded(self, entries: Sequence[Entry]) -> None:
+        if self._path is None or self._sweep.search is None:
             return
         try:
-            study = self._study(key)
-            if (key, spec.hash) not in self._known:
-                study.add_trial(self._frozen(key, record))
-                self._known.add((key, spec.hash))
+            for entry in entries:
+                if entry.space and not entry.barred:
+                    self._catch_up(entry)
         except Exception as error:  # whatever breaks in a mirror must not reach the sweep
             log.warning("no Optuna study for the dashboard: %s", error)
             self._path = None
 
-    def _study(self, key: str) -> optuna.Study:
-        if key not in self._studies:
+    def _catch_up(self, entry: Entry) -> None:
+        for index, (specs, limits) in enumerate(self._suggested(entry)):
+            if index in self._known.get(entry.key, ()):
+                continue
+            outcome = self._outcome(specs, limits)
+            if outcome is None:
+                continue
+            study = self._study(entry)
+            if index not in self._known[entry.key]:
+                study.add_trial(self._frozen(entry, index, specs, outcome))
+                self._known[entry.key].add(index)
+
+    def _suggested(self, entry: Entry) -> list[tuple[list[TrialSpec], dict[int, float]]]:
+        """The trials and cut-offs of each suggestion that is written down; each file is read once."""
+        assert self._sweep.search is not None
+        found = self._asked.setdefault(entry.key, [])
+        while len(found) < self._sweep.search.trials:
+            stored = self._results.read_json(suggestion_path(entry, len(found)))
+            if stored is None:
+                break
+            seeds, point = self._sweep.search.seeds, stored["point"]
+            limits = {int(task): float(value) for task, value in stored["cutoffs"].items()}
+            specs = [self._sweep.trial(entry, point, seed, "search") for seed in seeds]
+            earlier = next((carried for asked, carried in found if asked[0].hash == specs[0].hash), limits)
+            found.append((specs, earlier))  # the first suggestion of a trial decides its cut-offs
+        return found
+
+    def _outcome(self, specs: Sequence[TrialSpec], limits: Mapping[int, float]) -> Outcome | None:
+        """How a suggestion ended; None while that is not known."""
+        records = [self._records[spec.hash] for spec in specs if spec.hash in self._records]
+        verdicts = [verdict for verdict in (record.under(limits) for record in records) if verdict is not None]
+        if len(verdicts) < len(specs):
+            return None
+        return Outcome.of(specs[0].point, verdicts, [record.curve_under(limits) for record in records])
+
+    def _study(self, entry: Entry) -> optuna.Study:
+        if entry.key not in self._studies:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
             storage = JournalStorage(JournalFileBackend(str(self._path)))
-            name = f"{self._sweep.name}/{key}"
+            name = f"{self._sweep.name}/{entry.key}"
             study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
-            self._known |= {(key, trial.user_attrs.get("trial", "")) for trial in study.get_trials(deepcopy=False)}
-            self._studies[key] = study
-        return self._studies[key]
+            mirrored = [trial.user_attrs.get(INDEX) for trial in study.get_trials(deepcopy=False)]
+            if None in mirrored:  # an earlier raycl mirrored trials, under the alias that ran them
+                optuna.delete_study(study_name=name, storage=storage)
+                study, mirrored = optuna.create_study(storage=storage, study_name=name, direction="maximize"), []
+            self._known[entry.key] = set(mirrored)
+            self._studies[entry.key] = study
+        return self._studies[entry.key]
 
-    def _frozen(self, key: str, record: Record) -> optuna.trial.FrozenTrial:
-        value = record.curve.get(record.num_tasks - 1, math.nan)
-        state = STATES[record.verdict.status]
-        finished = state == TrialState.COMPLETE and not math.isnan(value)
-        return optuna.trial.create_trial(
-            state=TrialState.FAIL if state == TrialState.COMPLETE and not finished else state,
-            params=dict(record.spec.point),
-            distributions=optuna_space(self._sweep.entry(key).space),
-            value=value if finished else None,
-            intermediate_values=dict(record.curve),
-            user_attrs={"trial": record.spec.hash, "seed": record.spec.seed, "reason": record.verdict.reason},
-        )
+    def _frozen(
+        self, entry: Entry, index: int, specs: Sequence[TrialSpec], outcome: Outcome
+    ) -> optuna.trial.FrozenTrial:
+        told = frozen(outcome, optuna_space(entry.space))
+        told.user_attrs = {
+            INDEX: index,
+            "trials": [spec.hash for spec in specs],
+            "seeds": [spec.seed for spec in specs],
+            "reason": outcome.reason,
+        }
+        return told

@@ -15,7 +15,10 @@ from typing import Any, Protocol
 import optuna
 
 from raycl.distributed.ledger import Ledger
-from raycl.distributed.suggestions import Outcome, cutoffs, draw, mean, sampler_seed
+from raycl.distributed.suggestions import cutoffs, draw, sampler_seed
+from raycl.results.decisions import suggestion_path, winner_path
+from raycl.results.outcomes import Outcome, ranked, score
+from raycl.results.standing import Asked, no_finalist_finished, no_suggestion_finished
 from raycl.results.store import Verdict
 from raycl.spec.options import SearchConfig
 from raycl.spec.sweep import Entry, SweepSpec
@@ -128,7 +131,7 @@ class SearchPlan:
         self._jobs.append(tuple(Job(spec, self._carried[spec.hash], bracket) for spec in specs))
 
     def _suggestion(self, index: int) -> dict[str, Any]:
-        path = f"suggestions/{self.entry.key}/{index:04d}.json"
+        path = suggestion_path(self.entry, index)
         stored = self._ledger.results.read_json(path)
         if stored is not None:
             return stored
@@ -154,11 +157,7 @@ class SearchPlan:
 
     def _curve(self, job: Job) -> Mapping[int, float]:
         record = self._ledger.record(job.spec)
-        verdict = record.under(job.cutoffs) if record else None
-        if record is None or verdict is None:
-            return {}
-        last = verdict.task if verdict.status == "pruned" else record.num_tasks
-        return {task: value for task, value in record.curve.items() if task <= last}
+        return record.curve_under(job.cutoffs) if record else {}
 
     # -- results -----------------------------------------------------------------------------------------------
 
@@ -170,19 +169,8 @@ class SearchPlan:
             ended = [verdict for verdict in verdicts if verdict is not None]
             if len(ended) < len(verdicts):
                 return
-            self._outcomes.append(self._outcome(index, ended))
-
-    def _outcome(self, index: int, verdicts: Sequence[Verdict]) -> Outcome:
-        point, curves = self._points[index], [self._curve(job) for job in self._jobs[index]]
-        common = sorted(set(curves[0]).intersection(*curves[1:]))
-        curve = {task: mean([curve[task] for curve in curves]) for task in common}
-        if any(verdict.status == "failed" for verdict in verdicts):
-            return Outcome(point, "failed", None, curve)
-        pruned = [verdict.task for verdict in verdicts if verdict.status == "pruned"]
-        if pruned:
-            return Outcome(point, "pruned", None, {task: value for task, value in curve.items() if task <= min(pruned)})
-        values = [verdict.value for verdict in verdicts if verdict.value is not None]
-        return Outcome(point, "finished", mean(values), curve)
+            curves = [self._curve(job) for job in self._jobs[index]]
+            self._outcomes.append(Outcome.of(self._points[index], ended, curves))
 
 
 class FinalistsPlan:
@@ -198,21 +186,28 @@ class FinalistsPlan:
         self._search = search
         self._ledger = ledger
         self._named = False
+        self._hopeless = False
 
     @property
     def total(self) -> int:
         return len(self.jobs())
 
+    @property
+    def failure(self) -> str:
+        """Why no winner can be named, though nothing is left to run; empty otherwise."""
+        if not self._hopeless:
+            return ""
+        if not self.jobs():
+            return no_suggestion_finished(_asked(self._ledger, self._search.jobs()))
+        return no_finalist_finished(_asked(self._ledger, self.jobs()))
+
     @cached_property
     def _finalists(self) -> Mapping[int, tuple[Job, ...]]:
         """Suggestion index -> its trials on the finalists' seeds, the best first; equal points stand once."""
-        values = {i: outcome.value for i, outcome in enumerate(self._search.outcomes) if outcome.value is not None}
-        ranked = sorted(values, key=lambda index: (-values[index], index))
-        distinct: dict[str, int] = {}
-        for index in ranked:
-            distinct.setdefault(self._search.specs(index)[0].hash, index)
+        names = [self._search.specs(index)[0].hash for index in range(len(self._search.outcomes))]
+        best = ranked(self._search.outcomes, names)
         top, seeds = (self._config.top, self._config.seeds) if self._config else (1, ())
-        points = {index: self._search.outcomes[index].point for index in list(distinct.values())[:top]}
+        points = {index: self._search.outcomes[index].point for index in best[:top]}
         return {
             index: tuple(Job(self._sweep.trial(self.entry, point, seed, self.phase), {}) for seed in seeds)
             for index, point in points.items()
@@ -225,20 +220,23 @@ class FinalistsPlan:
         missing = _open(self._ledger, self.jobs())
         if missing:
             return missing
-        if not self._named and read_winner(self._ledger, self.entry) is None:
-            self._name_winner()
+        if not self._named:
+            self._hopeless = read_winner(self._ledger, self.entry) is None and not self._name_winner()
         self._named = True
         return None
 
-    def _name_winner(self) -> None:
-        """Write down the best finalist by the mean over all its validation seeds; ties go to the lowest index."""
+    def _name_winner(self) -> bool:
+        """Write down the best finalist by the mean over all its validation seeds; ties go to the lowest index.
+
+        Returns:
+            Whether there is one: none, where every finalist failed.
+        """
         scores = {}
         for index, jobs in self._finalists.items():
             search = [Job(spec, {}) for spec in self._search.specs(index)]
-            verdicts = [verdict_of(self._ledger, job) for job in (*search, *jobs)]
-            values = [v.value for v in verdicts if v is not None and v.status == "finished" and v.value is not None]
-            if len(values) == len(verdicts):
-                scores[index] = mean(values)
+            value = score([verdict_of(self._ledger, job) for job in (*search, *jobs)])
+            if value is not None:
+                scores[index] = value
         if scores:
             index = min(scores, key=lambda index: (-scores[index], index))
             write_winner(
@@ -252,6 +250,7 @@ class FinalistsPlan:
                     "selected_by": "validation",
                 },
             )
+        return bool(scores)
 
 
 class FinalPlan:
@@ -286,16 +285,20 @@ class EntryPlan:
 
     Attributes:
         ended_before: trials of the phases before the present one.
+        failed_before: those of them that failed.
     """
 
     def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
         self.entry = entry
         self.ended_before = 0
+        self.failed_before = 0
+        self._ledger = ledger
         self._stage: Plan | None = None
+        self._choosing: FinalistsPlan | None = None
         self._following: list[Callable[[], Plan]] = []
         if sweep.search is not None and entry.space:
             self._stage = search = SearchPlan(sweep, entry, ledger)
-            self._following.append(lambda: FinalistsPlan(sweep, search, ledger))
+            self._following.append(lambda: self._choose(FinalistsPlan(sweep, search, ledger)))
         if sweep.final is not None:
             self._following.append(lambda: FinalPlan(sweep, entry, ledger))
 
@@ -318,9 +321,20 @@ class EntryPlan:
             if not self._following:
                 return None
             stage = self._following[0]()  # where the storage is away, nothing has moved yet
+            failed = sum(asked.failed for asked in _asked(self._ledger, self.jobs()))
             self.ended_before += len(self.jobs())
+            self.failed_before += failed
             self._stage = stage
             del self._following[0]
+
+    @property
+    def failure(self) -> str:
+        """Why the method ends without a winner; empty while it does not."""
+        return self._choosing.failure if self._choosing else ""
+
+    def _choose(self, plan: FinalistsPlan) -> FinalistsPlan:
+        self._choosing = plan
+        return plan
 
 
 def verdict_of(ledger: Ledger, job: Job) -> Verdict | None:
@@ -331,6 +345,12 @@ def verdict_of(ledger: Ledger, job: Job) -> Verdict | None:
 
 def _open(ledger: Ledger, jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if verdict_of(ledger, job) is None]
+
+
+def _asked(ledger: Ledger, jobs: Sequence[Job]) -> list[Asked]:
+    """The jobs with their verdicts; those that share a trial stand once."""
+    distinct = {job.spec.hash: job for job in jobs}
+    return [Asked(job.spec, verdict=verdict_of(ledger, job)) for job in distinct.values()]
 
 
 def read_winner(ledger: Ledger, entry: Entry) -> dict[str, Any] | None:
@@ -346,4 +366,4 @@ def write_winner(ledger: Ledger, entry: Entry, winner: Mapping[str, Any]) -> Non
 
 
 def _winner_path(entry: Entry) -> str:
-    return f"winners/{entry.key}.json"
+    return winner_path(entry)

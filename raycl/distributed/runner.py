@@ -6,16 +6,13 @@ strategy's winner is scored while other strategies still search.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import socket
-import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,30 +24,27 @@ import raycl
 from raycl.distributed import cluster, searcher
 from raycl.distributed.asha import EntryASHA
 from raycl.distributed.dispatch import Dispatcher
-from raycl.distributed.ledger import Ledger, Record
+from raycl.distributed.environment import environment, for_ray, quiet
+from raycl.distributed.ledger import Ledger
 from raycl.distributed.mirror import StudyMirror
 from raycl.distributed.plan import EntryPlan
 from raycl.distributed.signals import Interrupted, Interruption, interruptible
 from raycl.distributed.status import Watch
-from raycl.distributed.streams import StreamShards
+from raycl.distributed.streams import Read, StreamKey, StreamShards
 from raycl.distributed.trainable import TrialRunner
+from raycl.errors import RayclError
+from raycl.fingerprint import commit
 from raycl.live import SweepStatus
 from raycl.pretrained import pinned
+from raycl.results.changes import changed_code, forget
 from raycl.results.lease import Lease
+from raycl.results.outcomes import Record
+from raycl.results.standing import standings
 from raycl.results.store import Results
-from raycl.spec.sweep import SweepSpec
+from raycl.spec.sweep import Entry, SweepSpec
+from raycl.spec.trial import Phase
 
-TUNE = {
-    "TUNE_RESULT_BUFFER_LENGTH": "1",  # a report is a fence: the trial waits in it until the driver has seen it
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing is ever restored from Tune's snapshot
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output engine prints a box even where verbose is 0
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
+CONTINUES = "nothing is lost: the same command goes on from the last stored task of each trial"
 log = logging.getLogger(__name__)
 
 
@@ -59,14 +53,18 @@ class Outcome:
     """How a run of a sweep ended.
 
     Attributes:
-        complete: every trial that the sweep asks for has ended.
+        complete: nothing that the sweep asks for is left to run, whatever came of it.
         reason: why it is not complete, and how to go on.
         folder: the results.
+        failed: of a complete sweep: methods that lack their result, or a part of it, each with its reason.
+        notes: what whoever reads the results should know of them.
     """
 
     complete: bool
     reason: str
     folder: str
+    failed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def run_sweep(
@@ -76,6 +74,7 @@ def run_sweep(
     data_root: str | Path | None = None,
     force: bool = False,
     retry_failed: bool = False,
+    rerun_changed: bool = False,
     address: str | None = None,
     max_concurrent: int | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
@@ -87,6 +86,7 @@ def run_sweep(
         folder: a path, or a URI that pyarrow's file systems take.
         force: take the folder even where another driver's heartbeat is fresh.
         retry_failed: run trials again whose method failed.
+        rerun_changed: run trials again whose method's code has changed since they ended; else it is told.
         address: of a cluster to join; default: ``RAY_ADDRESS``, else one is started for this run.
         max_concurrent: trials at the same time; default: the sweep's, else what fits.
         on_status: shown where the sweep stands, at most four times a second.
@@ -114,6 +114,9 @@ def run_sweep(
     with ExitStack() as stack:
         lease = stack.enter_context(results.lease(force))
         results.repair()
+        changed = changed_code(results)
+        if rerun_changed:
+            forget(changed, sweep, results)
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
         plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
@@ -123,20 +126,45 @@ def run_sweep(
             reason = run()
         except Interrupted as signal:
             reason = f"stopped by {signal}"
+        except RayclError as error:
+            if not run.began:
+                raise
+            reason = str(error)
+        finally:
+            mirror.finish()
+        found = [] if reason else standings(sweep, results, ledger.record)
+    left = [standing.entry.key for standing in found if not standing.ended]
+    if left:
+        reason = f"trials of {', '.join(left)} are left"
     if reason:
-        reason += "; nothing is lost: the same command goes on from the last stored task of each trial"
-    return Outcome(not reason, reason, results.uri)
+        reason = reason if CONTINUES in reason.lower() else f"{reason}; {CONTINUES}"
+    failed = tuple(f"{standing.entry.key}: {standing.failure}" for standing in found if standing.failure)
+    notes = () if rerun_changed else tuple(map(str, changed))
+    return Outcome(not reason, reason, results.uri, failed, notes)
 
 
 def provenance() -> dict[str, str | float]:
-    """Who drives a sweep, with which code. A job has no repository: its submitter says ``RAYCL_COMMIT``."""
-    told = os.environ.get("RAYCL_COMMIT", "")
-    if not told:
-        git = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-        with suppress(OSError):
-            told = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    """Who drives a sweep, with which code."""
     versions = {"raycl": raycl.__version__, "ray": ray.__version__}
-    return {"began": time.time(), "host": socket.gethostname(), "commit": told, **versions}
+    return {"began": time.time(), "host": socket.gethostname(), "commit": commit(), **versions}
+
+
+def reads(sweep: SweepSpec, entries: Sequence[Entry]) -> list[Read]:
+    """What the trials of some entries will read in all phases: each stream with each seed, and the split that scores.
+
+    All of it is looked at before the first trial starts: what is missing for the final phase is not found after a
+    whole search. Searched values stand in no stream, so the middle of each space names all of them.
+    """
+    search, final = sweep.search, sweep.final
+    validating = (*search.seeds, *(search.finalists.seeds if search.finalists else ())) if search else ()
+    phases: list[tuple[Phase, Sequence[int]]] = [("search", validating), ("final", final.seeds if final else ())]
+    found: dict[Read, None] = {}
+    for entry in entries:
+        for phase, seeds in phases if entry.space else phases[1:]:
+            for seed in seeds:
+                spec = sweep.trial(entry, entry.middle, seed, phase)
+                found[Read(StreamKey.of(spec.stream, spec.seed, spec.train_on), ("train", spec.score_on))] = None
+    return list(found)
 
 
 @dataclass
@@ -153,6 +181,7 @@ class _Run:
     lease: Lease
     interruption: Interruption
     stack: ExitStack
+    began: bool = False
 
     def __call__(self) -> str:
         """Run the plans to their end. Returns why they stopped before; empty where they did not."""
@@ -163,12 +192,12 @@ class _Run:
             return ""
         limit = self.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
         connection, shards = self._connect()
-        streams = {json.dumps(job.spec.stream, sort_keys=True): job.spec.stream for _, job in missing}
-        shards.check(streams.values())
+        shards.check(reads(self.sweep, [plan.entry for plan in self.plans]))
         wanted = sum(self.sweep.runs(plan.entry).total for plan in self.plans)
         slots = cluster.slots(self.sweep.resources, connection.own, wanted, limit)
         dispatcher = Dispatcher(self.plans, self.ledger, slots)
         self.watch.start()
+        self.began = True
         constants = {
             "results": self.ledger.results.uri,
             "metric": self.ledger.metric,
@@ -221,8 +250,8 @@ def _fit(drive: searcher.Drive, sweep: SweepSpec) -> None:
     slots = {"TUNE_MAX_PENDING_TRIALS_PG": str(drive.dispatcher.slots)}
     bundle = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus > 0 else {})}
     with (
-        cluster.quiet(),
-        cluster.environment({**TUNE, **slots}),
+        quiet(),
+        environment(for_ray(slots)),
         tempfile.TemporaryDirectory(prefix="raycl-", ignore_cleanup_errors=True) as scratch,
         searcher.registered(key, drive),
     ):

@@ -88,6 +88,8 @@ class Watch:
             failed=status.count("failed"),
             tasks=tuple(tasks.get(trial_id, 0) for trial_id in ids),
             best=max(values, default=None),
+            failed_before=plan.failed_before,
+            failure=plan.failure,
         )
 
     def _num_tasks(self, plan: EntryPlan) -> int:

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycl.errors import DataError, InfrastructureError, RayclError
 from raycl.streams.source import LocalSource, TrainOn
-from raycl.streams.task import Layout, Part, Split
+from raycl.streams.task import Layout, Part, Split, TaskSource
 
 T = TypeVar("T")
 
@@ -54,6 +54,14 @@ class StreamKey:
     def source(self, data_root: str | None) -> LocalSource:
         """The stream itself, in this process."""
         return LocalSource(json.loads(self.stream), self.seed, Path(data_root) if data_root else None, self.train_on)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A stream, and the splits of it that some trial will read."""
+
+    key: StreamKey
+    splits: tuple[Split, ...]
 
 
 @dataclass(frozen=True)
@@ -137,22 +145,22 @@ class StreamShards:
             self.close()
             raise InfrastructureError(f"the stream actors did not start within {timeout:g} s: {error}") from error
 
-    def check(self, streams: Iterable[Mapping[str, Any]]) -> None:
+    def check(self, reads: Iterable[Read]) -> None:
         """Read every stream once on every node, before any trial starts: a shard may live on a node without CPUs.
 
         Raises:
-            DataError: a node cannot read a data set; the message names the node.
+            DataError: a node cannot read a data set, or a task of a split has no images; the message names the node.
             InfrastructureError: a node does not answer.
         """
-        keys = [StreamKey.of(stream, 0, "train") for stream in streams]
+        asked = list(reads)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         reading = ray.remote(num_cpus=0, max_calls=1)(_unreadable)  # one call: its process would keep the data
 
         def ask(node: Mapping[str, Any]) -> Any:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            return reading.options(scheduling_strategy=here).remote(keys, self._data_root)
+            return reading.options(scheduling_strategy=here).remote(asked, self._data_root)
 
-        if any(json.loads(key.stream).get("encode") for key in keys):  # the first computes for all, however long
+        if any(json.loads(read.key.stream).get("encode") for read in asked):  # the first computes for all, however long
             ray.wait([ask(nodes[0])])
         for node, answer in [(node, ask(node)) for node in nodes]:
             address = node["NodeManagerAddress"]
@@ -271,11 +279,30 @@ class RemoteSource:
         return self._shards.names[number % len(self._shards.names)]
 
 
-def _unreadable(keys: list[StreamKey], data_root: str | None) -> str:
+def _unreadable(reads: list[Read], data_root: str | None) -> str:
     """What keeps this node from reading the streams; empty where nothing does."""
     try:
-        for key in keys:
-            key.source(data_root)
+        for read in reads:
+            source = read.key.source(data_root)
+            for split in read.splits:
+                check_split(source, split)
     except RayclError as error:
         return str(error)
     return ""
+
+
+def check_split(source: TaskSource, split: Split) -> None:
+    """A split can be read, and where it scores, every class of every task has images in it.
+
+    Raises:
+        DataError: a class has none, so that a figure of its task would say nothing about it.
+    """
+    for task, classes in enumerate(source.layout.classes):
+        labels = source.part(task, split).labels
+        absent = set(range(len(classes))) - set(np.unique(labels).tolist()) if split != "train" else set()
+        if absent:
+            names = ", ".join(str(classes[label]) for label in sorted(absent))
+            raise DataError(
+                f"task {task} of the stream has no {split} images of class {names} of its data set, so it cannot be "
+                "scored; add some, or choose classes (stream.class_order) that have them"
+            )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import optuna
@@ -18,26 +16,12 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from raycl.results.outcomes import Outcome
 from raycl.spec import space
 from raycl.spec.options import PrunerConfig, SearchConfig
 from raycl.spec.trial import Scalar
 
 STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one suggestion ended, as the sampler is told.
-
-    Attributes:
-        value: the search metric after the last task, the mean over the search seeds; None unless finished.
-        curve: task -> the search metric after it, the mean over the seeds; tasks that were not measured are absent.
-    """
-
-    point: Mapping[str, Scalar]
-    status: Literal["finished", "pruned", "failed"]
-    value: float | None = None
-    curve: Mapping[int, float] = field(default_factory=dict)
 
 
 def optuna_space(distributions: Mapping[str, space.Distribution]) -> dict[str, BaseDistribution]:
@@ -112,13 +96,3 @@ def cutoffs(pruner: PrunerConfig, curves: Sequence[Mapping[int, float]]) -> dict
         if task + 1 >= pruner.grace_tasks and len(values) >= pruner.min_trials:
             chosen[task] = float(np.quantile(values, pruner.quantile, method="inverted_cdf"))
     return chosen
-
-
-def survives(value: float | None, cutoff: float | None) -> bool:
-    """Whether a trial goes on. A task that was not measured is never a reason to end; NaN counts as the worst."""
-    return value is None or cutoff is None or value >= cutoff
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean, exact in its sum, so that it does not depend on the order."""
-    return math.fsum(values) / len(values)

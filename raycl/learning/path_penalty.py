@@ -14,7 +14,7 @@ negative omega.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from raycl.learning.path_integral import PathIntegral
 from raycl.learning.quadratic import Quadratic
+from raycl.spec.needs import Idle
 from raycl.spec.options import Options, Positive
 
 Penalty = Annotated[float, Field(ge=0, le=1e15)]
@@ -30,6 +31,14 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 class PathPenaltyOptions(Options):
     """Strength and limits."""
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("damping", "importance_scale", "max_importance"),
+            "with penalty: 0 nothing is pulled",
+            lambda at: not at.options.penalty,
+        ),
+    )
 
     penalty: Penalty = Field(0.0, description="strength of the pull; 0: none")
     damping: Positive = Field(1e-7, description="xi, added to squared displacements")

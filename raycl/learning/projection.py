@@ -6,6 +6,10 @@ Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIP
 a non-negative least squares problem (Lawson and Hanson's active sets).
 
 A single constraint has a closed form (Chaudhry et al. 2019, arXiv 1812.00420, eq. 11): the part of g along g_ref goes.
+
+An old gradient of zero objects to nothing, and one whose square underflows has no direction that products could tell:
+both are left out. They are nothing out of the way: the loss of a task of one class is always zero, and where an old
+task is answered with certainty, float32 has nothing left of its gradient.
 """
 
 from __future__ import annotations
@@ -43,10 +47,22 @@ def project(gradient: Tensor, past: Tensor, margin: float = 0.0) -> Tensor:
     """
     products = torch.cat([past @ past.T, (past @ gradient)[:, None]], 1).double().cpu().numpy()
     gram, linear = products[:, :-1], products[:, -1]
-    if (linear >= 0).all():
+    counted = ~(gram.diagonal() < shortest(past))  # nan counts, and is found below
+    if (linear[counted] >= 0).all():
         return gradient
-    weights = solve_dual(gram, linear, margin, max(RIDGE, ROUNDINGS * torch.finfo(past.dtype).eps))
+    if not np.isfinite(products).all():
+        raise MethodError("gem: gradients must be finite, found inf or nan; lower training.learning_rate")
+    weights, ridge = np.zeros(len(past)), max(RIDGE, ROUNDINGS * torch.finfo(past.dtype).eps)
+    weights[counted] = solve_dual(gram[np.ix_(counted, counted)], linear[counted], margin, ridge)
     return torch.addmv(gradient, past.T, torch.from_numpy(weights).to(past))
+
+
+def shortest(gradients: Tensor) -> float:
+    """The least squared length at which a gradient ``[..., parameters]`` still has a direction.
+
+    Below it, squares of single entries that underflow may make up more than the last digit of the sum.
+    """
+    return gradients.shape[-1] * torch.finfo(gradients.dtype).tiny
 
 
 def solve_dual(gram: np.ndarray, products: np.ndarray, margin: float, ridge: float = RIDGE) -> np.ndarray:
@@ -56,15 +72,10 @@ def solve_dual(gram: np.ndarray, products: np.ndarray, margin: float, ridge: flo
     short to count, with v = margin + u and ``P = F^T F`` this is ``min_{u >= 0} ||F u + F^-T (products + P margin)||``.
 
     Args:
-        gram: float64 ``[tasks, tasks]``, inner products of the old gradients.
+        gram: float64 ``[tasks, tasks]``, inner products of the old gradients, none of which is zero.
         products: float64 ``[tasks]``, inner products of the old gradients with the new one.
-
-    Raises:
-        MethodError: the numbers are not finite.
     """
-    if not (np.isfinite(gram).all() and np.isfinite(products).all()):
-        raise MethodError("gem: gradients must be finite, found inf or nan; lower training.learning_rate")
-    lengths = np.sqrt(np.maximum(gram.diagonal(), 1e-300))
+    lengths = np.sqrt(gram.diagonal())
     values, vectors = np.linalg.eigh((gram + gram.T) / 2 / np.outer(lengths, lengths))
     roots = np.sqrt(np.maximum(values, 0) + ridge)[:, None]  # rounding may have made an eigenvalue negative
     factor, inverse = roots * vectors.T, vectors.T / roots
@@ -76,11 +87,12 @@ def solve_dual(gram: np.ndarray, products: np.ndarray, margin: float, ridge: flo
 def project_one(gradient: Tensor, reference: Tensor) -> Tensor:
     """The gradient without its part along ``-reference``; where it has none, it is returned to the bit.
 
-    Decided on the device, which is not waited for.
+    So it is where the reference is zero, or its square underflows (:func:`shortest`). Decided on the device, which is not waited for.
 
     Args:
         gradient, reference: ``[parameters]``, all of them: a projection layer by layer is another method.
     """
     product, squared = gradient @ reference, reference @ reference
-    share = product / squared.clamp_min(torch.finfo(squared.dtype).tiny)
-    return torch.where(product < 0, gradient - share * reference, gradient)
+    least = shortest(reference)
+    share = product / squared.clamp_min(least)
+    return torch.where((product < 0) & (squared >= least), gradient - share * reference, gradient)

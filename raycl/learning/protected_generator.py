@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from raycl.learning.lookahead import lookahead
 from raycl.learning.output_regulariser import OutputRegulariser
 from raycl.models.hypernetwork import Activation, Theta, WeightGenerator
+from raycl.spec.needs import Idle
 from raycl.spec.options import Count, NonNegative, Options
 
 Widths = tuple[Annotated[int, Field(ge=1)], ...]
@@ -33,6 +34,13 @@ class GeneratorOptions(Options):
         "chunk_size": {"lograndint": [500, 100_000]},
         "hidden": {"choice": [[10, 10], [25, 25], [50, 50]]},
     }
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("chunk_size", "chunk_embedding_dim"), "there are no chunks", lambda at: not at.options.chunked),
+        Idle(
+            ("sampled_tasks",), "only regulariser: sampled draws tasks", lambda at: at.options.regulariser != "sampled"
+        ),
+    )
 
     beta: NonNegative = Field(0.01, description="weight of the output regulariser, a sum over all weights of a task")
     task_embedding_dim: Count = 96

@@ -1,6 +1,6 @@
 """A variational autoencoder that still draws what it learned in earlier tasks: a hypernetwork makes its decoders.
 
-von Oswald et al., "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695), section 2.2 and appendix C:
+von Oswald et al., "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695), section 2.3 and appendix B:
 each task has decoder weights of its own, made by a chunked hypernetwork with its output regulariser; the encoder, which
 replays do not need, is an ordinary network that goes on to learn. The loss is that of Kingma and Welling, ICLR 2014
 (arXiv 1312.6114), divided by the number of pixels, as in the authors' code. Defaults are theirs for Split MNIST.

@@ -1,19 +1,36 @@
 """Which task does an example belong to? The one whose network is most certain about it.
 
-HNET+ENT of von Oswald et al., "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695), section 2.2:
+HNET+ENT of von Oswald et al., "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695), section 2.3:
 the task whose network gives the prediction of least entropy. Or the one whose largest softmax probability is largest:
 Hendrycks and Gimpel, "A baseline for detecting misclassified and out-of-distribution examples in neural networks", ICLR
 2017 (arXiv 1610.02136).
+
+One rule holds for whoever chooses by certainty, where the papers' tasks are all of one size: what is compared is the
+share of the largest possible uncertainty, log(n) of an entropy over n classes, n - 1 of odds, since otherwise a task of
+few classes wins images that are not its own; and a task of one class, of which its network is always certain, is
+refused (:func:`undecidable`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from raycl.streams.scenario import Scenario
+
+
+def undecidable(scenario: Scenario) -> str | None:
+    """Why the tasks of a scenario cannot be told apart by the certainty of their networks; None where they can."""
+    if scenario.task_given or scenario.num_tasks == 1 or min(scenario.sizes) > 1:
+        return None
+    sizes = ", ".join(map(str, scenario.sizes))
+    return (
+        "a network of one class is always certain, and the most certain task would be its own for all images "
+        f"(got tasks of {sizes} classes); give each task two or more"
+    )
 
 
 def log_entropy(logits: Tensor) -> Tensor:
@@ -39,23 +56,51 @@ def log_odds_against_first(logits: Tensor) -> Tensor:
 def least_entropy(groups: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Choose for each row the task of least entropy, as :func:`most_certain` does.
 
-    Entropies are taken as shares of the largest possible one, log(units): a head of few units would win otherwise. Each
-    task needs two units or more.
+    Entropies are taken as shares of the largest possible one, log(units). Each task needs two units or more.
     """
     return most_certain(groups, _relative_log_entropy)
 
 
+def largest_probability(groups: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Choose for each row the task whose largest softmax probability p is largest, as :func:`most_certain` does.
+
+    The odds (1 - p) / p are taken as shares of the largest possible ones, units - 1: p = .6 is more of ten units than
+    of two. Each task needs two units or more.
+    """
+    return most_certain(groups, _relative_log_odds)
+
+
 def _relative_log_entropy(logits: Tensor) -> Tensor:
-    units = logits.isfinite().sum(-1)
-    return log_entropy(logits) - units.log().log()
+    return log_entropy(logits) - _units(logits).log().log()
 
 
-def most_certain(groups: Iterable[Tensor], uncertainty: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def _relative_log_odds(logits: Tensor) -> Tensor:
+    return log_odds_against_first(logits) - (_units(logits) - 1).log()
+
+
+def _units(logits: Tensor) -> Tensor:
+    """Units that take part: ``[..., units]`` -> ``[...]``."""
+    return logits.isfinite().sum(-1)
+
+
+def log_largest_entropy(sizes: Sequence[int]) -> list[float]:
+    """Logarithm of log(n), the largest entropy over n classes, for each task, less that of the largest task.
+
+    Exactly 0 for tasks of one size. Each of several tasks needs two classes or more.
+    """
+    most = max(sizes)
+    return [0.0 if size == most else math.log(math.log(size) / math.log(most)) for size in sizes]
+
+
+def most_certain(
+    groups: Iterable[Tensor], uncertainty: Callable[[Tensor], Tensor], largest: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
     """Choose for each row the task of least uncertainty; ties go to the earlier task.
 
     Args:
         groups: logits ``[tasks of the group, batch, units]``, task after task, in groups so that memory is bounded.
-        uncertainty: ``[tasks of the group, batch, units]`` -> ``[tasks of the group, batch]``.
+        uncertainty: ``[tasks of the group, batch, units]`` -> ``[tasks of the group, batch]``, as logarithms.
+        largest: of each task, the logarithm that is subtracted from its uncertainty; default: nothing.
 
     Returns:
         int64 ``[batch]``, the tasks, and ``[batch, units]``, their logits.
@@ -63,7 +108,10 @@ def most_certain(groups: Iterable[Tensor], uncertainty: Callable[[Tensor], Tenso
     best: tuple[Tensor, Tensor, Tensor] | None = None
     first = 0
     for logits in groups:
-        least, place = uncertainty(logits).min(dim=0)
+        found = uncertainty(logits)
+        if largest is not None:
+            found = found - found.new_tensor(largest[first : first + len(logits)])[:, None]
+        least, place = found.min(dim=0)
         chosen = logits.gather(0, place[None, :, None].expand(1, -1, logits.shape[2]))[0]
         task = place + first
         first += len(logits)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from raycl.errors import MethodError
+
 
 class Pool(ABC):
     """Positions ``0 .. size - 1`` of one unit; a row that adds a position takes the next one."""
@@ -88,7 +90,8 @@ class RandomReplacement(Pool):
 
     After the i-th experience, i counted from 1, h = capacity // i of its rows, drawn without replacement, take the
     places of as many random old rows; fewer where it has fewer rows. Each experience so far keeps an equal share in
-    expectation. Departure: while the memory is not full, free positions are filled first.
+    expectation. Departures: while the memory is not full, free positions are filled first; with more experiences than
+    rows h is 0, the memory would never change again, and this is refused.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -99,6 +102,11 @@ class RandomReplacement(Pool):
     def offer(self, labels: Sequence[int], generator: torch.Generator) -> list[int]:
         self._experiences += 1
         free = self.capacity - self._size
+        if self._experiences > self.capacity:
+            raise MethodError(
+                f"memory.selection: random gives every offer a share, at least a row (got offer {self._experiences} of "
+                f"{self.capacity} rows); enlarge memory.capacity, offer whole tasks, or use reservoir"
+            )
         count = min(len(labels), max(self.capacity // self._experiences, free))
         filled = min(count, free)
         chosen = sorted(torch.randperm(len(labels), generator=generator)[:count].tolist())

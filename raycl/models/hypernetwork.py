@@ -1,7 +1,7 @@
 """The network that generates a target network's weights from a task embedding, whole or chunk by chunk.
 
 von Oswald, Henning, Grewe and Sacramento, "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695),
-section 2.1 and appendix C. A trunk turns ``[task embedding; chunk embedding]`` into features, one linear layer turns
+sections 2.1 and 2.2. A trunk turns ``[task embedding; chunk embedding]`` into features, one linear layer turns
 features into a chunk of weights, and the chunks are laid end to end and cut where the target's weights end. The full
 hypernetwork is the case of a single chunk as large as the target, without chunk embeddings: a linear head per target
 tensor is the same map as one linear head for all of them.

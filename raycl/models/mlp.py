@@ -25,6 +25,10 @@ class MLPConfig(ModelConfig):
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
 
+    @property
+    def flat_batch_norm(self) -> bool:
+        return self.norm == "batch" and bool(self.hidden)
+
 
 def build(config: MLPConfig, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:
     """An MLP over flattened images ``[batch, channels, height, width]``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import statistics
@@ -11,9 +12,15 @@ from typing import Any, Literal
 
 from raycl.catalog import catalog
 from raycl.errors import RayclError
-from raycl.results.reading import matrices, read_trials
-from raycl.results.store import Results
-from raycl.spec.sweep import Entry, SweepSpec
+from raycl.results.failures import Failure, failures_of
+from raycl.results.outcomes import Record
+from raycl.results.reading import matrices, read_trials, unfinished
+from raycl.results.standing import PHASES, Asked, Standing, owners, standings, told_failures
+from raycl.results.store import Results, Verdict
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import TrialSpec
+
+Scored = Literal["test", "validation", "nothing"]
 
 COMPARED = ("average_accuracy", "forgetting", "learning_accuracy", "backward_transfer")
 REFERRED = "intransigence"
@@ -49,10 +56,14 @@ class Line:
     """One method in one variant.
 
     Attributes:
-        scored_on: ``test`` over the final seeds; ``validation``: the best search trial, where no final one has ended.
+        scored_on: ``test`` over the final seeds; ``validation``: the winner, or the best suggestion so far, over its
+            validation seeds, where no final trial has finished.
         trials: hashes of the finished trials that the figures come from.
-        planned: final trials of the sweep; None where the sweep file cannot be read by this installation.
-        failed: reasons of the trials that failed.
+        planned: final trials of the sweep; None where it has none, or cannot be read by this installation.
+        failed: the method's trials that failed, in every phase.
+        told: how many failed in each phase, and why.
+        failure: why the method has ended without its result, or with a part of it; empty where it lacks nothing.
+        complete: nothing of it is left to run.
         metrics: those of :data:`COMPARED` that are defined, and :data:`REFERRED` where there is a reference.
         seconds: wall seconds per trial; memory: bytes of state and buffer after the last task.
         machines: the different settings of :data:`MACHINE`.
@@ -63,10 +74,13 @@ class Line:
     variant: str
     alias: str
     strategy: str
-    scored_on: Literal["test", "validation", "nothing"] = "nothing"
+    scored_on: Scored = "nothing"
     trials: tuple[str, ...] = ()
     planned: int | None = None
-    failed: tuple[str, ...] = ()
+    failed: tuple[Failure, ...] = ()
+    told: tuple[str, ...] = ()
+    failure: str = ""
+    complete: bool = True
     upper_bound: bool = False
     metrics: Mapping[str, Spread] = field(default_factory=dict)
     seconds: Spread | None = None
@@ -80,25 +94,74 @@ class Line:
     def key(self) -> str:
         return f"{self.variant}/{self.alias}" if self.variant else self.alias
 
-    @property
-    def complete(self) -> bool:
-        """Whether every final trial of the line has ended."""
-        ended = len(self.trials) + len(self.failed) if self.scored_on == "test" else len(self.failed)
-        return self.barred is not None or self.planned is None or ended >= self.planned
-
 
 def lines(results: Results) -> list[Line]:
     """The lines of a folder, best accuracy first within each variant; barred and unscored methods stand last."""
+    return compared(results)[0]
+
+
+def compared(results: Results) -> tuple[list[Line], int]:
+    """:func:`lines`, and how many of their trials have begun and not ended."""
     trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
-    sweep = _sweep(results)
+    sweep, begun = _sweep(results), unfinished(results)
     if sweep is None:
-        entries = dict.fromkeys((t["variant"] or "", t["alias"], t["strategy"]) for t in trials.values())
-        found = [_line(Entry(*names, space={}), None, trials) for names in entries]
+        found = _lines_by_alias(results, trials, bool(begun))
     else:
-        found = [_line(entry, _final(sweep, entry, results), trials) for entry in sweep.entries]
+        standing = standings(sweep, results, Told(sweep, results, trials))
+        found = [_line(one, results, trials) for one in standing]
+        begun = [name for name in begun if name in owners(standing)]  # others are nobody's, and hold nobody up
     found = _referred(found, results, {name: trial["seed"] for name, trial in trials.items()})
     variants = list(dict.fromkeys(line.variant for line in found))
-    return sorted(found, key=lambda line: (variants.index(line.variant), *_rank(line)))
+    return sorted(found, key=lambda line: (variants.index(line.variant), *_rank(line))), len(begun)
+
+
+def owners_of(results: Results) -> dict[str, tuple[str, ...]]:
+    """Trial -> keys of the entries that ask for it, in file order, as far as that is decided by now.
+
+    Empty where this installation cannot read the sweep.
+    """
+    sweep = _sweep(results)
+    if sweep is None:
+        return {}
+    trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
+    return owners(standings(sweep, results, Told(sweep, results, trials)))
+
+
+def failures(results: Results) -> list[Failure]:
+    """Every trial of a folder that failed, once: those of the sweep's methods in its order, then those of nobody."""
+    merged: dict[str, Failure] = {}
+    for failure in (failure for line in lines(results) for failure in line.failed):
+        known = merged.get(failure.spec.hash)
+        entries = tuple(dict.fromkeys((*(known.entries if known else ()), *failure.entries)))
+        merged[failure.spec.hash] = replace(failure, entries=entries)
+    for trial in read_trials(results).to_pylist():
+        if trial["status"] == "failed" and trial["trial"] not in merged:
+            asked = Asked(TrialSpec.loads(trial["spec"]), verdict=Verdict("failed", trial["reason"] or ""))
+            (merged[trial["trial"]],) = failures_of(results, [asked], ())
+    return list(merged.values())
+
+
+class Told:
+    """What the folder's data set tells of ended trials: a :data:`raycl.results.outcomes.Recall`.
+
+    Args:
+        trials: rows of the trials table by hash.
+    """
+
+    def __init__(self, sweep: SweepSpec, results: Results, trials: Mapping[str, Trial]) -> None:
+        self._metric = sweep.search.metric if sweep.search else COMPARED[0]
+        self._curves = _curves(results, self._metric) if sweep.pruner is not None else None
+        self._trials = trials
+
+    def __call__(self, spec: TrialSpec) -> Record | None:
+        trial = self._trials.get(spec.hash)
+        if trial is None:
+            return None
+        num_tasks = trial["num_tasks"] or trial["tasks_done"]
+        last = {} if trial["value"] is None or trial["status"] != "finished" else {num_tasks - 1: trial["value"]}
+        curve = last if self._curves is None else self._curves.get(spec.hash, {})
+        verdict = Verdict(trial["status"], trial["reason"] or "", trial["value"], trial["tasks_done"] - 1)
+        return Record(spec, verdict, curve, num_tasks)
 
 
 def _sweep(results: Results) -> SweepSpec | None:
@@ -110,47 +173,73 @@ def _sweep(results: Results) -> SweepSpec | None:
         return None
 
 
-def _final(sweep: SweepSpec, entry: Entry, results: Results) -> Sequence[str] | None:
-    """Hashes of an entry's final trials; entries that came to the same point share them.
-
-    None where the sweep has no final phase; the seeds stand for them while no winner is named.
-    """
-    if sweep.final is None or entry.barred:
-        return None
-    winner = results.read_json(f"winners/{entry.key}.json") if entry.space else {"point": {}}
-    if winner is None:
-        return [f"seed {seed}" for seed in sweep.final.seeds]
-    return [sweep.trial(entry, winner["point"], seed, "final").hash for seed in sweep.final.seeds]
+def _curves(results: Results, metric: str) -> dict[str, dict[int, float]]:
+    """Task -> metric after it, for every trial; tasks that were not measured are absent."""
+    return {
+        name: {task: value for task, value in enumerate(matrix.curve(metric)) if not math.isnan(value)}
+        for name, matrix in matrices(results).items()
+    }
 
 
-def _line(entry: Entry, final: Sequence[str] | None, trials: Mapping[str, Trial]) -> Line:
-    own = [t for t in trials.values() if (t["variant"] or "", t["alias"]) == (entry.variant, entry.alias)]
-    if final is None:
-        chosen = [trial for trial in own if trial["phase"] == "final"]
-    else:
-        chosen = [trials[name] for name in final if name in trials]
-    finished = [trial for trial in chosen if trial["status"] == "finished"]
-    failed = tuple(trial["reason"] or "" for trial in chosen if trial["status"] == "failed")
-    scored_on: Literal["test", "validation", "nothing"] = "test" if finished else "nothing"
-    if not finished:
-        best = _best([trial for trial in own if trial["scored_on"] == "validation"])
-        finished, scored_on = ([best], "validation") if best else ([], "nothing")
+def _line(standing: Standing, results: Results, trials: Mapping[str, Trial]) -> Line:
+    entry = standing.entry
+    finished = _finished(standing.final, trials)
+    scored_on: Scored = "test" if finished else "nothing"
+    if not finished and not standing.failure:
+        finished = _finished(standing.validated, trials)
+        scored_on = "validation" if finished else "nothing"
+    own = [trials[asked.spec.hash] for asked in standing.trials() if asked.spec.hash in trials]
+    told = (told_failures(standing.trials(phase), phase) for phase in PHASES)
+    return replace(
+        _figures(entry.variant, entry.alias, entry.strategy, scored_on, finished),
+        planned=standing.planned.get("final") or None,
+        failed=tuple(failures_of(results, [asked for asked in standing.trials() if asked.failed], [entry.key])),
+        told=tuple(text for text in told if text),
+        failure=standing.failure,
+        complete=standing.ended,
+        upper_bound=any(trial["upper_bound"] for trial in own),
+        barred=entry.barred,
+    )
+
+
+def _finished(asked: Iterable[Asked], trials: Mapping[str, Trial]) -> list[Trial]:
+    return [trials[one.spec.hash] for one in asked if one.verdict is not None and one.verdict.status == "finished"]
+
+
+def _figures(variant: str, alias: str, strategy: str, scored_on: Scored, finished: Sequence[Trial]) -> Line:
+    """A line with the figures of some trials."""
     return Line(
-        entry.variant,
-        entry.alias,
-        entry.strategy,
+        variant,
+        alias,
+        strategy,
         scored_on,
         tuple(trial["trial"] for trial in finished),
-        None if final is None else len(final),
-        failed,
-        any(trial["upper_bound"] for trial in (*finished, *own)),
-        _metrics(finished),
-        Spread.of(trial["wall_seconds"] for trial in finished),
-        Spread.of(_sum(trial["state_bytes"], trial["buffer_bytes"]) for trial in finished),
-        Spread.of(trial["parameters"] for trial in finished),
-        frozenset(tuple(trial[name] for name in MACHINE) for trial in finished),
-        entry.barred,
+        upper_bound=any(trial["upper_bound"] for trial in finished),
+        metrics=_metrics(finished),
+        seconds=Spread.of(trial["wall_seconds"] for trial in finished),
+        memory=Spread.of(_sum(trial["state_bytes"], trial["buffer_bytes"]) for trial in finished),
+        parameters=Spread.of(trial["parameters"] for trial in finished),
+        machines=frozenset(tuple(trial[name] for name in MACHINE) for trial in finished),
     )
+
+
+def _lines_by_alias(results: Results, trials: Mapping[str, Trial], begun: bool) -> list[Line]:
+    """The lines of a folder whose sweep cannot be read here: each trial counts for the alias that ran it."""
+    found = []
+    for names in dict.fromkeys((t["variant"] or "", t["alias"], t["strategy"]) for t in trials.values()):
+        own = [t for t in trials.values() if (t["variant"] or "", t["alias"], t["strategy"]) == names]
+        final = [trial for trial in own if trial["phase"] == "final"]
+        finished = [trial for trial in final if trial["status"] == "finished"]
+        scored_on: Scored = "test" if finished else "nothing"
+        if not finished:
+            finished = _best([trial for trial in own if trial["scored_on"] == "validation"])
+            scored_on = "validation" if finished else "nothing"
+        asked = [Asked(TrialSpec.loads(t["spec"]), verdict=Verdict(t["status"], t["reason"] or "")) for t in own]
+        told = (told_failures([one for one in asked if one.spec.phase == phase], phase) for phase in PHASES)
+        failed = tuple(failures_of(results, [one for one in asked if one.failed], [names[1]]))
+        line = _figures(*names, scored_on, finished)
+        found.append(replace(line, failed=failed, told=tuple(text for text in told if text), complete=not begun))
+    return found
 
 
 def _referred(found: Sequence[Line], results: Results, seeds: Mapping[str, int]) -> list[Line]:
@@ -194,10 +283,13 @@ def _metrics(trials: Sequence[Trial]) -> dict[str, Spread]:
     return {name: spread for name, spread in spreads.items() if spread is not None}
 
 
-def _best(trials: Sequence[Trial]) -> Trial | None:
-    """The search trial with the best validation value; ties go to the lowest hash."""
-    scored = [trial for trial in trials if trial["status"] == "finished" and trial["value"] is not None]
-    return min(scored, key=lambda trial: (-trial["value"], trial["trial"]), default=None)
+def _best(trials: Sequence[Trial]) -> list[Trial]:
+    """The finished search trials of the point with the best mean value over its seeds."""
+    points: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial["status"] == "finished" and trial["value"] is not None:
+            points.setdefault(json.dumps(json.loads(trial["spec"])["point"], sort_keys=True), []).append(trial)
+    return max(points.values(), key=lambda group: statistics.fmean(t["value"] for t in group), default=[])
 
 
 def _rank(line: Line) -> tuple[bool, bool, float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ Key = tuple[int, int]
 Seal = tuple[int, str]
 """(size in bytes, sha256)"""
 
+_MANIFEST = re.compile(r"manifests/\d{4,}-\d{4,}\.json")
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ class History:
     def read(cls, files: Files, folder: str) -> History:
         sizes = files.sizes(folder)
         found = {}
-        for path in (path for path in sizes if path.startswith("manifests/")):
+        for path in filter(_MANIFEST.fullmatch, sizes):
             try:
                 manifest = Manifest.of(files.read_json(f"{folder}/{path}"))
             except (TornFile, KeyError, TypeError) as error:

@@ -49,6 +49,10 @@ CELLS = pa.schema(
 )
 
 PROVENANCE = {
+    "raycl": pa.string(),
+    "commit": pa.string(),
+    "code": pa.string(),
+    "data": pa.string(),
     "split_hash": pa.string(),
     "torch": pa.string(),
     "threads": pa.int32(),
@@ -58,7 +62,9 @@ PROVENANCE = {
     "upper_bound": pa.bool_(),
     "num_tasks": pa.int32(),
 }
-"""What the session knows and the spec does not. Further keys are kept as JSON in the column ``provenance``."""
+"""What the session knows and the spec does not: raycl's version and commit, fingerprints of the method's code and of
+the data's content, and so on. What ``auto`` came to (``resolved``) stands in the columns ``hp.*``; further keys are
+kept as JSON in the column ``provenance``."""
 
 TRIALS = pa.schema(
     [
@@ -162,6 +168,7 @@ def trials_table(
         seconds: the cost columns that add up over attempts, by name.
     """
     learned = [row for row in rows if row.task >= 0]
+    told = {*PROVENANCE, "resolved"}
     num_tasks = int(provenance.get("num_tasks") or max((len(row.total) for row in rows), default=0))
     values: dict[str, Any] = {
         "trial": spec.hash,
@@ -175,13 +182,14 @@ def trials_table(
         "tasks_done": learned[-1].task + 1 if learned else 0,
         **{name: provenance.get(name) for name in PROVENANCE},
         "num_tasks": num_tasks or None,
-        "provenance": json.dumps({k: v for k, v in provenance.items() if k not in PROVENANCE}, sort_keys=True),
+        "provenance": json.dumps({k: v for k, v in provenance.items() if k not in told}, sort_keys=True),
         **_finite(AccuracyMatrix.of(rows, num_tasks).metrics() if learned else {}),
         **_cost(learned, seconds),
         "spec": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
     }
     table = pa.table({field.name: pa.array([values.get(field.name)], field.type) for field in TRIALS}, schema=TRIALS)
-    for name, value in sorted(hyperparameters(spec).items()):  # one order, however the options were read
+    ran_with = hyperparameters(spec) | provenance.get("resolved", {})
+    for name, value in sorted(ran_with.items()):  # one order, however the options were read
         table = table.append_column(f"hp.{name}", pa.array([value]))
     return table.replace_schema_metadata(_METADATA)
 

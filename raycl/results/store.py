@@ -8,11 +8,13 @@
     trials/<hash>/ckpt/0005-0000/<file>     its checkpoint
     trials/<hash>/manifests/0005-0000.json  names, sizes and digests of both, and what they continue; written last
     trials/<hash>/verdict.json              how it ended
+    trials/<hash>/traceback.txt             where it failed, if it did
     data/cells/<hash>.parquet               its matrix, in the sweep's data set
     data/trials/<hash>.parquet              its metrics, cost and hyperparameters
 
 Files of tasks are immutable and carry their attempt, so a worker that was given up but lives on destroys nothing.
-Readers trust what a manifest names and verify it.
+Readers trust what a manifest names and verify it. What is called otherwise (``Thumbs.db``, a copy that a file manager
+made) is not ours, and left alone.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +40,12 @@ from raycl.results.lease import Lease
 from raycl.spec.trial import TrialSpec
 
 FOLDER_FORMAT = 1
-__all__ = ["Manifest", "Results", "TrialStore", "Verdict"]
+MOST_TRACEBACK = 200_000
+"""Characters of a traceback that are kept, from its end."""
+_TRIAL = re.compile(r"[0-9a-f]{16}")
+_ATTEMPT = re.compile(r"(\d{4,})\.json")
+_CHECKPOINT = re.compile(r"(\d{4,})-\d{4,}")
+__all__ = ["Manifest", "Results", "TrialStore", "Verdict", "traceback_path"]
 log = logging.getLogger(__name__)
 
 
@@ -112,7 +120,8 @@ class Results:
         return self._with("verdict.json")
 
     def _with(self, file: str) -> Sequence[str]:
-        names = self.files.existing([f"trials/{name}/{file}" for name in self.files.children("trials")])
+        ours = [name for name in self.files.children("trials") if _TRIAL.fullmatch(name)]
+        names = self.files.existing([f"trials/{name}/{file}" for name in ours])
         return [name.split("/")[1] for name in names]
 
     def specs(self) -> Iterator[TrialSpec]:
@@ -189,7 +198,8 @@ class TrialStore:
         self._files.write_once(f"{self._folder}/spec.json", (self.spec.dumps() + "\n").encode())
         self._continued = None
         names = self._files.children(f"{self._folder}/attempts")
-        attempt = max((int(Path(name).stem) for name in names), default=-1) + 1
+        ours = (found for found in map(_ATTEMPT.fullmatch, names) if found)
+        attempt = max((int(found[1]) for found in ours), default=-1) + 1
         record = dump_json({"host": socket.gethostname(), "pid": os.getpid(), "began": time.time()})
         while not self._files.write_once(f"{self._folder}/attempts/{attempt:04d}.json", record):
             attempt += 1
@@ -257,14 +267,19 @@ class TrialStore:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    def finish(self, verdict: Verdict, provenance: Mapping[str, Any]) -> None:
+    def finish(self, verdict: Verdict, provenance: Mapping[str, Any], traceback: str = "") -> None:
         """Write the trial's parts of the data set, then its verdict. Finished trials drop their checkpoints,
         unless their specification says that they stay.
+
+        Args:
+            traceback: of a failure; its end is kept.
 
         Raises:
             TornFile: the trial is said to have finished, but rows of its tasks are lost.
         """
         parts = self._write_parts(verdict, provenance)
+        if traceback:
+            self._files.write(traceback_path(self.spec.hash), traceback[-MOST_TRACEBACK:].encode(errors="replace"))
         record = {"verdict": asdict(verdict), "provenance": dict(provenance), "parts": seals(parts)}
         self._files.write(f"{self._folder}/verdict.json", dump_json(record))
         if verdict.status == "finished" and not self.spec.keep_checkpoint:
@@ -275,6 +290,10 @@ class TrialStore:
         record = self._files.read_json(f"{self._folder}/verdict.json")
         return None if record is None else Verdict(**record["verdict"])
 
+    def traceback(self) -> str:
+        """Where the trial failed; empty where it did not, or where nothing was stored."""
+        return (self._files.read(traceback_path(self.spec.hash)) or b"").decode(errors="replace")
+
     def seal(self) -> str:
         """A digest of the verdict and the parts; empty before the end. It changes when the trial ends anew."""
         data = self._files.read(f"{self._folder}/verdict.json")
@@ -283,8 +302,14 @@ class TrialStore:
     def reopen(self) -> None:
         """Forget the verdict, so that the trial goes on from its last checkpoint (a retry, or other cut-offs)."""
         self._files.delete(f"{self._folder}/verdict.json")  # first: readers leave out parts without a verdict
-        for part in _part_names(self.spec.hash):
+        for part in (*_part_names(self.spec.hash), traceback_path(self.spec.hash)):
             self._files.delete(part)
+
+    def restart(self) -> None:
+        """Forget all that the trial has left, so that it runs again from its beginning."""
+        self.reopen()
+        for folder in ("manifests", "rows", "ckpt"):  # rows and checkpoints mean nothing without their manifests
+            self._files.delete_folder(f"{self._folder}/{folder}")
 
     def rewrite_parts(self) -> None:
         """Write the parts of the data set again, from the task rows."""
@@ -313,8 +338,14 @@ class TrialStore:
     def _drop_checkpoints(self, before: int) -> None:
         """Two checkpoints stay: the newest, and the one before it in case the newest cannot be read."""
         for name in self._files.children(f"{self._folder}/ckpt"):
-            if int(name.split("-")[0]) < before:
+            found = _CHECKPOINT.fullmatch(name)
+            if found and int(found[1]) < before:
                 self._files.delete_folder(f"{self._folder}/ckpt/{name}")
+
+
+def traceback_path(trial: str) -> str:
+    """Where a trial's traceback lies in its results folder."""
+    return f"trials/{trial}/traceback.txt"
 
 
 def _head(files: Files) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.matrix import AccuracyMatrix
-from raycl.results.comparison import COMPARED, REFERRED, Line, Spread, lines
+from raycl.results.comparison import COMPARED, REFERRED, Line, Spread, compared, lines
 from raycl.results.pooled import POOLED, with_pooled
-from raycl.results.reading import Folder, matrices, opened, unfinished
+from raycl.results.reading import Folder, matrices, opened
 
 HEADINGS = {
     "average_accuracy": "average\naccuracy %",
@@ -40,23 +40,35 @@ SPARED = ("seconds", "memory", "learning_accuracy", "forgetting")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line per method and variant; prints as a table."""
+    """One line per method and variant; prints as a table.
+
+    Attributes:
+        begun: trials that have begun and not ended.
+    """
 
     sweep: str
     lines: Sequence[Line]
-    unfinished: int = 0
+    begun: int = 0
 
     @property
     def complete(self) -> bool:
-        """Whether everything that the sweep planned has ended."""
-        return not self.unfinished and all(line.complete for line in self.lines)
+        """Whether nothing that the sweep asks for is left to run, whatever came of it."""
+        return all(line.complete for line in self.lines)
+
+    @property
+    def failed(self) -> list[str]:
+        """Methods that have ended without their result, or with a part of it, and why."""
+        return [f"{line.key}: {line.failure}" for line in self.lines if line.failure]
 
     @property
     def notes(self) -> list[str]:
         """What the figures do not say by themselves."""
         notes = ["Mean ± standard deviation (n - 1) over n final seeds, scored on test data."]
         if any(line.scored_on == "validation" for line in self.lines):
-            notes.append("v: no final trial has ended; the best search trial, on validation data.")
+            notes.append(
+                "v: no final trial has finished; the winner, or the best point so far, on validation data, over n "
+                "search seeds."
+            )
         if any(POOLED[0] in line.metrics for line in self.lines):
             notes.append("Tasks differ in size: average accuracy weighs every task alike, pooled accuracy every image.")
         references = {line.variant: line.reference for line in self.lines if line.reference}
@@ -66,15 +78,17 @@ class Comparison:
         if any(line.upper_bound for line in self.lines):
             notes.append("†: upper bound, trains on the data of earlier or later tasks as well.")
         notes += [f"{line.key}: n/a, {line.barred}" for line in self.lines if line.barred]
-        notes += [f"{line.key}: {_failures(line)} failed: {line.failed[0]}" for line in self.lines if line.failed]
+        notes += [note for line in self.lines for note in _failures(line)]
         machines = {machine for line in self.lines for machine in line.machines}
         if len(machines) > 1:
             told = "; ".join(f"{cpu}, {threads} threads, torch {torch}" for cpu, threads, torch in _sorted(machines))
             notes.append(f"‡: mixed machines, so equal trials may differ in their last bits ({told}).")
         if not self.complete:
-            begun = f"; trials begun and not ended: {self.unfinished}" if self.unfinished else ""
-            waiting = ", ".join(f"{line.key} {_seeds(line)}" for line in self.lines if not line.complete)
-            notes.append(f"Incomplete{': ' + waiting if waiting else ''}{begun}. `raycl resume` continues.")
+            begun = f"; trials begun and not ended: {self.begun}" if self.begun else ""
+            waiting = ", ".join(_waiting(line) for line in self.lines if not line.complete)
+            notes.append(f"Incomplete: {waiting}{begun}. `raycl resume` continues.")
+        if self.failed:
+            notes.append("`raycl show --failures` shows where; `raycl resume --retry-failed` runs failed trials again.")
         return notes
 
     def to_arrow(self) -> pa.Table:
@@ -132,8 +146,9 @@ class Comparison:
                 table.add_section()
             names = [Text(line.variant if line.variant != before or line is self.lines[0] else "")] if variants else []
             before = line.variant
-            style = "dim" if line.barred else "bold" if line.key in best else ""
-            figures = [_percent(line, name) for name in shown]
+            failed = bool(line.failure) and not line.trials
+            style = "dim" if line.barred else "red" if failed else "bold" if line.key in best else ""
+            figures = ["failed" if failed and name == shown[0] else _percent(line, name) for name in shown]
             cost = [_COSTS[name](line) for name in costs]
             table.add_row(*names, _name(line, mixed), *figures, *cost, _seeds(line), style=style)
         return table
@@ -146,8 +161,8 @@ def comparison(folder: Folder) -> Comparison:
         StoreError: there is no results folder, or a part of it is damaged.
     """
     results = opened(folder)
-    found = tuple(with_pooled(line, results) for line in lines(results))
-    return Comparison(results.name, found, len(unfinished(results)))
+    found, begun = compared(results)
+    return Comparison(results.name, tuple(with_pooled(line, results) for line in found), begun)
 
 
 def compared_matrices(folder: Folder) -> dict[str, list[AccuracyMatrix]]:
@@ -205,12 +220,23 @@ _COSTS: Mapping[str, Callable[[Line], str]] = {
 def _seeds(line: Line) -> str:
     if line.barred:
         return ""
+    if line.planned is None:
+        return str(len(line.trials))
     done = len(line.trials) if line.scored_on == "test" else 0
-    return str(done) if line.planned is None or done == line.planned else f"{done} of {line.planned}"
+    return str(done) if done == line.planned else f"{done} of {line.planned}"
 
 
-def _failures(line: Line) -> str:
-    return f"{len(line.failed)} of {line.planned or len(line.failed) + len(line.trials)} trials"
+def _waiting(line: Line) -> str:
+    return f"{line.key} {_seeds(line)}" if line.planned else line.key
+
+
+def _failures(line: Line) -> list[str]:
+    """What failed of a method, in every phase, and where the first traceback of each lies."""
+    told = list(line.told)
+    if line.failure and line.failure not in told:  # it says more: that nothing is left to choose from
+        told = [line.failure, *(text for text in told if text not in line.failure)]
+    files = [failure.traceback for failure in line.failed if failure.traceback]
+    return [f"{line.key}: {text}" for text in told] + ([f"  traceback: {files[0]}"] if told and files else [])
 
 
 def _best_keys(found: Sequence[Line]) -> set[str]:
@@ -238,7 +264,7 @@ _SCHEMA = pa.schema(
         ),
         pa.field("reference", pa.string()),
         *(pa.field(name, pa.float64()) for name in ("seconds", "memory_bytes", "parameters")),
-        pa.field("barred", pa.string()),
+        *(pa.field(name, pa.string()) for name in ("barred", "failure")),
     ]
 )
 
@@ -255,6 +281,7 @@ def _record(line: Line) -> dict[str, Any]:
         "upper_bound": line.upper_bound,
         "barred": line.barred,
         "reference": line.reference,
+        "failure": line.failure or None,
         **figures,
         **{name: spread.mean for name, spread in means.items() if spread is not None},
     }

@@ -24,6 +24,7 @@ from typing import Any
 from raycl.errors import InfrastructureError, RayclError
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.results import plots, schema
+from raycl.results.comparison import owners_of
 from raycl.results.reading import Folder, opened
 from raycl.results.store import Results, TrialStore
 from raycl.results.tables import comparison
@@ -179,6 +180,7 @@ class _Runs:
         began = store.began()
         ended = max(times.values(), default=began)
         tags = {"raycl.trial": spec.hash, "raycl.status": verdict.status, "mlflow.parentRunId": self._parent}
+        tags["raycl.entries"] = f"{spec.variant}/{spec.alias}" if spec.variant else spec.alias
         tags |= {f"raycl.{name}": str(getattr(spec, name)) for name in ("phase", "alias", "strategy", "variant")}
         if verdict.reason:
             tags["raycl.reason"] = verdict.reason[:4000]
@@ -193,8 +195,24 @@ class _Runs:
     def log_summary(self) -> None:
         """The comparison table, with the sweep's own run."""
         table = comparison(self._results)
+        self._name_owners()
         self._client.log_text(self._parent, str(table), "comparison.txt")
-        self._client.set_terminated(self._parent, "FINISHED" if table.complete else "KILLED")
+        ended = "FAILED" if table.failed else "FINISHED"
+        self._client.set_terminated(self._parent, ended if table.complete else "KILLED")
+
+    def _name_owners(self) -> None:
+        """Name the runs of trials that several methods share after all of them: who ran one first is chance.
+
+        A later suggestion may come to a trial that is logged already, so all owners are known only now.
+        """
+        shared = {name: keys for name, keys in owners_of(self._results).items() if len(keys) > 1}
+        for name, keys in shared.items():
+            told = ", ".join(keys)
+            for run in self._search(f"tags.`raycl.trial` = '{name}'"):
+                if run.data.tags.get("raycl.entries") != told:
+                    _, _, rest = str(run.info.run_name).partition(" ")
+                    self._client.set_tag(run.info.run_id, "mlflow.runName", f"{'+'.join(keys)} {rest}"[:250])
+                    self._client.set_tag(run.info.run_id, "raycl.entries", told[:4000])
 
     def _log_parameters(self, run_id: str, spec: TrialSpec) -> None:
         from mlflow.entities import Param

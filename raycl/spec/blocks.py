@@ -6,8 +6,8 @@ Every value remembers where in the file it came from, so that an error in a merg
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
@@ -22,6 +22,8 @@ from raycl.spec.options import (
     StreamConfig,
     TrainingConfig,
 )
+from raycl.spec.published import as_published
+from raycl.spec.revisions import revisions
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.source import Path, dotted
 from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
@@ -35,6 +37,7 @@ class Names(Protocol):
 
     def names(self) -> tuple[str, ...]: ...
     def get(self, name: str) -> Any: ...
+    def code(self, name: str) -> str: ...
     def __contains__(self, name: object) -> bool: ...
 
 
@@ -72,6 +75,31 @@ class Resolved:
         """A block as plain data, defaults included."""
         value: BaseModel = getattr(self, block)
         return value.model_dump(mode="json")
+
+    def as_before(self) -> dict[str, Any]:
+        """What hashes take for options that came later and stand at their default, of the blocks held as plain data."""
+        found: dict[str, Any] = {}
+        for block in PLAIN_BLOCKS:
+            value = getattr(self, block)
+            if isinstance(value, Options):
+                found |= {f"{block}.{path}": before for path, before in value.as_before().items()}
+        return found
+
+    def as_published(self, strategy: Any) -> Resolved:
+        """The same with the method's own values where the shared blocks leave them open."""
+        shared = {name: getattr(self, name) for name in PUBLISHED_BLOCKS}
+        own: dict[str, Any] = as_published(strategy, self.stream.scenario, shared)
+        return replace(self, **own)
+
+    def trial_fields(self, strategy: Any, catalog: Catalog) -> dict[str, Any]:
+        """The fields of a :class:`raycl.spec.trial.TrialSpec` that its blocks decide."""
+        return {
+            **{block: self.dump(block) for block in PLAIN_BLOCKS},
+            **{name: getattr(self, name) for name in ("training", "memory", "evaluation", "limits")},
+            "uses_memory": bool(strategy.uses_memory),
+            "before": self.as_before(),
+            "revisions": revisions(strategy, self, catalog),
+        }
 
 
 @dataclass
@@ -149,28 +177,52 @@ class Blocks:
             raise DistributionError(f"has no usual search space; write a distribution (fields with one: {with_one})")
         return find(usual)
 
+    def without(self, paths: Iterable[Path]) -> Blocks:
+        """The same without some dimensions of the space: these values stand at their defaults, and are not searched."""
+        left_out, data = set(paths), self.data
+        for path in left_out:
+            data = _substituted(data, path, None)
+        space = {path: found for path, found in self.space.items() if path not in left_out}
+        return Blocks(self.strategy, data, self.origins, space)
+
     def without_memory(self) -> Blocks:
-        """For a method that keeps no examples: the memory block is left at its defaults, and not searched."""
-        space = {path: found for path, found in self.space.items() if path[0] != "memory"}
-        return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, space)
+        """For a method that keeps no examples: the memory block is left at its defaults."""
+        return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, self.space)
 
     def resolve(self, catalog: Catalog, values: Mapping[Path, Any]) -> Resolved:
-        """Replace every distribution by its value and check all blocks.
+        """Replace every distribution by its value and check all blocks; options left open stay open.
 
         Raises:
             BrokenRules: with paths in :attr:`data`.
         """
-        data = copy.deepcopy(self.data)
+        data = self.data
         for path, value in values.items():
-            inner: Any = data
-            for part in path[:-1]:
-                inner = inner[part]
-            inner[path[-1]] = value
+            data = _substituted(data, path, (value,))
         broken: list[Broken] = []
         checked = {block: _check(block, data[block], self, catalog, broken) for block in BLOCK_NAMES}
         if broken:
             raise BrokenRules(broken)
         return Resolved(**checked)
+
+
+def _substituted(data: Any, path: Path, value: tuple[Any] | None) -> Any:
+    """``data`` with the one value at ``path``, or without its key; what it shares with the old data is not copied.
+
+    A list cannot lack an item, so there the first value of the distribution takes the place.
+    """
+    first, *rest = path
+    found: Any = data.copy()
+    if rest:
+        found[first] = _substituted(data[first], tuple(rest), value)
+    elif value is not None:
+        found[first] = value[0]
+    elif isinstance(found, dict):
+        del found[first]
+    else:
+        distribution = find(data[first])
+        assert distribution is not None
+        found[first] = distribution.ends[0][1]
+    return found
 
 
 _SHARED: dict[str, type[Options]] = {"training": TrainingConfig, "memory": MemoryConfig}
@@ -179,6 +231,10 @@ _RIVALS: dict[Path, tuple[str, str]] = {
     ("training", "epochs"): ("training", "iterations"),
     ("training", "iterations"): ("training", "epochs"),
 }
+PLAIN_BLOCKS = ("options", "stream", "model")
+"""Blocks that a trial holds as plain data, since their classes come from registries."""
+PUBLISHED_BLOCKS = ("model", "training", "memory")
+"""Shared blocks in which a method may have its own idea of ``auto``."""
 BLOCK_NAMES = ("options", "stream", "model", "training", "memory", "evaluation", "limits")
 
 

@@ -17,6 +17,7 @@ class Entry:
         alias: the method's name in the sweep; ``strategy`` is its name in the registry.
         space: what is searched, by dotted path; the strategy's own options stand without a prefix.
         barred: why the method cannot run in this variant ("n/a" in tables), or None.
+        mark: names the changes of raycl since its first results that touch this entry; empty where none does.
     """
 
     variant: str
@@ -24,11 +25,20 @@ class Entry:
     strategy: str
     space: dict[str, Distribution]
     barred: str | None = None
+    mark: str = ""
 
     @property
     def key(self) -> str:
         """``variant/alias``, or the alias alone."""
         return f"{self.variant}/{self.alias}" if self.variant else self.alias
+
+    @property
+    def stored_as(self) -> str:
+        """The name under which its suggestions and its winner are kept.
+
+        Those that come from the numbers of an earlier raycl stay where they are, and are not taken for these.
+        """
+        return f"{self.key}@{self.mark}" if self.mark else self.key
 
     @property
     def middle(self) -> dict[str, Scalar]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from raycl.errors import Problem, SpecError
+from raycl.spec.needs import Idle, Need, SearchSetting, Setting
 
 ScenarioName = Literal["task", "domain", "class"]
 HeadKind = Literal["auto", "single", "per_task"]
@@ -16,10 +18,22 @@ SearchMetric = Literal[
     "average_accuracy", "average_incremental_accuracy", "pooled_accuracy", "pooled_average_incremental_accuracy"
 ]
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+LARGEST = 1e38
+"""Numbers that networks compute with are float32, which ends a little above."""
+MOST = 1_000_000_000
+EXACT = 2**53
+"""Whole numbers up to this are exact wherever a table or a sampler takes them for a float."""
+
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+CountOrNone = Annotated[int, Field(ge=0, le=MOST)]
+Bytes = Annotated[int, Field(ge=1, le=EXACT)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+"""Units, channels or dimensions of a layer."""
+Widths = Annotated[tuple[Width, ...], Field(max_length=64)]
+Trials = Annotated[int, Field(ge=1, le=1_000_000)]
 WEIGHTS = "a registered name (imagenet), or the path of a file of `raycl export` below the data root"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Results hold seeds as 64-bit integers."""
@@ -47,6 +61,10 @@ class Options(BaseModel):
 
     search_space: ClassVar[dict[str, Any]] = {}
     """The usual search space, as it would stand in a sweep file: ``{"penalty": {"loguniform": [1, 1e6]}}``."""
+    needs: ClassVar[tuple[Need, ...]] = ()
+    """What must hold where these options stand; refused otherwise."""
+    ignores: ClassVar[tuple[Idle, ...]] = ()
+    """Options that do nothing beside these."""
 
     @classmethod
     def later(cls) -> dict[str, Any]:
@@ -58,9 +76,59 @@ class Options(BaseModel):
                     marked[name] = (field.get_default(call_default_factory=True), mark.before)
         return marked
 
+    def decisive(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Plain data as hashes take it: later fields that stand at their default as before they came.
+
+        Args:
+            exclude: fields that decide nothing.
+        """
+        before = self.as_before()
+        data: dict[str, Any] = {}
+        for name, value in self.model_dump(mode="json").items():
+            inner = getattr(self, name)
+            if name in exclude or (name in before and before[name] is None):
+                continue
+            data[name] = before.get(name, inner.decisive() if isinstance(inner, Options) else value)
+        return data
+
+    def as_before(self) -> dict[str, Any]:
+        """The later fields that stand at their default: dotted path -> what hashes take for it, None for nothing."""
+        later = self.later()
+        found = {name: before for name, (default, before) in later.items() if getattr(self, name) == default}
+        for name in type(self).model_fields.keys() - found.keys():
+            inner = getattr(self, name)
+            if isinstance(inner, Options):
+                found |= {f"{name}.{path}": before for path, before in inner.as_before().items()}
+        return found
+
+
+def _at_home(setting: Setting) -> bool:
+    return setting.memory.home == "local"
+
+
+def _freezes(setting: Setting) -> bool:
+    """Whether random replacement would be asked more often than it has rows to give."""
+    offers = setting.offers
+    if offers is not None and setting.memory.unit == "task" and setting.extent is not None:
+        offers //= len(setting.extent.sizes)
+    return offers is not None and offers > setting.memory.capacity
+
 
 class TrainingConfig(Options):
     """How one task is learned."""
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("training.momentum",),
+            "only sgd and rmsprop have momentum",
+            lambda at: at.training.optimizer not in ("sgd", "rmsprop"),
+        ),
+        Idle(
+            ("training.reset_optimizer",),
+            "where stream.boundaries is 'hidden' nobody tells when to reset it, and moments are kept",
+            lambda at: at.hidden,
+        ),
+    )
 
     optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
     learning_rate: Positive = 1e-3
@@ -89,6 +157,31 @@ class TrainingConfig(Options):
 class MemoryConfig(Options):
     """The replay memory of methods that keep examples."""
 
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "memory.combine",
+            "weighs by the number of tasks seen, which nobody tells where stream.boundaries is 'hidden'; "
+            "use another weighting",
+            lambda at: not (at.hidden and at.memory.combine == "task_share"),
+        ),
+        Need(
+            "memory.unit",
+            "counts rows per task, and nobody tells tasks apart where stream.boundaries is 'hidden'; "
+            "use total or class",
+            lambda at: not (at.hidden and at.memory.unit == "task"),
+        ),
+        Need(
+            "memory.selection",
+            "replaces capacity / i rows when rows are offered for the i-th time: with fewer rows than offers the "
+            "memory freezes; use reservoir, or enlarge memory.capacity",
+            lambda at: at.selection != "random" or at.memory.unit == "class" or not _freezes(at),
+        ),
+    )
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("memory.shards",), "only replay actors are divided; set memory.home: actor", _at_home),
+        Idle(("memory.insert",), "with one epoch the first is every one", lambda at: at.training.epochs == 1),
+    )
+
     capacity: Count = Field(500, description="examples, counted per unit")
     unit: Literal["total", "class", "task"] = Field("total", description="what the capacity counts for")
     selection: Literal["auto", "reservoir", "class_balanced", "random", "ring", "greedy", "ranked"] = Field(
@@ -109,7 +202,7 @@ class MemoryConfig(Options):
     home: Literal["actor", "local"] = Field(
         "actor", description="who holds the rows in a sweep: Ray actors or the trial itself; results are equal"
     )
-    shards: Count = Field(1, description="replay actors per trial; results are equal")
+    shards: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="replay actors per trial; results are equal")
 
 
 WeightsName = Annotated[str, Field(min_length=1, description=WEIGHTS)]
@@ -130,13 +223,20 @@ class EncodeConfig(Options):
 class StreamConfig(Options):
     """What every stream has; each stream adds its own options."""
 
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "training.active_logits",
+            "says which tasks a unit belongs to, and nobody tells where stream.boundaries is 'hidden'; use auto or all",
+            lambda at: not (at.hidden and at.training.active_logits in ("own", "current", "seen")),
+        ),
+    )
     encodable: ClassVar[bool] = True
     """Whether its tasks hold the data set's images as they are, so that features can be computed once for all."""
 
     name: str
     dataset: str = Field("digits", description="a registered data set")
     scenario: ScenarioName = Field("class", description="what is known at test, van de Ven and Tolias 2019")
-    tasks: Count = 5
+    tasks: Annotated[int, Field(ge=1, le=10_000)] = 5
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of the training examples, stratified by class, on which a search scores"
     )
@@ -164,6 +264,22 @@ class StreamConfig(Options):
 class ModelConfig(Options):
     """What every model has; each model adds its own options."""
 
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "training.batch_size",
+            "batch norm has no statistics of one row; set it above 1, or model.norm: none",
+            lambda at: not (at.flat_batch_norm and at.training.batch_size == 1),
+        ),
+        Need(
+            "stream.train_per_task",
+            "batch norm has no statistics of one row; set it above 1, or model.norm: none",
+            lambda at: not (at.flat_batch_norm and at.stream.train_per_task == 1),
+        ),
+    )
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("model.weights_hash",), "there are no model.weights to insist on", lambda at: at.model.weights is None),
+    )
+
     name: str
     head: HeadKind = Field(
         "auto",
@@ -177,6 +293,11 @@ class ModelConfig(Options):
 
     widths: ClassVar[tuple[str, ...]] = ()
     """The options that say how wide the model's layers are; none where its width is fixed."""
+
+    @property
+    def flat_batch_norm(self) -> bool:
+        """Whether batch norm normalises single numbers, so that a batch of one row has no statistics."""
+        return False
 
     def scaled(self, factor: float) -> Self:
         """The same model with every width times ``factor``, rounded, at least 1.
@@ -197,16 +318,47 @@ class ModelConfig(Options):
 class SearchConfig(Options):
     """How the hyperparameters of each strategy are searched, on validation data only."""
 
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "search.finalists.seeds",
+            "must hold at least one seed; leave finalists out to name the winner without",
+            lambda at: at.search is None or at.search.finalists is None or bool(at.search.finalists.seeds),
+        ),
+    )
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("search",), "no value of any method is a distribution", lambda at: not at.tasks and at.final is not None),
+        Idle(
+            ("search.startup",),
+            "no trial is left for the sampler to learn for: every suggestion is random; set it below search.trials",
+            lambda at: at.search.startup > at.search.trials,
+        ),
+        Idle(
+            ("search.generation",),
+            "all trials are one generation; set it below search.trials",
+            lambda at: at.search.generation > at.search.trials,
+        ),
+        Idle(
+            ("search.startup",),
+            "the random sampler never learns from results",
+            lambda at: at.search.sampler == "random",
+        ),
+        Idle(
+            ("search.finalists",),
+            "a single finalist wins whatever its other seeds say; set top above 1",
+            lambda at: at.search.finalists is not None and min(at.search.finalists.top, at.search.trials) == 1,
+        ),
+    )
+
     class Finalists(Options):
         """The best points are run again on more validation seeds before a winner is named."""
 
-        top: Count = 3
-        seeds: tuple[Seed, ...] = (1, 2)
+        top: Trials = 3
+        seeds: tuple[Seed, ...] = Field((1, 2), max_length=1000)
 
     protocol: Literal["end_of_training"] = Field("end_of_training", description="when the metric is taken")
-    trials: Count = Field(10, description="per strategy and variant")
-    generation: Count = Field(5, description="suggestions made at once, from all earlier generations")
-    startup: Count = Field(5, description="random suggestions before the sampler learns from results")
+    trials: Trials = Field(10, description="per strategy and variant")
+    generation: Trials = Field(5, description="suggestions made at once, from all earlier generations")
+    startup: Trials = Field(5, description="random suggestions before the sampler learns from results")
     metric: SearchMetric = Field(
         "average_accuracy",
         description="what is maximised: a mean over tasks, or over all their images (pooled), after the last task, or "
@@ -215,13 +367,43 @@ class SearchConfig(Options):
     mode: Literal["max"] = "max"
     sampler: Literal["tpe", "random"] = "tpe"
     seed: Seed = Field(0, description="of the sampler")
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="run seeds of every search trial; the mean counts")
+    seeds: tuple[Seed, ...] = Field(
+        (0,), min_length=1, max_length=1000, description="run seeds of every search trial; the mean counts"
+    )
     finalists: Finalists | None = None
     max_concurrent: Count | None = Field(None, description="default: what the resources allow")
 
 
+def _compares_with_none(setting: SearchSetting) -> bool:
+    pruner = setting.pruner
+    return pruner is not None and pruner.scheduler == "generations" and setting.seen < pruner.min_trials
+
+
 class PrunerConfig(Options):
     """Stops search trials early, at task boundaries."""
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("pruner.quantile", "pruner.min_trials"),
+            "pruner.scheduler: asha goes by rungs; set reduction_factor",
+            lambda at: at.pruner.scheduler == "asha",
+        ),
+        Idle(
+            ("pruner.reduction_factor",),
+            "only pruner.scheduler: asha has rungs; set quantile",
+            lambda at: at.pruner.scheduler == "generations",
+        ),
+        Idle(
+            ("pruner",),
+            "no trial is ever stopped: grace_tasks, 10 where it is not given, must lie below the tasks of a stream",
+            lambda at: 0 < at.tasks <= at.pruner.grace_tasks,
+        ),
+        Idle(
+            ("pruner",),
+            "no trial is ever stopped: lower search.generation or min_trials, which leave none to compare it with",
+            _compares_with_none,
+        ),
+    )
 
     scheduler: Literal["generations", "asha"] = Field(
         "generations",
@@ -231,7 +413,7 @@ class PrunerConfig(Options):
     quantile: Fraction = Field(0.5, description="of generations: a trial below it at the same task is stopped")
     grace_tasks: Count = Field(10, description="tasks learned before a trial may be pruned; also ASHA's first rung")
     min_trials: Count = Field(3, description="of generations: earlier trials with a row at that task, at the least")
-    reduction_factor: Annotated[int, Field(ge=2)] = Field(
+    reduction_factor: Annotated[int, Field(ge=2, le=1000)] = Field(
         3, description="of asha: 1 in so many trials goes on at each rung, and rungs lie so many times further apart"
     )
 
@@ -239,7 +421,7 @@ class PrunerConfig(Options):
 class FinalConfig(Options):
     """The winner of each strategy over fresh seeds, scored on test data once."""
 
-    seeds: tuple[Seed, ...] = Field((10, 11, 12), min_length=1)
+    seeds: tuple[Seed, ...] = Field((10, 11, 12), min_length=1, max_length=1000)
     train_on: Literal["train", "train_and_validation"] = "train"
     keep_checkpoints: bool = Field(False, description="after a trial has finished too, as `raycl export` needs them")
 
@@ -247,8 +429,8 @@ class FinalConfig(Options):
 class LimitsConfig(Options):
     """What buys accuracy by size; a trial above a limit fails with a clear reason."""
 
-    max_state_bytes: Count | None = None
-    max_parameters: Count | None = None
+    max_state_bytes: Bytes | None = None
+    max_parameters: Bytes | None = None
     max_compression_ratio: Positive | None = Field(None, description="hypernetworks: trainable over target weights")
 
 
@@ -259,8 +441,18 @@ class EvaluationConfig(Options):
     max_examples: Count | None = Field(None, description="at most so many examples of each task, the first ones")
 
 
+def _whole_above_one(gpus: float) -> float:
+    if (gpus > 1 and gpus != int(gpus)) or 0 < gpus < 1e-4:
+        raise ValueError("must be a share of one GPU, from 0.0001 to 1, or a whole number of them, as Ray has it")
+    return gpus
+
+
 class ResourcesConfig(Options):
     """What one trial asks of the cluster."""
 
-    cpus: Count = Field(1, description="CPU slots; also the trial's threads")
-    gpus: NonNegative = 0.0
+    cpus: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="CPU slots; also the trial's threads")
+    gpus: Annotated[
+        float,
+        Field(ge=0, le=1024, json_schema_extra={"anyOf": [{"minimum": 1e-4, "maximum": 1}, {"multipleOf": 1}]}),
+        AfterValidator(_whole_above_one),
+    ] = Field(0.0, description="a share of one, or a whole number")

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any
 
-from raycl.spec.blocks import BLOCK_NAMES, Blocks, Catalog, Resolved, corner_points, point_path
+from pydantic import BaseModel
+
+from raycl.spec.blocks import BLOCK_NAMES, PUBLISHED_BLOCKS, Blocks, Catalog, Resolved, corner_points, point_path
 from raycl.spec.entry import Entry
 from raycl.spec.options import (
     FinalConfig,
     LimitsConfig,
+    Options,
     PrunerConfig,
     ResourcesConfig,
     SearchConfig,
     StreamConfig,
 )
+from raycl.spec.published import departures
+from raycl.spec.revisions import revisions
 from raycl.spec.source import Source, parse, read
 from raycl.spec.sweep_file import SweepFile
-from raycl.spec.trial import FORMAT_VERSION, Phase, Scalar, TrialSpec, by_content
+from raycl.spec.trial import FORMAT_VERSION, PLACEMENT, Phase, Scalar, TrialSpec, by_content
 
 __all__ = ["Entry", "Runs", "SweepSpec"]
 
@@ -89,8 +94,9 @@ class SweepSpec:
         return cls._of(parse(text, file), catalog)
 
     @classmethod
-    def _of(cls, source: Source, catalog: Catalog) -> SweepSpec:
-        return SweepFile(source, catalog).sweep(cls)
+    def _of(cls, source: Source, catalog: Catalog, judged: bool = False) -> SweepSpec:
+        sweep: SweepSpec = SweepFile(source, catalog, judged).sweep(cls)
+        return replace(sweep, entries=tuple(replace(entry, mark=sweep._mark(entry)) for entry in sweep.entries))
 
     def dumps(self) -> str:
         """JSON for the results folder; :meth:`loads` reads it back."""
@@ -99,13 +105,14 @@ class SweepSpec:
 
     @classmethod
     def loads(cls, text: str | bytes, catalog: Catalog) -> SweepSpec:
-        """Read :meth:`dumps` back.
+        """Read :meth:`dumps` back. What came with results is not judged anew: they can be read in any case.
 
         Raises:
             SpecError: this installation's catalog does not fit the sweep any more.
         """
         stored = json.loads(text)
-        return cls.parse(stored["text"], catalog, stored["file"]).pinned(stored.get("weights", {}))
+        sweep = cls._of(parse(stored["text"], stored["file"]), catalog, judged=True)
+        return sweep.pinned(stored.get("weights", {}))
 
     def pinned(self, pins: Mapping[str, str]) -> SweepSpec:
         """The same sweep with the hashes of its pretrained weights, by name."""
@@ -128,13 +135,13 @@ class SweepSpec:
         return next(entry for entry in self.entries if entry.key == key)
 
     def resolved(self, entry: Entry, point: Mapping[str, Scalar]) -> Resolved:
-        """The checked blocks of an entry at a point of its space."""
+        """The checked blocks of an entry at a point of its space, as its method publishes them where they are open."""
         missing = set(entry.space) ^ set(point)
         if missing:
             raise ValueError(f"a point of {entry.key} must name exactly {sorted(entry.space)} (got {sorted(point)})")
         blocks = self.blocks[entry.key]
         values = {path: found.decode(point[point_path(path)]) for path, found in blocks.space.items()}
-        return blocks.resolve(self.catalog, values)
+        return blocks.resolve(self.catalog, values).as_published(blocks.strategy)
 
     def trial(self, entry: Entry, point: Mapping[str, Scalar], seed: int, phase: Phase) -> TrialSpec:
         """The fully resolved trial of an entry at a point of its space.
@@ -143,26 +150,42 @@ class SweepSpec:
         """
         resolved = self.resolved(entry, point)
         scored = phase == "final"
+        decided = resolved.trial_fields(self.blocks[entry.key].strategy, self.catalog)
+        decided |= {name: self._pin(decided[name]) for name in ("stream", "model")}
         return TrialSpec(
+            **decided,
             variant=entry.variant,
             alias=entry.alias,
             strategy=entry.strategy,
-            options=resolved.dump("options"),
-            stream=self._pin(resolved.dump("stream")),
-            model=self._pin(resolved.dump("model")),
-            training=resolved.training,
-            memory=resolved.memory,
-            evaluation=resolved.evaluation,
-            limits=resolved.limits,
             resources=self.resources,
             point=dict(point),
             seed=seed,
             phase=phase,
             score_on="test" if scored else "validation",
             train_on=self.final.train_on if scored and self.final else "train",
-            uses_memory=bool(self.blocks[entry.key].strategy.uses_memory),
             keep_checkpoint=bool(scored and self.final and self.final.keep_checkpoints),
+            code=self._code(entry, resolved),
         )
+
+    def _code(self, entry: Entry, resolved: Resolved) -> str:
+        """Fingerprint of what was registered at run time among the parts of an entry; empty where nothing was."""
+        parts = (("strategies", entry.strategy), ("models", resolved.model.name), ("streams", resolved.stream.name))
+        found = (getattr(self.catalog, registry).code(name) for registry, name in parts)
+        return "+".join(code for code in found if code)
+
+    def _mark(self, entry: Entry) -> str:
+        """Names whatever makes an entry's trials others than the first raycl's, anywhere in its space."""
+        if entry.barred:
+            return ""
+        blocks = self.blocks[entry.key]
+        changed: dict[str, Any] = {}
+        for values, _ in corner_points(blocks.space):
+            resolved = blocks.resolve(self.catalog, values)
+            shared = {name: getattr(resolved, name) for name in PUBLISHED_BLOCKS}
+            changed |= departures(blocks.strategy, resolved.stream.scenario, shared)
+            changed |= revisions(blocks.strategy, resolved, self.catalog)
+            changed |= {"code": code} if (code := self._code(entry, resolved)) else {}
+        return _digest(changed)[:8] if changed else ""
 
     def _pin(self, block: dict[str, Any]) -> dict[str, Any]:
         """A block with the hashes of the weights that it names. One that the file gives stays, and is held to."""
@@ -196,21 +219,21 @@ class SweepSpec:
 
     @cached_property
     def hash(self) -> str:
-        """16 hexadecimal digits that change with any key that changes which trials exist.
+        """16 hexadecimal digits that change with any key of the file that changes which trials exist.
 
-        The name, comments, formatting, concurrency, GPUs, kept checkpoints and where replay rows live change none.
+        The name, comments, formatting, concurrency, GPUs, kept checkpoints, where replay rows live and the revisions
+        of methods change none.
         """
         decisive = {
             "format": FORMAT_VERSION,
             "entries": sorted((self._decisive(entry) for entry in self.entries), key=lambda item: str(item["key"])),
-            "search": self.search and self.search.model_dump(mode="json", exclude={"max_concurrent"}),
-            "pruner": self.pruner and self.pruner.model_dump(mode="json"),
-            "final": self.final and self.final.model_dump(mode="json", exclude={"keep_checkpoints"}),
+            "search": self.search and self.search.decisive(exclude={"max_concurrent"}),
+            "pruner": self.pruner and self.pruner.decisive(),
+            "final": self.final and self.final.decisive(exclude={"keep_checkpoints"}),
             "cpus": self.resources.cpus,
             **({"weights": dict(self.pins)} if self.pins else {}),
         }
-        text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(decisive)[:16]
 
     def _decisive(self, entry: Entry) -> dict[str, Any]:
         if entry.barred:
@@ -218,9 +241,16 @@ class SweepSpec:
         blocks = self.blocks[entry.key]
         resolved = blocks.resolve(self.catalog, corner_points(blocks.space)[0][0])
         kept = {*BLOCK_NAMES} if blocks.strategy.uses_memory else {*BLOCK_NAMES} - {"memory"}
-        fixed = {name: resolved.dump(name) for name in sorted(kept)}
+        fixed = {name: _before(getattr(resolved, name), PLACEMENT if name == "memory" else ()) for name in sorted(kept)}
         fixed |= {name: by_content(fixed[name]) for name in ("model", "stream")}
-        for key in ("home", "shards"):
-            fixed.get("memory", {}).pop(key, None)
         space = {path: found.to_data() for path, found in entry.space.items()}
         return {"key": entry.key, "strategy": entry.strategy, "fixed": fixed, "space": space}
+
+
+def _before(block: BaseModel, exclude: Collection[str]) -> dict[str, Any]:
+    return block.decisive(exclude) if isinstance(block, Options) else block.model_dump(mode="json")
+
+
+def _digest(decisive: Mapping[str, Any]) -> str:
+    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

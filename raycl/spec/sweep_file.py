@@ -5,13 +5,25 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from raycl.errors import Problem, SpecError, nearest
 from raycl.spec.blocks import Blocks, Catalog, Resolved, corner_points, look_up, point_path
+from raycl.spec.check import (
+    Extents,
+    Finding,
+    IdleOptions,
+    always_idle,
+    combinations,
+    search_findings,
+    setting,
+    unmet,
+)
 from raycl.spec.entry import Entry
+from raycl.spec.needs import SearchSetting, Setting
 from raycl.spec.options import (
     FinalConfig,
     LimitsConfig,
@@ -56,13 +68,21 @@ _Complete = tuple[Entry, Blocks, Resolved]
 
 
 class SweepFile:
-    """Reads one file. Use once: ``SweepFile(source, catalog).sweep(SweepSpec)``."""
+    """Reads one file. Use once: ``SweepFile(source, catalog).sweep(SweepSpec)``.
 
-    def __init__(self, source: Source, catalog: Catalog) -> None:
+    Args:
+        judged: whether it was found to make sense before: a file that came with results is read as it is.
+    """
+
+    def __init__(self, source: Source, catalog: Catalog, judged: bool = False) -> None:
         self.source = source
         self.data = source.data
         self.catalog = catalog
+        self._judged = judged
+        self._extents = Extents(catalog)
+        self._idle = IdleOptions()
         self._problems: dict[Problem, None] = {}
+        self._warned: dict[Problem, None] = {}
 
     def sweep(self, build: Callable[..., S]) -> S:
         """What ``build`` makes of the checked sweep.
@@ -83,11 +103,15 @@ class SweepFile:
             self._entry(variant, overrides, alias) for variant, overrides in variants.items() for alias in strategies
         ]
         complete = [item for item in found if item is not None]
+        if len(complete) == len(found) and not self._judged:
+            self._judge_all(SearchSetting(search, pruner, final, _most_tasks(complete)))
         if self._problems:
-            raise SpecError(sorted(self._problems, key=lambda problem: (problem.line, problem.column)))
-        warnings = [text for entry, blocks, resolved in complete for text in self._warnings(entry, blocks, resolved)]
+            raise SpecError(sorted(self._problems, key=_in_file_order))
+        for entry, blocks, resolved in complete:
+            self._warn_of(entry, blocks, resolved)
         if pruner is not None and pruner.scheduler == "asha":
-            warnings.append("pruner.scheduler: asha is not reproducible: what it prunes depends on who finishes first")
+            rule = "asha is not reproducible: what it prunes depends on who finishes first"
+            self._warn(Finding(("pruner", "scheduler"), rule))
         return build(
             name=self.data["name"],
             text=self.source.text,
@@ -99,7 +123,7 @@ class SweepFile:
             resources=resources,
             stream=complete[0][2].stream,
             entries=tuple(entry for entry, _, _ in complete),
-            warnings=tuple(dict.fromkeys(warnings)),
+            warnings=tuple(map(str, sorted(self._warned, key=_in_file_order))),
             catalog=self.catalog,
             blocks={entry.key: blocks for entry, blocks, _ in complete},
         )
@@ -110,6 +134,9 @@ class SweepFile:
         """Note a problem of ``path``; ``at``: where to point instead."""
         place = self.source.place(path if at is None else at, key)
         self._problems[Problem(dotted(path), rule, value, place.line, place.column, self.source.file)] = None
+
+    def _warn(self, found: Finding) -> None:
+        self._warned[self.source.problem(found.path, found.rule, found.value, found.key)] = None
 
     def _refuse_broken(self, broken: Sequence[Broken], blocks: Blocks, corner: Mapping[Path, Path]) -> None:
         """Note what is wrong in merged blocks; a value of a distribution is pointed at by its end or choice."""
@@ -218,14 +245,18 @@ class SweepFile:
         for path, error in malformed.items():
             origin, shown = blocks.source_path(path), "" if error.value is None else format_value(error.value)
             self._refuse(origin, error.rule, shown, at=origin + error.at)
+        corners = corner_points(blocks.space)
+        judged: list[tuple[Setting, Mapping[Path, Path]]] = []
         resolved: Resolved | None = None
-        for values, corner in corner_points(blocks.space):
+        for values, corner in corners:
             try:
                 found = blocks.resolve(self.catalog, values)
-                resolved = resolved or found
             except BrokenRules as rules:
                 fresh = [item for item in rules.broken if not any(item.path[: len(bad)] == bad for bad in malformed)]
                 self._refuse_broken(fresh, blocks, corner)
+                continue
+            resolved = resolved or found
+            judged.append((setting(blocks.strategy, found, self._extents), corner))
         if "search" not in self.data:
             for path, searched in blocks.space.items():
                 rule = "is searched, but there is no search; add search: {trials: 20}, or write a value"
@@ -233,10 +264,44 @@ class SweepFile:
         barred = None if resolved is None else self._barred(variant, alias, blocks, resolved)
         if resolved is None or malformed or len(self._problems) > before:
             return None
+        barred = barred or self._judge(variant, alias, blocks, judged)
+        if barred is None:
+            every = [each for each, _ in judged] + list(self._more(blocks, corners[0][0]))
+            blocks = self._idle.judge(blocks, always_idle(every), every[0])
         if not blocks.strategy.uses_memory:
             blocks = blocks.without_memory()
         space = {point_path(path): searched for path, searched in blocks.space.items()}
         return Entry(variant, alias, self._name(alias), space, barred), blocks, resolved
+
+    def _more(self, blocks: Blocks, first: Mapping[Path, Any]) -> Iterator[Setting]:
+        """Settings inside the space, beside those at its corners."""
+        for values in combinations(blocks, first):
+            with suppress(BrokenRules):
+                yield setting(blocks.strategy, blocks.resolve(self.catalog, values), self._extents)
+
+    def _judge(
+        self, variant: str, alias: str, blocks: Blocks, judged: Sequence[tuple[Setting, Mapping[Path, Path]]]
+    ) -> str | None:
+        """Refuse what the method or a block needs and does not find; the reason where that bars it from a variant."""
+        for each, corner in () if self._judged else judged:
+            for need, path, value in unmet(each):
+                if need.bars and variant:
+                    return need.rule
+                origin = blocks.source_path(path)
+                searched = next((place for place in corner if path[: len(place)] == place), None)
+                at = None if searched is None else blocks.source_path(searched) + corner[searched]
+                if at is None and self.source.place(origin) == self.source.place(origin[:1]):
+                    at = ("strategies", alias) if origin not in self.source.values else None
+                self._refuse(origin, need.rule, value, at=at)
+        return None
+
+    def _judge_all(self, search: SearchSetting) -> None:
+        """Refuse, or warn of, what does nothing in the file as a whole."""
+        for found, refused in (*self._idle.findings(), *search_findings(self.data, search)):
+            if refused:
+                self._refuse(found.path, found.rule, found.value, found.key)
+            else:
+                self._warn(found)
 
     def _name(self, alias: str) -> Any:
         own = self.data["strategies"][alias]
@@ -310,28 +375,39 @@ class SweepFile:
             self._refuse(("strategies", alias), f"this method {reason}; remove it or change the stream", key=True)
         return reason
 
-    def _warnings(self, entry: Entry, blocks: Blocks, resolved: Resolved) -> Iterator[str]:
-        """What is allowed, but probably not meant."""
+    def _warn_of(self, entry: Entry, blocks: Blocks, resolved: Resolved) -> None:
+        """Tell what is allowed of an entry, but probably not meant."""
         if not entry.space and "final" not in self.data and not entry.barred:
-            yield f"strategies.{entry.alias}: does not run: it has nothing to search, and there is no final phase"
-        limits = resolved.limits
-        if not entry.variant and not any(limits.model_dump().values()):
+            rule = "does not run: it has nothing to search, and there is no final phase"
+            self._warn(Finding(("strategies", entry.alias), rule, key=True))
+        if not entry.variant and not any(resolved.limits.model_dump().values()):
             for path, searched in blocks.space.items():
                 name = next(str(part) for part in reversed(path) if isinstance(part, str))
                 if _SIZE.search(name):
-                    yield (
-                        f"{dotted(blocks.source_path(path))}: {searched} buys accuracy by size; "
+                    rule = (
+                        f"{searched} buys accuracy by size; "
                         "add limits: {max_state_bytes: ...}, or lay the sizes out as variants"
                     )
+                    self._warn(Finding(blocks.source_path(path), rule))
         own = self.data["strategies"][entry.alias]
         for path, origin in blocks.origins.items():
             if origin[0] == "variants" and isinstance(own, dict) and dotted(path) in own:
-                yield f"{dotted(origin)}: replaces the value of strategies.{entry.alias} in this variant"
+                rule = f"replaces the value of strategies.{entry.alias} in this variant"
+                self._warn(Finding(origin, rule))
 
 
 _NAME_RULE = "must consist of letters, digits, '_', '-' and '.', and begin with a letter or digit"
 _EXAMPLES = {"stream": "tasks", "training": "learning_rate", "model": "hidden", "memory": "capacity"}
 _FIELDS = {"training": TrainingConfig.model_fields, "memory": MemoryConfig.model_fields}
+
+
+def _in_file_order(problem: Problem) -> tuple[int, int]:
+    return problem.line, problem.column
+
+
+def _most_tasks(complete: Sequence[_Complete]) -> int:
+    """Tasks of the longest stream on which something is searched."""
+    return max((blocks[2].stream.tasks for blocks in complete if blocks[0].space and not blocks[0].barred), default=0)
 
 
 def _per_task_head(resolved: Resolved) -> bool:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 from raycl.spec.options import EvaluationConfig, LimitsConfig, MemoryConfig, Options, ResourcesConfig, TrainingConfig
 
 FORMAT_VERSION = 1
-"""Raised when the same specification would leave other numbers than before."""
+"""Of the specification itself. What the same options give is told by revisions (:mod:`raycl.spec.revisions`)."""
 
 Phase = Literal["search", "finalists", "final"]
 Scalar = str | int | float | bool
+PLACEMENT = ("home", "shards")
+"""Options of ``memory`` that decide where rows live, and no number."""
 
 
 def by_content(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +33,16 @@ def by_content(block: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {key: by_content(kept[key]) for key in ("encode",) if key in kept}
 
 
+def _put_before(block: dict[str, Any], path: Sequence[str], before: Scalar | None) -> None:
+    *parents, key = path
+    for parent in parents:
+        block = block[parent]
+    if before is None:
+        block.pop(key, None)
+    else:
+        block[key] = before
+
+
 class TrialSpec(Options):
     """Everything that decides one accuracy matrix, fully resolved: no distribution and no default is left open.
 
@@ -41,6 +54,10 @@ class TrialSpec(Options):
         score_on: which rows are evaluated; a search trial is never given test data.
         uses_memory: whether the method reads ``memory``; without it ``memory`` is left out of the hash.
         keep_checkpoint: whether its last checkpoint stays once it has finished.
+        before: options that came after the first results and stand at their default, by dotted path below
+            ``options``, ``stream`` and ``model``: what the hash takes for them, None for nothing.
+        revisions: part -> revision, where it is not the first.
+        code: fingerprint of a method or model that was registered at run time; empty for installed ones.
     """
 
     variant: str = ""
@@ -61,6 +78,9 @@ class TrialSpec(Options):
     train_on: Literal["train", "train_and_validation"] = "train"
     uses_memory: bool = False
     keep_checkpoint: bool = False
+    before: dict[str, Scalar | None] = {}
+    revisions: dict[str, int] = {}
+    code: str = ""
 
     @cached_property
     def hash(self) -> str:
@@ -68,21 +88,30 @@ class TrialSpec(Options):
         decisive: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "strategy": self.strategy,
-            "options": self.options,
-            "stream": by_content(self.stream),
-            "model": by_content(self.model),
-            "training": self.training.model_dump(mode="json"),
-            "evaluation": self.evaluation.model_dump(mode="json"),
-            "limits": self.limits.model_dump(mode="json"),
+            "options": self._block_as_before("options"),
+            **{name: by_content(self._block_as_before(name)) for name in ("stream", "model")},
+            "training": self.training.decisive(),
+            "evaluation": self.evaluation.decisive(),
+            "limits": self.limits.decisive(),
             "cpus": self.resources.cpus,
             "seed": self.seed,
             "score_on": self.score_on,
             "train_on": self.train_on,
         }
         if self.uses_memory:
-            decisive["memory"] = self.memory.model_dump(mode="json", exclude={"home", "shards"})
+            decisive["memory"] = self.memory.decisive(exclude=PLACEMENT)
+        decisive |= {name: getattr(self, name) for name in ("revisions", "code") if getattr(self, name)}
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _block_as_before(self, name: str) -> dict[str, Any]:
+        """A block without what came after the first results and stands at its default."""
+        block = copy.deepcopy(getattr(self, name))
+        for path, before in self.before.items():
+            *parents, key = path.split(".")
+            if parents[0] == name:
+                _put_before(block, (*parents[1:], key), before)
+        return dict(block)
 
     def dumps(self) -> str:
         """Canonical JSON; :meth:`loads` reads it back."""

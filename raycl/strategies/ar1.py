@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from raycl.learning.path_penalty import PathPenalty, PathPenaltyOptions, Penalty, without_norms
+from raycl.spec.needs import Idle
 from raycl.spec.options import Fraction
 from raycl.strategies.base import Context, Position, TaskData
 from raycl.strategies.consolidated import Consolidated, ConsolidatedConfig
@@ -32,6 +33,15 @@ class AR1Config(PathPenaltyOptions, ConsolidatedConfig):
         "trunk_learning_rate": {"loguniform": [1e-3, 1]},
         "head_learning_rate": {"choice": [1.0, 10.0]},
     }
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        *PathPenaltyOptions.ignores,
+        Idle(
+            ("penalty", "damping", "importance_scale", "max_importance"),
+            "with trunk_learning_rate: 0 there is nothing to pull",
+            lambda at: not at.options.trunk_learning_rate,
+        ),
+    )
 
     penalty: Penalty = Field(1e3, description="strength of the pull; 0: held by its learning rate")
     variant: Literal["cwr_plus", "cwr_star"] = Field("cwr_plus", description="the head of AR1; cwr_star: of AR1*")

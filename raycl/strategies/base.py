@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from raycl.errors import MethodError
 from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
+from raycl.spec.needs import Idle, Need
 from raycl.spec.options import MemoryConfig, Options, TrainingConfig
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -67,6 +69,7 @@ class Position:
     """Where in a task the trainer stands.
 
     Attributes:
+        task: the task that is learned; 0 throughout where boundaries are hidden.
         fraction: share of the phase's updates that are done, 0 <= fraction < 1.
         last: whether this is the last update of the phase.
     """
@@ -201,6 +204,9 @@ class Strategy:
     paper: ClassVar[str] = ""
     revision: ClassVar[int] = 1
     """Raised when the same options would leave other numbers than before; part of a trial's hash from 2 on."""
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What ``auto`` means for this method where its paper departs from the general meaning: scenario -> dotted path ->
+    value."""
     upper_bound: ClassVar[bool] = False
     """May ask for ``Source.SEEN`` or ``Source.ALL``; marked in every result."""
     boundary_free: ClassVar[bool] = False
@@ -216,14 +222,32 @@ class Strategy:
     """Can start from ``model.weights``; not where the weights are made by something else."""
     zero_shot: ClassVar[bool] = True
     """Can answer for tasks that have not begun, where the scenario's output units exist."""
+    compresses: ClassVar[bool] = False
+    """Has a compression ratio, for ``limits.max_compression_ratio``."""
+    offers: ClassVar[Literal["batch", "task"]] = "batch"
+    """When rows are offered to the memory."""
+    needs: ClassVar[tuple[Need, ...]] = ()
+    """What must hold of the other blocks; refused otherwise, with the remedy."""
+    ignores: ClassVar[tuple[Idle, ...]] = ()
+    """Options that do nothing for this method: not searched, and warned of where they are written for it."""
     naive_when: ClassVar[Mapping[str, Any] | None] = None
     """Options under which the method must equal naive fine-tuning bit for bit: ``{"penalty": 0.0}``."""
 
     def __init__(self, config: Any, context: Context) -> None:
+        if reason := self.unfit(config, context.scenario):
+            raise MethodError(f"{type(self).__name__.lower()}: {reason}")
         self.config = config
         self.context = context
         self.network = context.new_network()
         self.task = -1
+
+    @classmethod
+    def unfit(cls, config: Any, scenario: Scenario) -> str | None:
+        """Why the method cannot work on tasks laid out like this, with the remedy; None where it can.
+
+        A rule of the method alone: it is asked before any network is built.
+        """
+        return None
 
     @property
     def memory(self) -> ReplayBuffer:

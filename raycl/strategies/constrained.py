@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from raycl.spec.needs import Idle
 from raycl.strategies.base import Position, Strategy
 from raycl.streams.task import Batch
 
@@ -21,6 +22,9 @@ class Constrained(Strategy, ABC):
     """Project each gradient against :meth:`past_gradients`."""
 
     uses_memory: ClassVar[bool] = True
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("memory.batch_size", "memory.combine", "memory.mix"), "stored rows constrain gradients, and add no loss"),
+    )
 
     @abstractmethod
     def past_gradients(self) -> Tensor | None:

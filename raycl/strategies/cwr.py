@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from raycl.learning.consolidated_head import Variant
+from raycl.spec.needs import Idle
 from raycl.spec.options import Positive
 from raycl.strategies.base import Context
 from raycl.strategies.consolidated import Consolidated, ConsolidatedConfig
@@ -34,6 +35,10 @@ class CWRConfig(ConsolidatedConfig):
         "variant": {"choice": ["cwr", "cwr_plus", "cwr_star"]},
         "head_learning_rate": {"loguniform": [0.1, 100]},
     }
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("scale",), "only variant: cwr scales", lambda at: at.options.variant != "cwr"),
+    )
 
     variant: Variant = Field(
         "cwr_star", description="copied; begun at 0 and shifted by its mean; also averaged with what was known"

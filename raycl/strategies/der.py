@@ -27,6 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from raycl.spec.needs import Idle
 from raycl.spec.options import NonNegative
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig
 from raycl.streams.task import Batch
@@ -52,6 +53,9 @@ class DER(Strategy):
     """Replay stored logits."""
 
     Config = DERConfig
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("memory.combine", "memory.mix"), "alpha and beta weigh the rows that are drawn beside each batch"),
+    )
     boundary_free: ClassVar[bool] = True
     uses_memory: ClassVar[bool] = True
     memory_columns = {"logits": ("outputs", torch.float32)}

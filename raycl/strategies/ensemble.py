@@ -8,6 +8,10 @@ is given it selects the network; otherwise, row by row, the most certain network
 By default the method costs T networks. ``match_parameters`` shrinks them, so that all T together have no more
 parameters than one network of the sweep's model: T is then read from the stream, before later tasks have come.
 
+Certainty is compared by the rule of :mod:`raycl.learning.task_inference`: as a share of the largest possible
+uncertainty, since a head of two classes would otherwise win images of a task of five. Tasks of one class are refused
+where the id is hidden. ``average`` compares logits as they are: each head's are free up to a constant.
+
 Departures: the papers know the id at test; the selectors are Hendrycks and Gimpel's (2017, arXiv 1610.02136) and the
 entropy of von Oswald et al. (2020, arXiv 1906.00695). van de Ven and Tolias give each network 100 units for 400 of a
 shared one (Split MNIST); ``match_parameters`` finds 106. With ``start: previous`` a new task's head is drawn anew
@@ -23,10 +27,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
-from raycl.learning.task_inference import log_entropy, log_odds_against_first, most_certain
+from raycl.learning.task_inference import largest_probability, least_entropy, undecidable
 from raycl.models.network import Network
 from raycl.models.width import matching_width, parameters_with_head
+from raycl.spec.needs import Idle
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
+from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
 
@@ -35,10 +41,14 @@ class EnsembleConfig(StrategyConfig):
 
     search_space: ClassVar[dict[str, Any]] = {"start": {"choice": ["fresh", "previous"]}}
 
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("selector",), "the task id is given", lambda at: at.stream.scenario == "task"),
+    )
+
     selector: Literal["entropy", "max_softmax", "average"] = Field(
         "entropy",
-        description="where the task id is hidden: the network of least entropy, or of the largest softmax probability; "
-        "or the average of the logits over the networks that have the unit",
+        description="where the task id is hidden: the network of least entropy, or of the largest softmax probability "
+        "(both relative to the number of its classes); or the average of the logits over the networks with the unit",
     )
     match_parameters: bool = Field(
         False, description="shrink each network, so that all have together no more parameters than the sweep's model"
@@ -54,6 +64,8 @@ class Ensemble(Strategy):
     Config = EnsembleConfig
     zero_shot: ClassVar[bool] = False
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
+    revision: ClassVar[int] = 2
+    """2: uncertainties of heads of different sizes are compared as shares of the largest possible one."""
 
     def __init__(self, config: EnsembleConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -64,6 +76,11 @@ class Ensemble(Strategy):
         self.config: EnsembleConfig = config
         self.networks: list[Network] = []
         self._width = self._matching_width() if config.match_parameters else 1.0
+
+    @classmethod
+    def unfit(cls, config: EnsembleConfig, scenario: Scenario) -> str | None:
+        """A single unit is always certain, and its logit, which an average takes, never learns."""
+        return undecidable(scenario)
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 
@@ -127,8 +144,8 @@ class Ensemble(Strategy):
             return self._answer(task, x)
         if self.config.selector == "average":
             return self._average(x)
-        uncertainty = log_entropy if self.config.selector == "entropy" else log_odds_against_first
-        return most_certain(self._answers(x), uncertainty)[1]
+        select = least_entropy if self.config.selector == "entropy" else largest_probability
+        return select(self._answers(x))[1]
 
     def _answers(self, x: Tensor) -> Iterator[Tensor]:
         """Logits ``[1, batch, outputs so far]`` of one network after another."""

@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from raycl.spec.needs import Idle
 from raycl.strategies.base import Context, Position
 from raycl.strategies.replay import Replay, ReplayConfig
 from raycl.streams.task import Batch
@@ -25,6 +26,15 @@ from raycl.streams.task import Batch
 
 class ERACEConfig(ReplayConfig):
     """Which units new rows compete among, besides those of their own classes."""
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        *ReplayConfig.ignores,
+        Idle(
+            ("unseen",),
+            "where the head grows, units that have not come are not there; set training.active_logits: all",
+            lambda at: not at.hidden and at.training.active_logits != "all",
+        ),
+    )
 
     unseen: bool = Field(False, description="new rows also compete with units whose class has not come yet")
 

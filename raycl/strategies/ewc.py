@@ -14,12 +14,13 @@ statistics of batch norm are not protected.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from raycl.learning.fisher import FisherLabels, diagonal_fisher
 from raycl.learning.quadratic import require_finite
+from raycl.spec.needs import Idle
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.anchored import Anchored, AnchoredConfig, Penalty
 from raycl.strategies.base import TaskData
@@ -31,6 +32,9 @@ class EWCConfig(AnchoredConfig):
     """Strength and form of the penalty."""
 
     search_space = {"penalty": {"loguniform": [1, 1e10]}}
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("online_decay",), "only mode: online decays", lambda at: at.options.mode == "separate"),
+    )
 
     penalty: Penalty = Field(100.0, description="lambda; search 1 to 1e10 on a log scale")
     mode: Literal["separate", "online"] = Field(

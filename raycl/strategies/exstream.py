@@ -34,6 +34,7 @@ from pydantic import Field
 from raycl.errors import MethodError
 from raycl.memory.buffer import everything
 from raycl.memory.clusters import Clusters
+from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Count
 from raycl.strategies.base import Context, Epochs, Losses, Phase, Position, Strategy, StrategyConfig, total
 from raycl.streams.task import Batch
@@ -51,6 +52,29 @@ class ExStream(Strategy):
     """Cluster, and learn from the prototypes."""
 
     Config = ExStreamConfig
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "memory.capacity",
+            "must be at least the number of classes; enlarge it, or set memory.unit: class",
+            lambda at: at.fits_a_row_of_every_class,
+        ),
+        Need(
+            "memory.batch_size",
+            "batch norm has no statistics of one row, which batches of 2 leave over; enlarge it, or set model.norm",
+            lambda at: not at.flat_batch_norm or at.replay_batch > 2,
+        ),
+    )
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("training.epochs", "training.iterations"), "the stream is seen once"),
+        Idle(
+            ("training.batch_size",),
+            "the stream comes row by row, and memory.batch_size says how it is rehearsed",
+            lambda at: at.memory.batch_size is not None,
+        ),
+        Idle(
+            ("memory.combine", "memory.insert", "memory.mix"), "the memory alone is learned from, as the stream passes"
+        ),
+    )
     boundary_free: ClassVar[bool] = True
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "ring"  # fills the slots in order; from then on rows are merged

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from raycl.learning.class_statistics import ClassStatistics
 from raycl.learning.ownership import FrozenEntries, other_rows
+from raycl.spec.needs import Idle
 from raycl.spec.options import Fraction
 from raycl.strategies.base import (
     Context,
@@ -49,6 +50,15 @@ class FeatureExtractionConfig(StrategyConfig):
     """When the trunk is frozen, and what classifies its features."""
 
     search_space: ClassVar[dict[str, Any]] = {"classifier": {"choice": ["softmax", "ncm", "slda"]}}
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("shrinkage",), "only classifier: slda shrinks", lambda at: at.options.classifier != "slda"),
+        Idle(
+            ("training",),
+            "closed forms on a trunk that is frozen from the start train nothing",
+            lambda at: at.options.classifier != "softmax" and at.options.freeze == "from_start",
+        ),
+    )
 
     freeze: Freeze = Field("after_first_task", description=FREEZE)
     classifier: Literal["softmax", "ncm", "slda"] = Field(

@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Count, Fraction, NonNegative, Positive
 from raycl.strategies.base import (
     Context,
@@ -41,6 +42,14 @@ class GDumbConfig(StrategyConfig):
 
     search_space: ClassVar[dict[str, Any]] = {"learning_rate": {"loguniform": [5e-3, 0.2]}}
 
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("learning_rate", "final_learning_rate", "momentum", "weight_decay", "gradient_clip"),
+            "optimizer: training takes those of the training block",
+            lambda at: at.options.optimizer == "training",
+        ),
+    )
+
     passes: Count = Field(128, description="over the memory; a power of two ends at the bottom of the last cosine")
     batch_size: Count = 16
     optimizer: Literal["sgd", "training"] = Field(
@@ -57,6 +66,50 @@ class GDumb(Strategy):
     """Collect, then fit from scratch."""
 
     Config = GDumbConfig
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "stream.boundaries",
+            "must be given: where tasks share output units, the memory is balanced over pairs of task and class",
+            lambda at: not (at.hidden and at.shared_units),
+            bars=True,
+        ),
+        Need(
+            "memory.capacity",
+            "batch norm has no statistics of one row, and the memory is all that is learned; keep more rows",
+            lambda at: not at.flat_batch_norm or at.memory.unit != "total" or at.memory.capacity > 1,
+        ),
+        Need(
+            "batch_size",
+            "batch norm has no statistics of one row; set it above 1, or model.norm: none",
+            lambda at: not at.flat_batch_norm or at.options.batch_size > 1,
+        ),
+    )
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("training.epochs", "training.iterations", "training.reset_optimizer"),
+            "a new network is fitted to the memory after each task; set passes",
+        ),
+        Idle(
+            ("training.batch_size",),
+            "rows are collected one by one; set the method's own batch_size",
+            lambda at: at.selection != "random",
+        ),
+        Idle(
+            (
+                "training.optimizer",
+                "training.learning_rate",
+                "training.momentum",
+                "training.weight_decay",
+                "training.gradient_clip",
+            ),
+            "the method has its own; set those, or optimizer: training",
+            lambda at: at.options.optimizer == "sgd",
+        ),
+        Idle(
+            ("memory.batch_size", "memory.combine", "memory.insert", "memory.mix"),
+            "rows are offered once, and learned from the memory alone",
+        ),
+    )
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "greedy"
     boundary_free: ClassVar[bool] = True

@@ -31,6 +31,7 @@ from raycl.errors import Problem, SpecError
 from raycl.learning.distillation import unit_groups
 from raycl.models.network import frozen_statistics
 from raycl.models.vae import VAE
+from raycl.spec.needs import Idle
 from raycl.spec.options import Count, Fraction, Positive
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable, nested_bytes
 from raycl.streams.scenario import Scenario
@@ -48,6 +49,10 @@ class GenerativeReplayConfig(StrategyConfig):
         "generator_learning_rate": {"loguniform": [1e-4, 1e-2]},
         "targets": {"choice": ["hard", "soft"]},
     }
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("temperature",), "only targets: soft have one", lambda at: at.options.targets == "hard"),
+    )
 
     latent_dim: Count = 100
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(

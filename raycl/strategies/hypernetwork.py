@@ -1,8 +1,8 @@
 """Task-conditioned hypernetworks: a generator network remembers the weights of every task's network.
 
 von Oswald, Henning, Grewe and Sacramento, "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695):
-whole or chunked generator (section 2.1, appendix C), output regulariser with one step of lookahead (eq. 2), private
-task embeddings, and task inference by entropy where the id is hidden (HNET+ENT, section 2.2). Defaults are the
+whole or chunked generator (sections 2.1 and 2.2), output regulariser with one step of lookahead (eq. 2), private
+task embeddings, and task inference by entropy where the id is hidden (HNET+ENT, section 2.3). Defaults are the
 settings of the authors' Split MNIST experiments. Theta (chunk embeddings included) is shared and protected; a task's
 embedding is learned during its task only.
 
@@ -27,12 +27,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raycl.errors import MethodError, Problem, SpecError
+from raycl.errors import Problem, SpecError
 from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator
-from raycl.learning.task_inference import least_entropy, placed
+from raycl.learning.task_inference import least_entropy, placed, undecidable
 from raycl.models.hypernetwork import WeightGenerator
 from raycl.models.target import State, TargetNetwork
 from raycl.strategies.base import Context, Losses, Phase, Position, Strategy, StrategyConfig, TaskData, Trainable
+from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
 WORKING_FLOATS = 2**26
@@ -49,6 +50,7 @@ class Hypernetwork(Strategy):
     """Learn the weights of each task's network through a shared generator."""
 
     Config: ClassVar[type[StrategyConfig]] = HypernetworkConfig
+    compresses: ClassVar[bool] = True
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
@@ -59,7 +61,6 @@ class Hypernetwork(Strategy):
         if not scenario.shared and scenario.active_logits in ("seen", "all"):
             rule = "a generated network has its own task's head only; use auto, own or current"
             raise SpecError([Problem("training.active_logits", rule, scenario.active_logits)])
-        self._check_inference()
         self._units = max(scenario.sizes)
         self.target = TargetNetwork(self.network, self._units, context.image_shape)
         self.network = self.target.network
@@ -68,14 +69,11 @@ class Hypernetwork(Strategy):
         self._states: list[State] = []
         self._generated: dict[int, Tensor] = {}
 
-    def _check_inference(self) -> None:
-        scenario = self.context.scenario
-        if not scenario.task_given and scenario.num_tasks > 1 and min(scenario.sizes) < 2:
-            sizes = ", ".join(map(str, scenario.sizes))
-            raise MethodError(
-                "hypernetwork: a network of one class is always certain, and least entropy would take all images for "
-                f"its task's (got tasks of {sizes} classes); give each task two or more, or use hypernetwork_tir"
-            )
+    @classmethod
+    def unfit(cls, config: Any, scenario: Scenario) -> str | None:
+        """Least entropy must be able to tell tasks apart."""
+        reason = undecidable(scenario)
+        return reason and f"{reason}, or use hypernetwork_tir"
 
     @property
     def generator(self) -> WeightGenerator:

@@ -1,7 +1,7 @@
 """HNET+R: an ordinary classifier rehearses images from generators that a hypernetwork keeps from forgetting.
 
 von Oswald, Henning, Grewe and Sacramento, "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695),
-section 2.2 and appendix C. Each task first teaches the classifier, then its generator
+section 2.3 and appendix B. Each task first teaches the classifier, then its generator
 (:mod:`raycl.learning.protected_vae`). In every update of the classifier in task t > 1, each of the t - 1 old decoders
 draws ceil(B / (t - 1)) images x', and a copy of the classifier made when the task began labels them softly:
 
@@ -72,6 +72,7 @@ class HypernetworkReplay(Strategy):
     """A classifier that learns from new images and from those that the old tasks' generators draw."""
 
     Config = HypernetworkReplayConfig
+    compresses: ClassVar[bool] = True
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     naive_when: ClassVar[Mapping[str, Any] | None] = {"replay_share": 0.0}
 

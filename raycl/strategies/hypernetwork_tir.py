@@ -1,7 +1,7 @@
 """HNET+TIR: a hypernetwork whose task is inferred by a classifier that rehearses generated images of old tasks.
 
 von Oswald, Henning, Grewe and Sacramento, "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695),
-section 2.2 and appendix C. Three things are learned in every task, one after another: the weights of the task's own
+section 2.3 and appendix B. Three things are learned in every task, one after another: the weights of the task's own
 network, by the hypernetwork of :mod:`raycl.strategies.hypernetwork`; an ordinary network with one more output unit,
 which tells the tasks apart, from new rows labelled with their task and from images x' of task j that the old decoders
 draw (ceil(B / (t - 1)) of each in every update, share = 1/2); and the generator of the task's images
@@ -34,6 +34,7 @@ from raycl.strategies.base import Context, Losses, Phase, Position, StrategyConf
 from raycl.strategies.generative_replay import check_pixels
 from raycl.strategies.hypernetwork import Hypernetwork
 from raycl.strategies.hypernetwork_replay import draw_phase
+from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
 
@@ -73,8 +74,10 @@ class HypernetworkTIR(Hypernetwork):
         random = context.generator("hypernetwork_tir")
         self.vae = ProtectedVAE(context.image_shape, config.vae, random, context.device)
 
-    def _check_inference(self) -> None:
+    @classmethod
+    def unfit(cls, config: Any, scenario: Scenario) -> str | None:
         """The inference network tells tasks of any size apart."""
+        return None
 
     # -- the task ----------------------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ from raycl.learning.distillation import frozen_copy
 from raycl.learning.herding import herding, unit_length
 from raycl.memory.buffer import everything
 from raycl.models.network import Network, frozen_statistics
+from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Positive
 from raycl.strategies.base import Context, Losses, Phase, Rows, Source, Strategy, StrategyConfig, TaskData, nested_bytes
 from raycl.streams.task import Batch
@@ -59,6 +60,10 @@ class ICaRLConfig(StrategyConfig):
     """The parts that can be taken away; the sweep's ``memory`` block says how many exemplars there are."""
 
     search_space: ClassVar[dict[str, Any]] = {"classifier": {"choice": ["nme", "network"]}}
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("temperature",), "without distillation the targets are labels", lambda at: not at.options.distillation),
+    )
 
     classifier: Literal["nme", "network"] = Field(
         "nme", description="what answers: the nearest mean of exemplars, or the network's largest output"
@@ -76,6 +81,25 @@ class ICaRL(Strategy):
     """Incremental classifier and representation learning."""
 
     Config = ICaRLConfig
+    offers: ClassVar[Literal["batch", "task"]] = "task"
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "memory.capacity",
+            "must be at least the number of classes that it counts for; enlarge it, or set memory.unit: class",
+            lambda at: at.fits_a_row_of_every_class,
+        ),
+    )
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("memory.combine", "memory.insert"),
+            "one mean is learned over new and stored rows, which come when a task ends",
+        ),
+        Idle(
+            ("memory.batch_size",),
+            "only memory.mix: paired adds a batch of its own",
+            lambda at: at.memory.mix != "paired",
+        ),
+    )
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "class"})
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "ranked"

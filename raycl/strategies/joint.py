@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from raycl.spec.needs import Idle
 from raycl.strategies.base import Epochs, Phase, Source, Strategy, StrategyConfig, Updates
 
 
@@ -20,6 +21,7 @@ class Joint(Strategy):
     """One shuffled pass over all tasks' data, ``training.epochs`` times."""
 
     Config = JointConfig
+    ignores: ClassVar[tuple[Idle, ...]] = (Idle(("training.reset_optimizer",), "all tasks are learned at once"),)
     upper_bound: ClassVar[bool] = True
 
     def phases(self, task: int) -> Sequence[Phase]:

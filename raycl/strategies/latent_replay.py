@@ -25,13 +25,14 @@ augments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 
 from raycl.memory.buffer import Table
 from raycl.models.cut import cut
+from raycl.spec.needs import Idle
 from raycl.spec.options import Fraction
 from raycl.strategies.base import (
     Context,
@@ -68,6 +69,18 @@ class LatentReplay(Strategy):
     """Replay activations."""
 
     Config = LatentReplayConfig
+    offers: ClassVar[Literal["batch", "task"]] = "task"
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("memory.combine", "memory.insert"),
+            "one mean is learned over new and stored rows, which come when a task ends",
+        ),
+        Idle(
+            ("memory.batch_size",),
+            "only memory.mix: paired adds a batch of its own",
+            lambda at: at.memory.mix != "paired",
+        ),
+    )
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "random"
     paper: ClassVar[str] = "Pellegrini et al. 2020, Latent replay for real-time continual learning (arXiv 1912.01100)"

@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from raycl.models.network import frozen_statistics
+from raycl.spec.needs import Need
 from raycl.spec.options import Count, Positive
 from raycl.strategies.base import Context
 from raycl.strategies.replay import Replay, ReplayConfig
@@ -49,6 +50,14 @@ class MIR(Replay):
     """The most interfered of the drawn rows in every update."""
 
     Config = MIRConfig
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "subsample",
+            "must be above the rows that are replayed in an update (memory.batch_size, else training.batch_size), or "
+            "none is chosen and this is method replay",
+            lambda at: at.options.subsample > at.replay_batch,
+        ),
+    )
     memory_columns = {"best_loss": ("scalar", torch.float32)}
     paper: ClassVar[str] = "Aljundi, Caccia et al. 2019, Maximal interfered retrieval (arXiv 1908.04742)"
 

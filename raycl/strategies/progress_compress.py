@@ -201,6 +201,12 @@ class ProgressCompress(Strategy):
 
 
 def _normalised(fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scaled to a Euclidean norm of 1 over all parameters; zero stays zero."""
+    """Scaled to a Euclidean norm of 1 over all parameters; zero stays zero.
+
+    Of a base that is certain of its answers the squares of F underflow; F is then taken in units of its largest entry.
+    """
     norm = torch.stack([values.norm() for values in fisher.values()]).norm()
-    return {name: values / norm.clamp(min=torch.finfo(norm.dtype).tiny) for name, values in fisher.items()}
+    if norm.square() >= sum(values.numel() for values in fisher.values()) * torch.finfo(norm.dtype).tiny:
+        return {name: values / norm for name, values in fisher.items()}
+    largest = torch.stack([values.max() for values in fisher.values()]).max()
+    return _normalised({name: values / largest for name, values in fisher.items()}) if largest else dict(fisher)

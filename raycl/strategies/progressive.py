@@ -29,6 +29,7 @@ from raycl.errors import MethodError, Problem, SpecError
 from raycl.learning.own_units import require_own_units
 from raycl.models.columns import Adapter, Column, Columns, direct
 from raycl.models.width import matching_width, parameters_with_head
+from raycl.spec.needs import Idle
 from raycl.spec.options import Count
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, Trainable
 from raycl.streams.task import Batch
@@ -41,6 +42,10 @@ class ProgressiveConfig(StrategyConfig):
         "laterals": {"choice": ["adapter", "direct"]},
         "adapter_dim": {"lograndint": [8, 128]},
     }
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("adapter_dim",), "only laterals: adapter has adapters", lambda at: at.options.laterals != "adapter"),
+    )
 
     laterals: Literal["adapter", "direct", "none"] = Field(
         "adapter", description="what leads from earlier columns to a layer; none: independent networks"

@@ -9,8 +9,9 @@ data. ``mix: paired`` takes a batch of new rows and a batch of the memory in eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from raycl.spec.needs import Idle
 from raycl.strategies.base import Phase, Source, Strategy, StrategyConfig, TaskData
 
 
@@ -22,6 +23,18 @@ class Rehearsal(Strategy):
     """Train on CURRENT | MEMORY, then remember the task."""
 
     Config = RehearsalConfig
+    offers: ClassVar[Literal["batch", "task"]] = "task"
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("memory.combine", "memory.insert"),
+            "one mean is learned over new and stored rows, which come when a task ends",
+        ),
+        Idle(
+            ("memory.batch_size",),
+            "only memory.mix: paired adds a batch of its own",
+            lambda at: at.memory.mix != "paired",
+        ),
+    )
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "random"
     paper: ClassVar[str] = "Pellegrini et al. 2020, Latent replay for real-time continual learning (arXiv 1912.01100)"

@@ -18,12 +18,21 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from raycl.spec.needs import Idle
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig, TaskData
 from raycl.streams.task import Batch
 
 
 class ReplayConfig(StrategyConfig):
     """Experience replay is set by the sweep's ``memory`` block, but for what may be drawn."""
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("exclude_current",),
+            "where tasks share output units and stream.boundaries is 'hidden', nothing tells old rows apart",
+            lambda at: at.hidden and at.shared_units,
+        ),
+    )
 
     exclude_current: bool = Field(False, description="replay no rows of the current task, or of the batch's classes")
 
@@ -32,6 +41,9 @@ class Replay(Strategy):
     """New rows plus as many drawn ones in every update."""
 
     Config = ReplayConfig
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("memory.mix",), "replayed rows are drawn beside each batch; set batch_size and combine"),
+    )
     boundary_free: ClassVar[bool] = True
     uses_memory: ClassVar[bool] = True
     paper: ClassVar[str] = "Chaudhry et al. 2019, On tiny episodic memories in continual learning (arXiv 1902.10486)"

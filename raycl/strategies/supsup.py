@@ -32,10 +32,12 @@ from torch.func import functional_call
 
 from raycl.errors import Problem, SpecError
 from raycl.learning.superposition import binary, entropy, one_shot, superfluous
-from raycl.learning.task_inference import most_certain, placed, shared_log_entropy
+from raycl.learning.task_inference import log_largest_entropy, most_certain, placed, shared_log_entropy, undecidable
 from raycl.models.masked import MaskedWeights, RunningStatistics, above, fix_signed_constants, largest
+from raycl.spec.needs import Idle
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
+from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
 WORKING_FLOATS = 2**25
@@ -46,6 +48,15 @@ class SupSupConfig(StrategyConfig):
     """How masks are found, and how a hidden task id is."""
 
     search_space: ClassVar[dict[str, Any]] = {"kept_fraction": {"uniform": [0.1, 0.5]}}
+
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("inference", "objective", "inference_rows"),
+            "the task id is given",
+            lambda at: at.stream.scenario == "task",
+        ),
+        Idle(("kept_fraction",), "only selection: top_k keeps a share", lambda at: at.options.selection != "top_k"),
+    )
 
     selection: Literal["top_k", "threshold"] = Field(
         "top_k", description="a mask keeps the largest scores of each layer, or all above 0 (about half; faster)"
@@ -96,6 +107,11 @@ class SupSup(Strategy):
         self.bits: list[Tensor] = []
         self._normed: list[Tensor] = []
         self._unpacked: Tensor | None = None
+
+    @classmethod
+    def unfit(cls, config: SupSupConfig, scenario: Scenario) -> str | None:
+        """Masks are told apart by how certain they make the network."""
+        return undecidable(scenario)
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 
@@ -193,7 +209,8 @@ class SupSup(Strategy):
     def _most_certain(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The tasks ``[batch]`` of least entropy, and their logits ``[batch, units]``."""
         logits = (self._logits(task, x)[None] for task in range(len(self.bits)))
-        return most_certain(logits, shared_log_entropy(self.config.inference_rows))
+        sizes = self.context.scenario.sizes[: len(self.bits)]
+        return most_certain(logits, shared_log_entropy(self.config.inference_rows), log_largest_entropy(sizes))
 
     def _logits(self, task: int, x: Tensor) -> Tensor:
         """Logits ``[batch, units]`` of a task's subnetwork."""

@@ -15,6 +15,9 @@ class DataSetRegistry(Registry[DataSet]):
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name.partition(":")[0] if isinstance(name, str) else name)
 
+    def package(self, name: str) -> tuple[str, str] | None:
+        return super().package(name.partition(":")[0])
+
     def get(self, name: str) -> DataSet:
         """Import and return the data set ``name``.
 

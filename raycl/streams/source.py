@@ -110,6 +110,7 @@ class LocalSource:
             mean=mean,
             std=std,
             dtype=next(iter(self._images.values())).train_images.dtype.name,
+            data_digest=self._data_digest(),
         )
 
     def part(self, task: int, split: Split) -> Part:
@@ -172,6 +173,11 @@ class LocalSource:
         mean, square = seen * mean, seen * square
         std = np.sqrt(np.maximum(square - mean**2, 0))
         return tuple(mean.tolist()), tuple(std.tolist())
+
+    def _data_digest(self) -> str:
+        """Over the content of every data set, in the order of their names."""
+        told = "\n".join(f"{name} {images.fingerprint}" for name, images in sorted(self._images.items()))
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _split_hash(self) -> str:
         """Over every pixel, label and class order, the rows of every part, and every recipe."""

@@ -24,6 +24,7 @@ class Layout:
         mean, std: per channel, of the training images in [0, 1] (of features, as they are); used by
             ``normalize: mean_std``.
         dtype: of the images: ``uint8``, or a float type where they are features of a frozen backbone.
+        data_digest: names the content of the data sets, every pixel and label, whatever the seed; empty: not read.
     """
 
     classes: tuple[tuple[int, ...], ...]
@@ -32,6 +33,7 @@ class Layout:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dtype: str = "uint8"
+    data_digest: str = ""
 
     @property
     def num_tasks(self) -> int:
@@ -142,7 +144,7 @@ class Batch:
         image: uint8, or float features, ``[batch, channels, height, width]``, un-augmented, as a memory keeps it.
         x: float32 of the same shape, normalised and augmented, as the network sees it.
         y: int64 ``[batch]``, output units (:class:`raycl.streams.scenario.Scenario`).
-        task: int64 ``[batch]``, the task each row came from.
+        task: int64 ``[batch]``, the task each row came from; 0 throughout where boundaries are hidden.
         replayed: bool ``[batch]``, whether the row came from memory or a generator.
         columns: further columns by name, such as stored logits; NaN where a row has none.
     """

@@ -22,7 +22,7 @@ from raycl.catalog import catalog
 from raycl.checkpoint import decode, encode
 from raycl.distributed import replay
 from raycl.distributed.replay import ShardedStorage
-from raycl.distributed.streams import RemoteSource, ShardNames, StreamShards
+from raycl.distributed.streams import Read, RemoteSource, ShardNames, StreamKey, StreamShards
 from raycl.errors import DataError, InfrastructureError
 from raycl.memory.buffer import Table, everything
 from raycl.memory.clusters import Clusters
@@ -356,6 +356,11 @@ def check_long_answers() -> None:
 # -- task source -------------------------------------------------------------------------------------------------------
 
 
+def read(stream: dict[str, Any]) -> Read:
+    """All of a stream, as a search reads it."""
+    return Read(StreamKey.of(stream, 0, "train"), ("train", "validation"))
+
+
 def same_part(one: Part, other: Part) -> bool:
     """Equal rows, labels, recipe and images."""
     ours, theirs = one.recipe, other.recipe
@@ -447,15 +452,15 @@ class TestStreamActors:
         assert ray.available_resources()["CPU"] == 2
 
     def test_check_names_what_a_node_cannot_read(self, shards: StreamShards) -> None:
-        shards.check(STREAMS)
+        shards.check([read(stream) for stream in STREAMS])
         with pytest.raises(DataError, match=r"node .*: MNIST needs a data root"):
-            shards.check([SPLIT, {**SPLIT, "dataset": "mnist"}])
+            shards.check([read(SPLIT), read({**SPLIT, "dataset": "mnist"})])
 
     def test_features_are_computed_once_for_all_nodes_and_trials(self, cluster: None, tmp_path: Path) -> None:
         stream = {**SPLIT, "encode": {"weights": weights_file(tmp_path), "dtype": "float16"}}
         shards = StreamShards(2, tmp_path, name="encoding")
         try:
-            shards.check([stream])
+            shards.check([read(stream)])
             (file,) = (tmp_path / "features").iterdir()
             written = file.stat().st_mtime_ns
             served, expected = RemoteSource(shards.names, stream, 3), LocalSource(stream, 3, tmp_path)

@@ -9,6 +9,7 @@ import pytest
 
 from raycl.catalog import catalog
 from raycl.distributed import cluster
+from raycl.distributed.environment import environment
 from raycl.distributed.runner import run_sweep
 from raycl.results.tables import comparison
 from raycl.spec.sweep import SweepSpec
@@ -53,7 +54,7 @@ def test_every_registered_method_stands_in_the_sweep_in_all_its_scenarios() -> N
 @pytest.mark.timeout(600)
 def test_every_method_is_searched_and_scored(tmp_path: Path) -> None:
     scored: list[str] = []
-    with cluster.environment({"RAY_ADDRESS": ""}), cluster.connected("tests", None):
+    with environment({"RAY_ADDRESS": ""}), cluster.connected("tests", None):
         for scenario in ("class", "task"):
             outcome = run_sweep(reduced(scenario), tmp_path / scenario)
             assert outcome.complete, outcome.reason

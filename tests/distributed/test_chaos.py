@@ -16,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 from sweeping import HEAD, content, parsed
 
-from raycl.distributed.cluster import environment
+from raycl.distributed.environment import environment
 from raycl.distributed.runner import run_sweep
 from raycl.results.reading import read_cells, read_trials
 from raycl.results.store import Results

@@ -19,6 +19,7 @@ from pretraining import weights_file
 from sweeping import HEAD, SWEEP, attempts, content, decisions, parsed
 
 from raycl.distributed import cluster
+from raycl.distributed.environment import environment
 from raycl.distributed.runner import run_sweep
 from raycl.errors import FolderInUse, StoreError
 from raycl.live import SweepStatus
@@ -35,7 +36,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """One cluster for all tests of this file."""
-    with cluster.environment({"RAY_ADDRESS": ""}), cluster.connected("tests", None):
+    with environment({"RAY_ADDRESS": ""}), cluster.connected("tests", None):
         yield
 
 

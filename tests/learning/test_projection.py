@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raycl.errors import MethodError
-from raycl.learning.projection import RIDGE, project, project_one, solve_dual
+from raycl.learning.projection import RIDGE, project, project_one, shortest, solve_dual
 
 SEEDS = range(12)
 
@@ -105,6 +105,57 @@ def test_dependent_and_vanishing_old_gradients_do_no_harm() -> None:
     gradient, past = problem(3, 2)
     doubled = torch.cat([past, past, torch.zeros_like(past[:1])])
     assert torch.allclose(project(gradient, doubled), project(gradient, past), atol=1e-6)
+
+
+def problem_with_a_zero_row(seed: int) -> tuple[Tensor, Tensor, float]:
+    """In float32 a gradient, one to eight old ones, and a margin. One old gradient is zero, or its square underflows.
+
+    The others differ in length by up to twelve orders of magnitude, as those of tasks that are well learned do.
+    """
+    random = torch.Generator().manual_seed(seed)
+    tasks, dim = 1 + seed % 8, 16 + 7 * (seed % 29)
+    past = torch.randn(tasks, dim, generator=random) * 10 ** (-12 * torch.rand(tasks, 1, generator=random))
+    past[seed % tasks] *= (0.0, 1e-25, 1e-40)[seed % 3]
+    gradient = torch.randn(dim, generator=random)
+    if seed % 5 == 0:
+        gradient = -past.sum(0)
+    return gradient, past, (0.0, 0.5)[seed % 2]
+
+
+def check_zero_rows(method: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    for seed in range(300):
+        gradient, past, margin = problem_with_a_zero_row(seed)
+        projected = method(gradient, past, margin)
+        assert projected.isfinite().all()
+        lengths = past.double().norm(dim=1)
+        held = lengths.square() >= shortest(past)
+        products = past.double() @ projected.double() / lengths.clamp(min=1e-300)
+        assert bool((products[held] >= -3e-6 * gradient.double().norm()).all()), "the ridge and rounding"
+
+
+def test_old_gradients_of_zero_leave_300_random_cases_finite_and_feasible() -> None:
+    check_zero_rows(project)
+
+
+def floored(gradient: Tensor, past: Tensor, margin: float) -> Tensor:
+    """The mutant: a length of zero is raised to one that can be divided by."""
+    gram, products = (past @ past.T).double().numpy(), (past @ gradient).double().numpy()
+    if (products >= 0).all():
+        return gradient
+    np.fill_diagonal(gram, np.maximum(gram.diagonal(), 1e-300))
+    return torch.addmv(gradient, past.T, torch.from_numpy(solve_dual(gram, products, margin, 1e-6)).to(past))
+
+
+def test_a_floor_under_lengths_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_zero_rows(floored)
+
+
+def test_an_old_gradient_of_zero_changes_nothing_beside_others() -> None:
+    gradient, past = problem(3, 3)
+    with_zeros = torch.cat([past[:1], torch.zeros_like(past[:1]), past[1:]])
+    assert torch.equal(project(gradient, with_zeros, 0.5), project(gradient, past, 0.5))
+    assert project(gradient, torch.zeros_like(past), 0.5) is gradient
 
 
 def relative(past: Tensor, projected: Tensor) -> Tensor:
@@ -202,9 +253,16 @@ def test_a_reference_without_objection_leaves_every_bit(factor: float) -> None:
     assert projected.numpy().tobytes() == gradient.numpy().tobytes()
 
 
-def test_a_vanishing_reference_gives_numbers() -> None:
+@pytest.mark.parametrize("factor", [1e-17, 1e-19, 1e-21, 1e-25, 1e-42])
+def test_a_vanishing_reference_objects_as_long_as_it_has_a_direction(factor: float) -> None:
     gradient, reference = pair(0, torch.float32)
-    assert project_one(gradient, 1e-25 * reference).isfinite().all()
+    reference = factor * reference
+    projected = project_one(gradient, reference)
+    if float(reference.double().square().sum()) < shortest(reference):
+        assert projected.numpy().tobytes() == gradient.numpy().tobytes()
+    else:
+        product = float(projected.double() @ reference.double())
+        assert abs(product) < 1e-5 * float(gradient.double().norm() * reference.double().norm())
 
 
 class Waits(TorchDispatchMode):

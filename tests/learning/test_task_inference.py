@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from torch import Tensor
 
-from raycl.learning.task_inference import least_entropy, log_entropy, most_certain, placed, shared_log_entropy
+from raycl.learning.task_inference import (
+    largest_probability,
+    least_entropy,
+    log_entropy,
+    log_largest_entropy,
+    log_odds_against_first,
+    most_certain,
+    placed,
+    shared_log_entropy,
+    undecidable,
+)
 from raycl.streams.scenario import Scenario
 
 
@@ -97,3 +110,51 @@ def test_heads_of_different_size_are_compared_by_their_share_of_what_is_possible
     assert log_entropy(logits)[0] > log_entropy(logits)[1], "the mutant: entropies as they are"
     chosen, _ = least_entropy([logits])
     assert chosen.tolist() == [0]
+
+
+def test_largest_probabilities_are_compared_by_their_share_of_what_is_possible() -> None:
+    """Odds against of .5 over five units are a quarter of the largest, 4; those of .6 over two two thirds of 1."""
+    five = torch.tensor([0.5, 0.125, 0.125, 0.125, 0.125]).log()
+    two = torch.cat([torch.tensor([0.6, 0.4]).log(), torch.full((3,), float("-inf"))])
+    logits = torch.stack([five, two])[:, None]
+    odds = log_odds_against_first(logits)
+    assert odds[:, 0].exp().tolist() == pytest.approx([1.0, 2 / 3], rel=1e-5)
+    assert odds[0] > odds[1], "the mutant: probabilities as they are"
+    assert largest_probability([logits])[0].tolist() == [0]
+    grouped = largest_probability([logits[:1], logits[1:]])
+    assert grouped[0].tolist() == [0]
+
+
+def test_tasks_of_one_size_are_compared_as_they_are() -> None:
+    assert log_largest_entropy([3, 3, 3]) == [0.0, 0.0, 0.0]
+    assert log_largest_entropy([1]) == [0.0]
+    assert log_largest_entropy([5, 2]) == pytest.approx([0.0, math.log(math.log(2) / math.log(5))])
+    values = logits()
+    for uncertainty, select in ((log_entropy, least_entropy), (log_odds_against_first, largest_probability)):
+        assert torch.equal(select([values])[0], uncertainty(values).argmin(0))
+
+
+def test_entropies_over_more_units_than_classes_are_divided_too() -> None:
+    """Superfluous units that training pushed down: what counts are the classes, of five here and of two."""
+    five = torch.cat([torch.tensor([2.0, 0.0, 0.0, 0.0, 0.0]), torch.full((5,), -50.0)])
+    two = torch.cat([torch.tensor([0.0, 0.8]), torch.full((8,), -50.0)])
+    values = torch.stack([five, two])[:, None]
+    by_hand = naive_entropy(values)[:, 0] / torch.tensor([5.0, 2.0]).log()
+    assert int(by_hand.argmin()) == 0
+    raw, _ = most_certain([values[:1], values[1:]], log_entropy)
+    assert raw.tolist() == [1], "the mutant: entropies as they are"
+    chosen, _ = most_certain([values[:1], values[1:]], log_entropy, log_largest_entropy([5, 2]))
+    assert chosen.tolist() == [0]
+
+
+def test_tasks_of_one_class_cannot_be_told_apart_by_certainty() -> None:
+    for name in ("class", "domain"):
+        reason = undecidable(Scenario(name, "auto", (1, 2, 2)))  # type: ignore[arg-type]
+        assert reason is not None
+        assert "a network of one class is always certain" in reason
+        assert "got tasks of 1, 2, 2 classes" in reason
+        assert undecidable(Scenario(name, "auto", (5, 2, 2))) is None  # type: ignore[arg-type]
+        assert undecidable(Scenario(name, "auto", (1,))) is None  # type: ignore[arg-type]
+    assert undecidable(Scenario("task", "auto", (1, 2, 2))) is None
+    single = torch.stack([torch.tensor([0.3, float("-inf")]), torch.tensor([9.0, 0.0])])[:, None]
+    assert most_certain([single], log_entropy)[0].tolist() == [0], "the mutant: one class wins every row"

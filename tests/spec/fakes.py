@@ -8,8 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from raycl.errors import DataError
+from raycl.spec.needs import Idle, Need
 from raycl.spec.options import ModelConfig, NonNegative, Options, StreamConfig
 from raycl.spec.sweep import SweepSpec
+from raycl.streams.stream import TaskClasses
 
 
 class FakeNames(dict[str, Any]):
@@ -18,6 +20,9 @@ class FakeNames(dict[str, Any]):
 
     def get(self, name: str) -> Any:  # type: ignore[override]
         return self[name]
+
+    def code(self, name: str) -> str:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,10 @@ class FakeStrategy:
     upper_bound: bool = False
     paper: str = ""
     pretrained: bool = True
+    selection: str = "reservoir"
+    offers: str = "batch"
+    needs: tuple[Need, ...] = ()
+    ignores: tuple[Idle, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,15 +102,19 @@ class FakeStream:
     def datasets(self) -> tuple[str, ...]:
         return (self.config.dataset,)
 
-    def tasks(self, num_classes: dict[str, int]) -> None:
+    def tasks(self, num_classes: dict[str, int]) -> tuple[TaskClasses, ...]:
         classes = num_classes[self.config.dataset]
-        if self.Config is Split and classes % self.config.tasks:
+        if self.Config is not Split:
+            return (TaskClasses(self.config.dataset, tuple(range(classes))),) * self.config.tasks
+        if classes % self.config.tasks:
             raise DataError(f"{classes} classes do not divide into {self.config.tasks} tasks")
+        return (TaskClasses(self.config.dataset, (0,) * (classes // self.config.tasks)),) * self.config.tasks
 
 
 @dataclass(frozen=True)
 class FakeInfo:
     num_classes: int = 10
+    train_size: int = 1000
 
 
 @dataclass(frozen=True)

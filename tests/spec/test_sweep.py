@@ -179,7 +179,8 @@ def test_final_trains_on_what_it_says() -> None:
 
 
 def test_a_method_without_memory_ignores_what_is_searched_there() -> None:
-    spec = sweep(BASE.replace("capacity: 500", "capacity: {choice: [5, 50]}"))
+    searched = BASE.replace("capacity: 500", "capacity: {choice: [5, 50]}")
+    spec = sweep(searched.replace("replay: {memory.capacity: {choice: [200, 500, 1000]}}", "replay: {}"))
     assert "memory.capacity" not in spec.entries[0].space
     assert "memory.capacity" in spec.entries[2].space
     assert spec.trial(spec.entries[0], {"training.learning_rate": 1e-3}, 0, "search").memory.capacity == 500
@@ -285,11 +286,16 @@ def test_no_final_is_a_search_only_and_says_what_does_not_run() -> None:
     spec = sweep(text)
     assert spec.final is None
     assert [spec.runs(entry).total for entry in spec.entries] == [0, 26, 26]
-    assert spec.warnings == ("strategies.naive: does not run: it has nothing to search, and there is no final phase",)
+    (warning,) = spec.warnings
+    assert warning.startswith(
+        "sweep.yaml:7:3: strategies.naive: does not run: it has nothing to search, and there is no"
+    )
 
 
 def test_size_without_limits_is_warned_of() -> None:
     without = BASE.replace("limits: {max_state_bytes: 4000000}\n", "")
-    assert [text.split(":")[0] for text in sweep(without).warnings] == ["strategies.replay.memory.capacity"]
+    assert [text.split(": ")[:2] for text in sweep(without).warnings] == [
+        ["sweep.yaml:9:29", "strategies.replay.memory.capacity"]
+    ]
     hyper = without.replace("naive: {}", "hypernetwork: {task_embedding_dim: {randint: [8, 129]}}")
     assert any("task_embedding_dim" in text for text in sweep(hyper).warnings)

@@ -26,7 +26,10 @@ def test_a_variant_replaces_what_a_method_says_and_warns() -> None:
     assert "memory.capacity" not in spec.entry("small/replay").space
     assert "memory.capacity" in spec.entry("tasked/replay").space
     assert spec.trial(spec.entry("small/replay"), {"training.learning_rate": 1e-3}, 0, "search").memory.capacity == 20
-    assert spec.warnings == ("variants.small.memory.capacity: replaces the value of strategies.replay in this variant",)
+    (warning,) = spec.warnings
+    assert warning.startswith(
+        "sweep.yaml:14:28: variants.small.memory.capacity: replaces the value of strategies.replay"
+    )
 
 
 def test_a_method_barred_in_a_variant_is_not_applicable_there() -> None:

@@ -10,7 +10,8 @@ import torch
 from support import TINY, counts, finish, matrix, trainer, trial
 from torch import Tensor
 
-from raycl.errors import SpecError
+from raycl.errors import MethodError, SpecError
+from raycl.learning.task_inference import log_entropy, log_odds_against_first, most_certain
 from raycl.strategies.base import Losses, Trainable
 from raycl.strategies.ensemble import Ensemble
 from raycl.streams.task import Batch
@@ -167,6 +168,50 @@ def test_entropy_and_largest_probability_may_disagree() -> None:
         strategy.networks = [Table(certain), Table(peaked)]  # type: ignore[list-item]
         chosen[selector] = int(strategy.predict(torch.zeros(1), None).argmax()) // 3
     assert chosen == {"entropy": 0, "max_softmax": 1}
+
+
+WIDE = torch.tensor([[0.9, 0.025, 0.025, 0.025, 0.025]]).log().tolist()
+NARROW = torch.tensor([[0.93, 0.07]]).log().tolist()
+"""The entropies of .464 and .254 nats are shares of .288 and .366; the odds against .111 and .0753 shares of .0278 and
+.0753: as they are the narrow one wins both times."""
+
+
+def compare_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: uncertainties are not divided by the largest possible ones."""
+    for name, raw in (("least_entropy", log_entropy), ("largest_probability", log_odds_against_first)):
+        monkeypatch.setattr(f"raycl.strategies.ensemble.{name}", lambda groups, raw=raw: most_certain(groups, raw))
+
+
+def chosen_of_unequal(selector: str) -> int:
+    stream = {"tasks": 2, "first_task": 5, "classes_per_task": 2}
+    strategy = method(running("class", stream=stream, options={"selector": selector}))
+    strategy.grow(0)
+    strategy.grow(1)
+    strategy.networks = [Table(WIDE), Table(NARROW)]  # type: ignore[list-item]
+    return int(strategy.predict(torch.zeros(1), None).argmax())
+
+
+@pytest.mark.parametrize("selector", ["entropy", "max_softmax"])
+def test_certainty_is_relative_to_the_classes_of_a_head(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen_of_unequal(selector) == 0
+    compare_as_they_are(monkeypatch)
+    assert chosen_of_unequal(selector) == 5
+
+
+@pytest.mark.parametrize("selector", ["entropy", "max_softmax", "average"])
+def test_tasks_of_one_class_are_refused_where_the_id_is_hidden(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"tasks": 3, "first_task": 1, "classes_per_task": 2}
+    for scenario in ("class", "domain"):
+        with pytest.raises(MethodError, match=r"ensemble: a network of one class .*got tasks of 1, 2, 2 classes"):
+            running(scenario, stream=one, options={"selector": selector})
+    assert finish(running("task", stream=one))[-1].correct[0] > 0
+    if selector == "average":
+        return
+    monkeypatch.setattr(Ensemble, "unfit", classmethod(lambda cls, config, scenario: None))
+    compare_as_they_are(monkeypatch)
+    rows = finish(running("class", stream=one, options={"selector": selector}))
+    accuracy = rows[-1].correct / rows[-1].total
+    assert accuracy.tolist() == [1, 0, 0], "the mutant: the network of one class takes every image"
 
 
 def test_shared_units_are_averaged() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support import finish, matrix, trainer, trial
 from torch import Tensor, nn
 
-from raycl.learning import grouped_gradients
+from raycl.errors import MethodError
+from raycl.learning import grouped_gradients, projection
 from raycl.strategies import constrained
 from raycl.strategies.base import Position
 from raycl.strategies.gem import GEM, OldRows
@@ -253,6 +255,32 @@ def test_a_task_that_is_no_longer_in_memory_objects_to_nothing() -> None:
     running = made("class", memory={"capacity": 5, "selection": "ring"})
     finish(running)
     assert set(method(running).memory.tasks.tolist()) == {2}
+
+
+def one_class_first(seed: int) -> Trainer:
+    """Nothing can be answered wrong in the first task: its gradient is zero."""
+    stream = {"first_task": 1, "class_order": "shuffled", "normalize": "none"}
+    training = {"optimizer": "adam", "learning_rate": 1e-2, "epochs": 2}
+    return made(stream=stream, training=training, memory={"capacity": 60, "unit": "total"}, seed=seed)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 5, 8])
+def test_an_old_task_whose_gradient_is_zero_objects_to_nothing(seed: int) -> None:
+    rows = finish(one_class_first(seed))
+    assert rows[-1].correct[0] == rows[-1].total[0]
+
+
+def test_a_length_of_zero_that_is_divided_by_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: lengths are raised to 1e-150, and no gradient is left out."""
+    monkeypatch.setattr(projection, "shortest", lambda gradients: 0.0)
+    solve = projection.solve_dual
+
+    def floored(gram: np.ndarray, *others: Any) -> np.ndarray:
+        return solve(np.where(np.eye(len(gram)) > 0, np.maximum(gram, 1e-300), gram), *others)
+
+    monkeypatch.setattr(projection, "solve_dual", floored)
+    with pytest.raises(MethodError, match="finite"):
+        finish(one_class_first(2))
 
 
 def test_a_parameter_without_a_gradient_takes_part_as_zeros() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,7 @@ from raycl.learning.fisher import diagonal_fisher
 from raycl.learning.quadratic import Quadratic
 from raycl.models.columns import Column
 from raycl.strategies.base import Losses, Position, TaskData
-from raycl.strategies.progress_compress import ProgressCompress
+from raycl.strategies.progress_compress import ProgressCompress, _normalised
 from raycl.streams.task import Batch
 from raycl.trainer import Trainer
 
@@ -355,6 +356,30 @@ def test_fisher_information_that_is_not_normalised_is_caught(monkeypatch: pytest
 
 
 # -- who answers, and what it costs ----------------------------------------------------------------------------------
+
+
+def check_small_fisher(normalised: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    """F = s (3, 4) over two parameters: (0.6, 0.8) whatever s is, but for 0."""
+    for scale in (1e-37, 1e-25, 1e-19, 1.0, 1e18):
+        found = normalised({"a": torch.tensor([3 * scale]), "b": torch.tensor([4 * scale, 0.0])})
+        assert torch.cat([found["a"], found["b"]]).tolist() == pytest.approx([0.6, 0.8, 0.0])
+    assert not normalised({"a": torch.zeros(2)})["a"].any()
+
+
+def test_fisher_information_whose_square_underflows_has_a_norm_of_one_too() -> None:
+    check_small_fisher(_normalised)
+
+
+def test_a_norm_that_underflows_is_caught() -> None:
+    """The mutant: F of 1e-25 is divided by the least float, and becomes 1e13."""
+    tiny = torch.finfo().tiny
+
+    def floored(fisher: dict[str, Tensor]) -> dict[str, Tensor]:
+        norm = torch.stack([values.norm() for values in fisher.values()]).norm()
+        return {name: values / norm.clamp(min=tiny) for name, values in fisher.items()}
+
+    with pytest.raises(AssertionError):
+        check_small_fisher(floored)
 
 
 def check_answers(learning: Trainer) -> None:

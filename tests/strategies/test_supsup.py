@@ -12,7 +12,7 @@ import torch
 from support import TINY, finish, matrix, trainer, trial
 from torch import Tensor
 
-from raycl.errors import SpecError
+from raycl.errors import MethodError, SpecError
 from raycl.learning import superposition
 from raycl.results.store import Results
 from raycl.session import TrialSession
@@ -468,3 +468,25 @@ def test_what_does_not_go_together_is_refused(options: dict[str, Any], rule: str
 def test_a_softmax_over_several_tasks_is_refused() -> None:
     with pytest.raises(SpecError, match="its own task's head only"):
         running("class", training={"active_logits": "seen"})
+
+
+@torch.no_grad()
+def test_linear_inference_divides_entropies_by_those_of_a_tasks_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five classes of .9 and four of .025 against two of .93 and .07, superfluous units pushed down."""
+    stream = {"tasks": 2, "first_task": 5, "classes_per_task": 2}
+    strategy = method(running("class", stream=stream, options={"inference": "linear", "extra_outputs": 3}))
+    low = torch.full((3,), -50.0)
+    wide = torch.cat([torch.tensor([0.9, 0.025, 0.025, 0.025, 0.025]).log(), low])
+    narrow = torch.cat([torch.tensor([0.93, 0.07]).log(), low, low])
+    monkeypatch.setattr(SupSup, "_logits", lambda self, task, x: (wide, narrow)[task].expand(len(x), -1))
+    strategy.bits = [torch.empty(0)] * 2
+    assert strategy.infer_task(torch.zeros(1)).tolist() == [0]
+    monkeypatch.setattr("raycl.strategies.supsup.log_largest_entropy", lambda sizes: [0.0] * len(sizes))
+    assert strategy.infer_task(torch.zeros(1)).tolist() == [1], "the mutant: entropies as they are"
+
+
+def test_tasks_of_one_class_are_refused_where_the_id_is_hidden() -> None:
+    one = {"tasks": 3, "first_task": 1, "classes_per_task": 2}
+    with pytest.raises(MethodError, match=r"supsup: a network of one class .*got tasks of 1, 2, 2 classes"):
+        running("class", stream=one)
+    running("task", stream=one)

@@ -1,0 +1,93 @@
+"""What has changed under a results folder: the code of methods, which no trial's name holds where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import raycl
+from raycl.catalog import catalog
+from raycl.errors import RayclError
+from raycl.results.decisions import suggestions_folder, winner_path
+from raycl.results.reading import read_trials
+from raycl.results.store import Results
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import TrialSpec
+from raycl.trainer import trial_code
+
+
+@dataclass(frozen=True)
+class ChangedCode:
+    """Trials of one method that have ended, whose code is not what it was.
+
+    Attributes:
+        parts: what differs, of ``strategy``, ``model`` and ``loop``.
+        trials: their specifications.
+    """
+
+    strategy: str
+    parts: tuple[str, ...]
+    trials: tuple[TrialSpec, ...]
+
+    def __str__(self) -> str:
+        count = len(self.trials)
+        return (
+            f"{self.strategy}: the code of its {' and '.join(self.parts)} has changed since {count} "
+            f"trial{'' if count == 1 else 's'} of this folder ended; they are kept as they are, and stand beside new "
+            "ones; --rerun-changed repeats them"
+        )
+
+
+def changed_code(results: Results) -> list[ChangedCode]:
+    """The methods of a folder whose ended trials come from other code than this process would run, in order of names.
+
+    Parts of raycl are compared under one version of it: a release that changes numbers says so by a revision, which
+    names other trials. Parts of other packages are compared whatever their versions. Trials of before the code was
+    recorded say nothing.
+    """
+    rows = read_trials(results)
+    if not {"code", "raycl"} <= set(rows.column_names):
+        return []
+    found: dict[tuple[str, tuple[str, ...]], list[TrialSpec]] = {}
+    for row in rows.select(["code", "raycl", "spec"]).to_pylist():
+        spec = TrialSpec.loads(row["spec"])
+        parts = _differing(row["code"], row["raycl"], spec)
+        if parts:
+            found.setdefault((spec.strategy, parts), []).append(spec)
+    return [ChangedCode(strategy, parts, tuple(specs)) for (strategy, parts), specs in sorted(found.items())]
+
+
+def _differing(code: str | None, version: str | None, spec: TrialSpec) -> tuple[str, ...]:
+    if not code:
+        return ()
+    known = catalog()
+    try:
+        now = trial_code(spec)
+    except (RayclError, ImportError):  # a method that is not here any more runs no trial either
+        return ()
+    before = dict(part.split(":") for part in code.split())
+    outside = {
+        "strategy": known.strategies.package(spec.strategy) is not None,
+        "model": known.models.package(spec.model["name"]) is not None,
+    }
+    same_version = version == raycl.__version__
+    compared = [part for part in now if same_version or outside.get(part)]
+    return tuple(part for part in compared if before.get(part) != now[part])
+
+
+def forget(changed: Iterable[ChangedCode], sweep: SweepSpec, results: Results) -> Sequence[str]:
+    """Make a folder ready to repeat changed trials; what they decided, suggestions and winners, is decided anew.
+
+    Returns:
+        The keys of the entries that are searched again.
+    """
+    strategies = set()
+    for change in changed:
+        strategies.add(change.strategy)
+        for spec in change.trials:
+            results.trial(spec).restart()
+    touched = [entry for entry in sweep.entries if entry.strategy in strategies and not entry.barred]
+    for entry in touched:
+        results.files.delete(winner_path(entry))
+        results.files.delete_folder(suggestions_folder(entry))
+    return [entry.key for entry in touched]

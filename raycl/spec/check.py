@@ -1,0 +1,194 @@
+"""Holds the methods of a sweep to what they and the blocks declare (:mod:`raycl.spec.needs`), each at its place.
+
+An option that does nothing is
+
+- left out of a method's space, and at its default, where it is searched for all methods and others use it;
+- refused where it is searched in a method's own block, or where no method at all uses it;
+- warned of where its value is written, and is not the default, in a method's own block or for nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, product
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from raycl.spec.blocks import Blocks, Catalog, Resolved, point_path
+from raycl.spec.needs import SHARED, Extent, Idle, Need, SearchSetting, Setting, broken, covered, idle
+from raycl.spec.options import StreamConfig
+from raycl.spec.source import Path
+from raycl.spec.space import Choice, format_value
+
+MOST_COMBINATIONS = 64
+"""Choices of several dimensions that are combined to see whether an option ever acts."""
+
+
+class Finding(NamedTuple):
+    """Something to tell: a path in the file, the rule, the value found, and whether the key is what is wrong."""
+
+    path: Path
+    rule: str
+    value: str = ""
+    key: bool = False
+
+
+def block_path(path: str) -> Path:
+    """An option's name, as in :mod:`raycl.spec.needs`, as a path in merged blocks."""
+    parts = path.split(".")
+    return (*parts,) if parts[0] in SHARED else ("options", *parts)
+
+
+class Extents:
+    """How large streams are, each looked at once."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._known: dict[str, Extent | None] = {}
+
+    def of(self, config: StreamConfig) -> Extent | None:
+        key = config.model_dump_json()
+        if key not in self._known:
+            self._known[key] = self._look(config)
+        return self._known[key]
+
+    def _look(self, config: StreamConfig) -> Extent | None:
+        stream = self._catalog.streams.get(config.name)(config, 0)
+        infos = {name: self._catalog.datasets.get(name).info for name in stream.datasets()}
+        if any(info is None for info in infos.values()):
+            return None
+        tasks = stream.tasks({name: info.num_classes for name, info in infos.items()})
+        sizes = tuple(len(task.classes) for task in tasks)
+        shares = [
+            infos[task.dataset].train_size * len(task.classes) / infos[task.dataset].num_classes for task in tasks
+        ]
+        rows = int(min(shares) * (1 - config.validation_fraction))
+        return Extent(sizes, min(rows, config.train_per_task or rows))
+
+
+def setting(strategy: Any, resolved: Resolved, extents: Extents) -> Setting:
+    """What is judged of resolved blocks."""
+    blocks = {name: getattr(resolved, name) for name in ("options", *SHARED)}
+    return Setting(strategy, **blocks, extent=extents.of(resolved.stream))
+
+
+def combinations(blocks: Blocks, first: Mapping[Path, Any]) -> Iterator[dict[Path, Any]]:
+    """Points that combine the choices of several dimensions, the first ones of them."""
+    choices = {path: found.values for path, found in blocks.space.items() if isinstance(found, Choice)}
+    if len(choices) < 2:
+        return
+    for values in islice(product(*choices.values()), MOST_COMBINATIONS):
+        yield {**first, **dict(zip(choices, values, strict=True))}
+
+
+def unmet(setting: Setting) -> Iterator[tuple[Need, Path, str]]:
+    """The needs that a setting does not meet, with the path in merged blocks and the value found there."""
+    for need in broken(setting):
+        yield need, block_path(need.path), format_value(_plain(setting.value(need.path)))
+
+
+def always_idle(judged: Sequence[Setting]) -> dict[str, str]:
+    """The options that do nothing in any of the settings, and why."""
+    found = [idle(setting) for setting in judged]
+    return {path: why for path, why in found[0].items() if all(covered(path, other) for other in found)}
+
+
+@dataclass
+class Written:
+    """What the file says of one value, and which methods take it from there.
+
+    Attributes:
+        reasons: why it does nothing, of each method that takes it; None for one in which it acts.
+        searched: the distribution that stands there.
+        default: whether it says what holds without it.
+        whole: whether nothing of its block does anything for these methods.
+    """
+
+    reasons: list[str | None] = field(default_factory=list)
+    searched: str = ""
+    default: bool = True
+    whole: bool = True
+
+
+class IdleOptions:
+    """Collects, method by method, which of the values that a file gives act."""
+
+    def __init__(self) -> None:
+        self._written: dict[Path, Written] = {}
+
+    def judge(self, blocks: Blocks, silent: dict[str, str], setting: Setting) -> Blocks:
+        """Note what of an entry's blocks does nothing.
+
+        Args:
+            silent: the options that do nothing anywhere in its space.
+            setting: the entry at one point.
+
+        Returns:
+            The blocks without the dimensions that would be searched for nothing.
+        """
+        for path, origin in _written(blocks):
+            if origin[0] == "strategies" and len(origin) == 2:
+                continue  # the word for the usual space; what does nothing is left out of it
+            entry = self._written.setdefault(origin, Written())
+            entry.reasons.append(covered(point_path(path), silent))
+            searched = next((str(found) for place, found in blocks.space.items() if place[: len(path)] == path), "")
+            entry.searched = entry.searched or searched
+            entry.default = entry.default and _is_default(setting, path)
+            entry.whole = entry.whole and path[0] in silent
+        return blocks.without([path for path in blocks.space if covered(point_path(path), silent)])
+
+    def findings(self) -> Iterator[tuple[Finding, bool]]:
+        """What no method uses that takes it, and whether it is refused."""
+        blocks: dict[Path, None] = {}
+        for origin, entry in self._written.items():
+            why = entry.reasons[0]
+            if why is None or not all(entry.reasons):
+                continue
+            told = (
+                "does nothing" if origin[0] == "strategies" else "does nothing for the methods that take it from here"
+            )
+            if entry.searched:
+                yield Finding(origin, f"is searched, but {told}: {why}", entry.searched, True), True
+            elif not entry.default and not (entry.whole and origin[:1] in blocks):
+                at = origin[:1] if entry.whole and origin[0] in SHARED else origin
+                blocks[at] = None
+                yield Finding(at, f"{told}: {why}", "", True), False
+
+
+def search_findings(data: Mapping[str, Any], setting: SearchSetting) -> Iterator[tuple[Finding, bool]]:
+    """What the search's own blocks say for nothing, or must not say; and whether it is refused."""
+    for block in (setting.search, setting.pruner, setting.final):
+        for need in getattr(type(block), "needs", ()):
+            if not need.holds(setting):
+                yield Finding((*need.path.split("."),), need.rule), True
+        for rule in getattr(type(block), "ignores", ()):
+            yield from _idle_findings(data, setting, rule)
+
+
+def _idle_findings(data: Mapping[str, Any], setting: SearchSetting, rule: Idle) -> Iterator[tuple[Finding, bool]]:
+    for path in (tuple(path.split(".")) for path in rule.paths):
+        found: Any = data
+        for part in path:
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is not None and rule.when(setting):
+            yield Finding(path, f"does nothing: {rule.why}", "", True), False
+
+
+def _written(blocks: Blocks) -> Iterator[tuple[Path, Path]]:
+    """Every option that the file gives, as a path in merged blocks and where it stands in the file."""
+    for block, data in blocks.data.items():
+        for key in data if isinstance(data, dict) else ():
+            path = (block, key)
+            yield path, blocks.source_path(path)
+
+
+def _is_default(setting: Setting, path: Path) -> bool:
+    block, key = getattr(setting, str(path[0])), str(path[1])
+    fields: Any = type(block).model_fields
+    return key in fields and getattr(block, key) == fields[key].get_default(call_default_factory=True)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value

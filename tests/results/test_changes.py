@@ -1,0 +1,110 @@
+"""Code that changed under a results folder is told, by name, and is repeated where that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sweeping import attempts, decisions, ledger, parsed, play
+
+import raycl
+from raycl.distributed.dispatch import Dispatcher
+from raycl.distributed.plan import EntryPlan
+from raycl.registry import Registry
+from raycl.results.changes import changed_code, forget
+from raycl.results.reading import read_trials
+from raycl.results.store import Results
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import TrialSpec
+from raycl.trainer import trial_code
+
+TEXT = """
+name: small
+stream: {name: split, dataset: digits, tasks: 5, scenario: class}
+model: {name: mlp, hidden: [24]}
+training: {iterations: 20}
+strategies:
+  naive: {training.learning_rate: {choice: [1e-3, 1e-2]}}
+  ewc: {}
+search: {trials: 2, startup: 2, seeds: [0]}
+final: {seeds: [10, 11]}
+"""
+
+
+def run(sweep: SweepSpec, folder: Path) -> Results:
+    """Everything that the folder lacks, pretended."""
+    book = ledger(sweep, folder)
+    dispatcher = Dispatcher([EntryPlan(sweep, entry, book) for entry in sweep.entries], book, slots=4)
+    play(dispatcher, book.results)
+    return book.results
+
+
+def told(results: Results, name: str, code: dict[str, str], version: str = raycl.__version__) -> None:
+    """Say of a trial that has ended which code it comes from, as a session does."""
+    store = results.trial(next(spec for spec in results.specs() if spec.hash == name))
+    verdict = store.verdict()
+    assert verdict is not None
+    text = " ".join(f"{part}:{digest}" for part, digest in code.items())
+    store.finish(verdict, {"num_tasks": 5, "raycl": version, "code": text})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Results:
+    """A finished sweep whose trials come from this code."""
+    results = run(parsed(TEXT), tmp_path / "results")
+    for spec in list(results.specs()):
+        told(results, spec.hash, trial_code(spec))
+    return results
+
+
+def one(results: Results, strategy: str) -> TrialSpec:
+    return next(spec for spec in results.specs() if spec.strategy == strategy)
+
+
+def test_equal_code_is_not_told(folder: Results) -> None:
+    assert changed_code(folder) == []
+
+
+@pytest.mark.parametrize("part", ["strategy", "model", "loop"])
+def test_other_code_under_the_same_version_is_told_by_name(folder: Results, part: str) -> None:
+    spec = one(folder, "ewc")
+    told(folder, spec.hash, {**trial_code(spec), part: "0" * 16})
+    (change,) = changed_code(folder)
+    assert (change.strategy, change.parts, [s.hash for s in change.trials]) == ("ewc", (part,), [spec.hash])
+    assert str(change).startswith(f"ewc: the code of its {part} has changed since 1 trial of this folder ended")
+    assert "--rerun-changed" in str(change)
+
+
+def test_a_released_upgrade_with_equal_revisions_is_not_told(folder: Results) -> None:
+    spec = one(folder, "ewc")
+    told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16}, version="0.0.1")
+    assert changed_code(folder) == []
+
+
+def test_code_of_another_package_is_told_whatever_the_versions(
+    folder: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = one(folder, "ewc")
+    told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16, "loop": "0" * 16}, version="0.0.1")
+    package = lambda self, name: ("a_package", "1.0") if name == "ewc" else None  # noqa: E731
+    monkeypatch.setattr(Registry, "package", package)
+    (change,) = changed_code(folder)
+    assert change.parts == ("strategy",)
+
+
+def test_trials_of_before_the_code_was_recorded_say_nothing(tmp_path: Path) -> None:
+    assert changed_code(run(parsed(TEXT), tmp_path)) == []
+
+
+def test_changed_trials_are_repeated_and_decided_anew(folder: Results) -> None:
+    sweep, root = parsed(TEXT), Path(folder.uri)
+    spec = one(folder, "naive")
+    told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16})
+    before = decisions(root)
+    assert forget(changed_code(folder), sweep, folder) == ["naive"]
+    assert decisions(root) == {}, "ewc decides nothing"
+    run(sweep, root)
+    repeated = {name for name, count in attempts(root).items() if count > 1}
+    assert repeated == {spec.hash}
+    assert decisions(root) == before
+    assert len(read_trials(folder)) == 6
