@@ -196,6 +196,11 @@ class ModelConfig(Options):
     )
     weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS)
     weights_hash: WeightsHash | None = None
+    classifier: Annotated[Literal["auto", "linear", "cosine"], Later()] = Field(
+        "auto",
+        description="the head: rows and biases, or scaled cosines of rows and features, without biases; auto: linear",
+    )
+    classifier_scale: Annotated[Positive, Later()] = Field(10.0, description="of cosine: the largest logit")
 
     widths: ClassVar[tuple[str, ...]] = ()
     """The options that say how wide the model's layers are; none where its width is fixed."""
