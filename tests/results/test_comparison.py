@@ -16,6 +16,7 @@ from raycl.catalog import catalog
 from raycl.matrix import Cost, TaskRow
 from raycl.results import comparison as module
 from raycl.results.comparison import Line, failures, lines, owners_of
+from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.outcomes import UNDEFINED
 from raycl.results.store import Results, Verdict
 from raycl.results.tables import comparison
@@ -43,10 +44,10 @@ class Made:
     def suggest(self, alias: str, capacities: Sequence[int], cutoffs: Mapping[str, float] | None = None) -> None:
         for index, capacity in enumerate(capacities):
             suggestion = {"point": {"memory.capacity": capacity}, "cutoffs": cutoffs or {}}
-            self.results.write_json_once(f"suggestions/{alias}/{index:04d}.json", suggestion)
+            self.results.write_json_once(suggestion_path(self.sweep.entry(alias), index), suggestion)
 
     def win(self, alias: str, capacity: int) -> None:
-        self.results.write_json_once(f"winners/{alias}.json", {"point": {"memory.capacity": capacity}})
+        self.results.write_json_once(winner_path(self.sweep.entry(alias)), {"point": {"memory.capacity": capacity}})
 
     def spec(self, alias: str, capacity: int | None, seed: int, phase: Phase = "search") -> TrialSpec:
         point = {} if capacity is None else {"memory.capacity": capacity}
