@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from PIL import Image
 from pretraining import weights_file
 from sweeping import HEAD, SWEEP, attempts, content, decisions, parsed
 
+from raycl.catalog import catalog
 from raycl.distributed import cluster
 from raycl.distributed.environment import environment
 from raycl.distributed.runner import run_sweep
@@ -33,9 +35,12 @@ from raycl.matrix import AccuracyMatrix
 from raycl.pretrained import pinned
 from raycl.results.reading import read_trials
 from raycl.results.store import Results
+from raycl.results.tables import comparison
+from raycl.spec.sweep import SweepSpec
 from raycl.streams.source import LocalSource
 from raycl.trainer import Trainer
 
+STORED = Path(__file__).parents[1] / "stored"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
@@ -257,3 +262,26 @@ def _write_set(folder: Path, shift: int) -> None:
     labels = [(row + shift) % 4 for row in range(40)]
     for split, rows in (("train", slice(0, 32)), ("test", slice(32, 40))):
         pq.write_table(pa.table({"image": encoded[rows], "label": labels[rows]}), folder / f"{split}.parquet")
+
+
+def test_a_folder_of_an_earlier_raycl_continues_with_what_has_changed(ray_cluster: None, tmp_path: Path) -> None:
+    """Of its two methods naive gives the same numbers, and is read; der has its paper's head now, and runs anew."""
+    folder = tmp_path / "before"
+    with zipfile.ZipFile(STORED / "before.zip") as kept:
+        kept.extractall(folder)
+    before = {trial["trial"]: trial for trial in read_trials(folder).to_pylist()}
+    sweep = SweepSpec.loads(Results.open(folder).sweep_json, catalog())
+    assert [entry.alias for entry in sweep.entries if entry.mark] == ["der"]
+    stamps = {name: (folder / "trials" / name / "verdict.json").stat().st_mtime_ns for name in before}
+    assert run_sweep(sweep, folder).complete
+    after = {trial["trial"]: trial for trial in read_trials(folder).to_pylist()}
+    assert {name: (folder / "trials" / name / "verdict.json").stat().st_mtime_ns for name in before} == stamps
+    assert {name: trial["average_accuracy"] for name, trial in after.items() if name in before} == {
+        name: trial["average_accuracy"] for name, trial in before.items()
+    }
+    new = [trial for name, trial in after.items() if name not in before]
+    assert {trial["alias"] for trial in new} == {"der"}
+    assert {trial["hp.training.active_logits"] for trial in new} == {"all"}
+    shown = {line.alias: line for line in comparison(folder).lines}
+    assert round(100 * shown["naive"].metrics["average_accuracy"].mean, 2) == 36.44
+    assert set(shown["der"].trials) <= {trial["trial"] for trial in new}, "the former figure is read by nobody"
