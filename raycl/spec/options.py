@@ -195,8 +195,9 @@ class MemoryConfig(Options):
         description="mean losses of new and of replayed examples: added, averaged, one mean over the union of both, or "
         "weighted 1/t and 1 - 1/t; auto: as the method's authors have it, else sum",
     )
-    insert: Literal["first_epoch", "every_epoch"] = Field(
-        "first_epoch", description="when examples are offered to the memory"
+    insert: Annotated[Literal["auto", "first_epoch", "every_epoch"], Later(before="first_epoch")] = Field(
+        "auto",
+        description="when examples are offered to the memory; auto: as the method's authors have it, else first_epoch",
     )
     mix: Literal["size", "equal", "paired"] = Field(
         "size",
