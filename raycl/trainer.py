@@ -294,6 +294,8 @@ class Trainer:
         if width != 1:
             config = config.scaled(width)
         network = model.build(config, self._source.layout.image_shape, self._random("network"))
+        if config.classifier == "cosine":
+            network.measure_cosines(config.classifier_scale)
         if config.init == "xavier":
             xavier(network.backbone, self._random("network"))
             network.head.xavier = True

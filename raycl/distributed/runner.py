@@ -37,7 +37,7 @@ from raycl.errors import RayclError
 from raycl.fingerprint import commit
 from raycl.live import SweepStatus
 from raycl.pretrained import pinned
-from raycl.results.changes import changed_code, forget
+from raycl.results.changes import changed_code, data_key, forget, recorded_data
 from raycl.results.lease import Lease
 from raycl.results.outcomes import Record
 from raycl.results.standing import standings
@@ -151,11 +151,14 @@ def provenance() -> dict[str, str | float]:
     return {"began": time.time(), "host": socket.gethostname(), "commit": commit(), **versions}
 
 
-def reads(sweep: SweepSpec, entries: Sequence[Entry]) -> list[Read]:
+def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozenset[str]]) -> list[Read]:
     """What the trials of some entries will read in all phases: each stream with each seed, and the split that scores.
 
     All of it is looked at before the first trial starts: what is missing for the final phase is not found after a
     whole search. Searched values stand in no stream, so the middle of each space names all of them.
+
+    Args:
+        known: of :func:`raycl.results.changes.recorded_data`.
     """
     search, final = sweep.search, sweep.final
     validating = (*search.seeds, *(search.finalists.seeds if search.finalists else ())) if search else ()
@@ -165,7 +168,8 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry]) -> list[Read]:
         for phase, seeds in phases if entry.space else phases[1:]:
             for seed in seeds:
                 spec = sweep.trial(entry, entry.middle, seed, phase)
-                found[Read(StreamKey.of(spec.stream, spec.seed, spec.train_on), ("train", spec.score_on))] = None
+                key = StreamKey.of(spec.stream, spec.seed, spec.train_on)
+                found[Read(key, ("train", spec.score_on), known.get(data_key(spec.stream), frozenset()))] = None
     return list(found)
 
 
@@ -194,7 +198,8 @@ class _Run:
             return ""
         limit = self.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
         connection, shards = self._connect()
-        shards.check(reads(self.sweep, [plan.entry for plan in self.plans]))
+        known = recorded_data(self.ledger.results)
+        shards.check(reads(self.sweep, [plan.entry for plan in self.plans], known))
         wanted = sum(self.sweep.runs(plan.entry).total for plan in self.plans)
         slots = cluster.slots(self.sweep.resources, connection.own, wanted, limit)
         dispatcher = Dispatcher(self.plans, self.ledger, slots)

@@ -23,6 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from raycl.errors import Problem, SpecError
 from raycl.learning.class_statistics import ClassStatistics
 from raycl.learning.ownership import FrozenEntries, other_rows
 from raycl.spec.needs import Idle
@@ -80,6 +81,9 @@ class FeatureExtraction(Strategy):
         if scenario.active_logits == "auto" and scenario.policy == "seen":
             context = replace(context, scenario=replace(scenario, active_logits="current"))
         super().__init__(config, context)
+        if config.classifier != "softmax" and not self.network.head.affine:
+            rule = f"{config.classifier} is a linear head in closed form; use linear, or classifier: softmax"
+            raise SpecError([Problem("model.classifier", rule, "cosine")])
         self.config: FeatureExtractionConfig = config
         features, covariance = self.network.head.features, config.classifier == "slda"
         self.statistics = ClassStatistics(features, covariance, context.device)
@@ -155,6 +159,7 @@ class FeatureExtraction(Strategy):
             weight, bias = statistics.nearest_mean()
         else:
             weight, bias = statistics.discriminant(self.config.shrinkage)
+        assert head.bias is not None
         head.weight.copy_(weight)
         head.bias.copy_(bias)
 

@@ -113,7 +113,7 @@ class GenerativeReplay(Strategy):
         if task and self._share():
             self._heads = Heads(self.context.scenario, task, self.context.device)
             solver = _frozen(self.network)
-            solver |= {name: solver[name][: self._heads.known] for name in ("head.weight", "head.bias")}
+            solver |= {name: solver[name][: self._heads.known] for name in solver if name.startswith("head.")}
             self.previous = {"solver": solver, "decoder": _frozen(self.generator.decoder)}
 
     def _share(self) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +15,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from pretraining import weights_file
 from sweeping import HEAD, SWEEP, attempts, content, decisions, parsed
 
 from raycl.distributed import cluster
 from raycl.distributed.environment import environment
 from raycl.distributed.runner import run_sweep
-from raycl.errors import FolderInUse, StoreError
+from raycl.errors import DataError, FolderInUse, StoreError
 from raycl.live import SweepStatus
 from raycl.matrix import AccuracyMatrix
 from raycl.pretrained import pinned
@@ -214,3 +220,40 @@ def _driver(file: Path, folder: Path, ready: Callable[[], bool], number: signal.
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     return output
+
+
+def test_other_data_are_refused_before_they_are_averaged(ray_cluster: None, tmp_path: Path) -> None:
+    """A label file that was corrected between two runs of one folder: one seed of the old, one of the new."""
+    data, folder = tmp_path / "data", tmp_path / "results"
+    text = """
+name: changed
+stream: {name: split, dataset: "parquet:x", tasks: 2, scenario: class}
+model: {name: mlp, hidden: [8]}
+training: {iterations: 2, batch_size: 8}
+strategies: {naive: {}}
+final: {seeds: [1, 2]}
+"""
+    _write_set(data / "x", shift=0)
+    sweep = parsed(text)
+    assert run_sweep(sweep, folder, data_root=data).complete
+    shutil.rmtree(folder / "trials" / sweep.trial(sweep.entries[0], {}, 2, "final").hash)
+    _write_set(data / "x", shift=1)
+    with pytest.raises(DataError, match=r"same data: those here are not the ones .* restore the data, or choose"):
+        run_sweep(sweep, folder, data_root=data)
+    _write_set(data / "x", shift=0)
+    assert run_sweep(sweep, folder, data_root=data).complete
+    assert len(set(read_trials(folder)["data"].to_pylist())) == 1
+
+
+def _write_set(folder: Path, shift: int) -> None:
+    """Forty random images of four classes, the labels ``shift`` classes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 8, 8), dtype=np.uint8)
+    encoded = []
+    for image in pixels:
+        with io.BytesIO() as file:
+            Image.fromarray(image).save(file, "png")
+            encoded.append({"bytes": file.getvalue(), "path": ""})
+    labels = [(row + shift) % 4 for row in range(40)]
+    for split, rows in (("train", slice(0, 32)), ("test", slice(32, 40))):
+        pq.write_table(pa.table({"image": encoded[rows], "label": labels[rows]}), folder / f"{split}.parquet")

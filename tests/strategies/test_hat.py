@@ -12,7 +12,7 @@ from support import TINY, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.errors import MethodError
-from raycl.learning.attention import ScaledUpdates, annealed
+from raycl.learning.attention import ScaledUpdates, annealed, gate
 from raycl.learning.ownership import FrozenEntries
 from raycl.matrix import AccuracyMatrix
 from raycl.strategies.base import Losses, Position, TaskData
@@ -271,6 +271,24 @@ def test_gates_sharpen_within_every_epoch() -> None:
     check_annealing({"iterations": 9}, [9])
 
 
+def test_epochs_of_one_update_share_a_rise() -> None:
+    check_annealing({"epochs": 12, "batch_size": 512}, [6, 6])
+    check_annealing({"epochs": 3, "batch_size": 512}, [3])
+
+
+def jumps(update: int, updates: int, passes: int, s_max: float) -> float:
+    """A mutant: a pass may have two updates, its ends."""
+    passes = max(1, min(passes, updates // 2))
+    done = min(1.0, update * passes % updates / max(1, updates - passes))
+    return 1 / s_max + (s_max - 1 / s_max) * done
+
+
+def test_a_sharpness_that_jumps_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycl.strategies.hat.annealed", jumps)
+    with pytest.raises(AssertionError):
+        check_annealing({"epochs": 12, "batch_size": 512}, [6, 6])
+
+
 def test_gates_that_sharpen_over_the_whole_task_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raycl.strategies.hat.annealed", lambda update, all, passes, s: annealed(update, all, 1, s))
     with pytest.raises(AssertionError):
@@ -332,7 +350,7 @@ def test_embeddings_move() -> None:
 
 
 def test_embeddings_without_compensation_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.strategies.hat.gate", lambda e, s, s_max: torch.sigmoid(s * e))
+    monkeypatch.setattr("raycl.strategies.hat.gate", lambda e, s, *_: torch.sigmoid(s * e))
     with pytest.raises(AssertionError):
         check_embeddings_move()
 
@@ -345,7 +363,33 @@ def test_embeddings_that_run_away_are_caught(monkeypatch: pytest.MonkeyPatch) ->
     assert float(method(learning).embedding.detach().abs().max()) > 6
 
 
-def unclamped(embedding: Tensor, sharpness: float, s_max: float) -> Tensor:
+def used_by(**options: Any) -> float:
+    """The share of units that two tasks of permuted digits open."""
+    stream = {"name": "permuted", "dataset": "digits", "tasks": 2, "normalize": "mean_std"}
+    learning = running(options=options, stream=stream, training={**PAPER, "epochs": 6}, model={"hidden": [64, 64]})
+    finish(learning)
+    return float(method(learning).used().mean())
+
+
+def check_published_gradient() -> None:
+    """By default the penalty closes as many gates as in float32, fewer than the exact gradient would."""
+    default = used_by()
+    assert default == used_by(compensation="float32")
+    assert default > used_by(compensation="exact") + 0.05
+
+
+def test_the_published_penalty_goes_with_the_published_gradient() -> None:
+    assert HAT.Config().compensation == "float32"
+    check_published_gradient()
+
+
+def test_an_exact_gradient_under_the_published_penalty_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycl.strategies.hat.gate", lambda e, s, s_max, _: gate(e, s, s_max, "exact"))
+    with pytest.raises(AssertionError):
+        check_published_gradient()
+
+
+def unclamped(embedding: Tensor, sharpness: float, s_max: float, compensation: str) -> Tensor:
     """A mutant: the paper's factor without the clamp."""
     gates = torch.sigmoid(sharpness * embedding)
     factor = s_max * (torch.cosh(sharpness * embedding) + 1) / (sharpness * (torch.cosh(embedding) + 1))
