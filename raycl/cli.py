@@ -233,12 +233,11 @@ def ls(
 
 def _load(file: Path) -> SweepSpec:
     from raycl.catalog import catalog
-    from raycl.cli_check import check_models
+    from raycl.dry_build import build_all
     from raycl.spec.sweep import SweepSpec
 
     sweep = SweepSpec.load(file, catalog())
-    check_models(sweep)
-    return sweep
+    return sweep.warned(build_all(sweep))
 
 
 def _data_root(given: Path | None) -> Path:

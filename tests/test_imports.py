@@ -30,7 +30,7 @@ ORDER = (
     "evaluator",
     "trainer",
     "results",
-    "session",
+    "session dry_build",
     "live",
     "distributed",
     "cli",

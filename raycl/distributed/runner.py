@@ -32,6 +32,7 @@ from raycl.distributed.signals import Interrupted, Interruption, interruptible
 from raycl.distributed.status import Watch
 from raycl.distributed.streams import Read, StreamKey, StreamShards
 from raycl.distributed.trainable import TrialRunner
+from raycl.dry_build import checked
 from raycl.errors import RayclError
 from raycl.fingerprint import commit
 from raycl.live import SweepStatus
@@ -93,12 +94,13 @@ def run_sweep(
         on_record: told of every trial that has ended, those of earlier runs included.
 
     Raises:
+        SpecError: the sweep asks for what makes no sense, or for a network or a method that cannot be built.
         StoreError: the folder cannot be used, or is in use.
         DataError: a data set is missing, or a file of pretrained weights.
         InfrastructureError: the cluster cannot be reached or is too small for one trial.
     """
     root = None if data_root is None else cluster.absolute(str(data_root), "RAYCL_DATA")
-    sweep = pinned(sweep, None if root is None else Path(root))
+    sweep = pinned(checked(sweep), None if root is None else Path(root))
     results = Results.create(cluster.absolute(str(folder), "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
     mirror = StudyMirror(sweep, results)
 
