@@ -126,7 +126,7 @@ class Trainer:
         rows = [self._measure(-1, Cost())] if task == 0 else []
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
-        self._optimizers.build(strategy.trainable(task), keep_state=self._keeps_moments)
+        self._optimizers.build(strategy.trainable(task), strategy.learning_rows(task), self._keeps_moments)
         data = _CurrentData(self._pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
         if not self._hidden:
@@ -154,7 +154,7 @@ class Trainer:
         if phase.start is not None:
             phase.start()
         if phase.new_optimizers:
-            self._optimizers.build(strategy.trainable(task))
+            self._optimizers.build(strategy.trainable(task), strategy.learning_rows(task))
         strategy.train(True)
         step = phase.step or strategy.step
         losses: Losses = {}
