@@ -155,7 +155,7 @@ class Trainer:
         rows = [self._measure(-1, Cost())] if task == 0 else []
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
-        self._optimizers.build(strategy.trainable(self._told(task)), keep_state=self._keeps_moments)
+        self._build_optimizers(task, self._keeps_moments)
         data = _CurrentData(self._pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
         if not self._hidden:
@@ -167,6 +167,10 @@ class Trainer:
         self.next_task = task + 1
         rows.append(self._measure(task, self._cost(started)))
         return rows
+
+    def _build_optimizers(self, task: int, keep_state: bool = False) -> None:
+        strategy, told = self.strategy, self._told(task)
+        self._optimizers.build(strategy.trainable(told), strategy.learning_rows(told), keep_state)
 
     @property
     def _keeps_moments(self) -> bool:
@@ -187,7 +191,7 @@ class Trainer:
         if phase.start is not None:
             phase.start()
         if phase.new_optimizers:
-            self._optimizers.build(strategy.trainable(self._told(task)))
+            self._build_optimizers(task)
         strategy.train(True)
         step = phase.step or strategy.step
         losses: Losses = {}

@@ -30,7 +30,7 @@ Departures:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -102,6 +102,13 @@ class DER(Strategy):
             batches.append(self.replayed(self.memory.sample(self.replay_size)))
             self._draws[name] = len(batches[-1])
         return Batch.cat(batches)
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Stored logits are those of all units."""
+        return None if self.weights()["logits"] else super().learning_units(task)
+
+    def rehearsed(self) -> set[int]:
+        return super().rehearsed() if self._drawn() else set()
 
     def _drawn(self) -> list[str]:
         return [name for name, weight in self.weights().items() if weight]

@@ -136,6 +136,9 @@ class HAT(Strategy):
 
     # -- the task ----------------------------------------------------------------------------------------------
 
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        return [self.context.scenario.units(task)]
+
     def begin_task(self, task: int, data: TaskData) -> None:
         self._passes = self._whole_passes(len(data))
         self.network.backbone.load_state_dict(self._new_norms, strict=False)
