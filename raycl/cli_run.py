@@ -22,6 +22,7 @@ from raycl.results.tables import comparison
 from raycl.session import TrialSession
 from raycl.spec.space import format_value
 from raycl.spec.sweep import Entry, SweepSpec
+from raycl.streams.refusals import check_split
 from raycl.streams.source import LocalSource
 
 MIRROR_SECONDS = 60.0
@@ -54,6 +55,8 @@ def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Pa
         store = folder.trial(trial)
         metric = sweep.search.metric if sweep.search else "average_accuracy"
         source = LocalSource(trial.stream, trial.seed, data_root, trial.train_on)
+        for split in ("train", trial.score_on):
+            check_split(source, split)
         session = TrialSession(trial, source, store, metric=metric, data_root=data_root)
         try:
             while True:

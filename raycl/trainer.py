@@ -29,6 +29,7 @@ from raycl.optimizers import OptimizerSet
 from raycl.randomness import Randomness
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
+from raycl.streams.contents import seen
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch, Layout, TaskSource
 
@@ -102,6 +103,13 @@ class Trainer:
     def data_digest(self) -> str:
         """Names the content of the data: :attr:`raycl.streams.task.Layout.data_digest`."""
         return self._source.layout.data_digest
+
+    @property
+    def weights_seen(self) -> str:
+        """What of the stream's data the pretrained weights have learned from, in words; empty where nothing."""
+        layout = self._source.layout
+        started = seen(self._weights.origin, layout.contents) if self._weights is not None else ""
+        return ", ".join(filter(None, dict.fromkeys((layout.seen, started))))
 
     @cached_property
     def code(self) -> str:

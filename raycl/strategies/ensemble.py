@@ -39,7 +39,7 @@ from raycl.streams.task import Batch
 SELECTION = Change(
     "task selection",
     2,
-    lambda _, blocks: blocks.stream.scenario != "task" and blocks.options.selector != "average",
+    lambda _, blocks: blocks.stream.scenario != "task" and blocks.dump("options")["selector"] != "average",
 )
 """Uncertainties of heads of different sizes are compared as shares of the largest possible one."""
 
