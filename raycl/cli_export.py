@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Tensor
 
 from raycl import checkpoint
@@ -20,6 +19,7 @@ from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
+from raycl.terminal import tell
 
 BACKBONE = "backbone."
 
@@ -43,7 +43,7 @@ def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: 
     told = (
         f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {weights_hash(str(file.absolute()), None)}"
     )
-    Console().print(told, markup=False, highlight=False, soft_wrap=True)
+    tell(told)
 
 
 def _trial(results: Results, strategy: str, seed: int | None) -> TrialSpec:

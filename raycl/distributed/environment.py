@@ -45,7 +45,7 @@ ALSO_TAKEN_OUT = (
 QUIET = ("ray", "ray.tune", "ray.data", "ray.train", "ray._private.worker")
 
 
-def for_ray(values: Mapping[str, str] = {}) -> dict[str, str | None]:  # noqa: B006  (never written to)
+def for_ray(values: Mapping[str, str] = {}) -> dict[str, str | None]:
     """Changes to the environment for all that Ray does: values to set, None for what is taken out."""
     theirs = [name for name in os.environ if name.startswith(TAKEN_OUT) or name in ALSO_TAKEN_OUT]
     return {**dict.fromkeys(theirs), **TUNE, **values}
