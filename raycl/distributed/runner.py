@@ -26,6 +26,7 @@ from ray import tune
 import raycl
 from raycl.distributed import cluster, searcher
 from raycl.distributed.asha import EntryASHA
+from raycl.distributed.beside import Beside
 from raycl.distributed.dispatch import Dispatcher
 from raycl.distributed.environment import environment, for_ray, quiet
 from raycl.distributed.ledger import Ledger, Record
@@ -41,6 +42,10 @@ from raycl.results.lease import Lease
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
 
+MANY = 100_000
+"""Ended trials that may wait to be told of: an old folder has all of its at once."""
+PATIENCE = 60.0
+"""Seconds for mirrors and display once everything has run."""
 log = logging.getLogger(__name__)
 
 
@@ -91,28 +96,31 @@ def run_sweep(
     sweep = pinned(sweep, None if root is None else Path(root))
     results = Results.create(cluster.absolute(str(folder), "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
     mirror = StudyMirror(sweep, results)
+    studies, listener = Beside("the mirror for Optuna", MANY), Beside("a listener", MANY)
+    display = Beside("the display", length=10)  # looks that cannot be shown by now are out of date
 
     def recorded(record: Record) -> None:
-        mirror.add(record)
-        try:
-            on_record(record)
-        except Exception as error:  # whoever listens must not end the sweep
-            log.warning("an ended trial could not be told of: %s", error)
+        studies.offer(lambda: mirror.add(record))
+        listener.offer(lambda: on_record(record))
 
     metric = sweep.search.metric if sweep.search else "average_accuracy"
     ledger = Ledger(results, metric, retry_failed, recorded)
     with ExitStack() as stack:
         lease = stack.enter_context(results.lease(force))
+        for beside in (studies, listener, display):
+            stack.enter_context(beside)
         results.repair()
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
         plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
-        watch = Watch(sweep, ledger, plans, on_status)
+        watch = Watch(sweep, ledger, plans, lambda status: display.offer(lambda: on_status(status)))
         run = _Run(sweep, ledger, plans, root, address, max_concurrent, watch, lease, interruption, stack)
         try:
             reason = run()
         except Interrupted as signal:
             reason = f"stopped by {signal}"
+        if not reason:
+            studies.patience = listener.patience = display.patience = PATIENCE
     if reason:
         reason += "; nothing is lost: the same command goes on from the last stored task of each trial"
     return Outcome(not reason, reason, results.uri)
