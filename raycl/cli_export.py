@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Tensor
 
 from raycl import checkpoint
@@ -22,6 +21,7 @@ from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.streams.contents import CONTENTS, told
 from raycl.streams.source import LocalSource
+from raycl.terminal import tell
 
 BACKBONE = "backbone."
 NOT_THE_BACKBONE = ("head", "init", "weights", "weights_hash", "allow_seen")
@@ -47,8 +47,7 @@ def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: 
     write_weights(file, weights)
     parameters = sum(tensor.numel() for tensor in weights.tensors.values())
     digest = weights_hash(str(file.absolute()), None)
-    line = f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {digest}"
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    tell(f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {digest}")
 
 
 def _trial(results: Results, strategy: str, seed: int | None) -> TrialSpec:

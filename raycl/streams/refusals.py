@@ -1,4 +1,4 @@
-"""What makes a stream unfit: tasks that are the same task, classes without images, data that are not those of before."""
+"""What makes a stream unfit: tasks that are the same task, classes without images, other data than before."""
 
 from __future__ import annotations
 
