@@ -30,7 +30,16 @@ class Change:
     touches: Callable[[Any, Resolved], bool]
 
 
-SHARED: tuple[Change, ...] = ()
+SHARED: tuple[Change, ...] = (
+    # SupSup divides the entropies of tasks of different sizes; the sizes are not known here
+    Change(
+        "task_selection",
+        2,
+        lambda strategy, resolved: (
+            getattr(resolved.options, "inference", None) == "linear" and resolved.stream.scenario != "task"
+        ),
+    ),
+)
 """Every change since the first results, a line each; the latest of a part counts."""
 
 
