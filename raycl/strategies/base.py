@@ -417,6 +417,18 @@ class Strategy:
         """The active-logit policy of training, recorded with results."""
         return self.context.scenario.policy
 
+    def measures(self) -> Mapping[str, float]:
+        """Named numbers of the method's own after the task just learned, kept with its row: ``free_weights``."""
+        return {}
+
+    def warnings(self) -> Sequence[str]:
+        """What has happened up to the task just learned that makes the method less than it is named for.
+
+        Each in one line, with its remedy; they are logged once and stand in the trial's provenance. They follow from
+        the state, and change nothing.
+        """
+        return ()
+
     def parameter_count(self) -> int:
         """Trainable numbers of the method as it stands."""
         return sum(p.numel() for p in self.network.parameters())
