@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 import raycl
+from raycl.downloads import data_folder
 from raycl.errors import COMPLETE, METHODS_FAILED, RayclError, SpecError, exit_code
 from raycl.live import standard_output
 
@@ -242,7 +243,7 @@ def _load(file: Path) -> SweepSpec:
 
 
 def _data_root(given: Path | None) -> Path:
-    return (given or Path("data")).expanduser().absolute()
+    return (data_folder(given) or Path("data")).absolute()
 
 
 def _run(
