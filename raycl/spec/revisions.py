@@ -34,7 +34,7 @@ SHARED: tuple[Change, ...] = ()
 """Every change since the first results, a line each; the latest of a part counts. Methods add their own ``changes``."""
 
 LATE_ROWS = Change(
-    "late rows", 2, lambda _, blocks: blocks.training.iterations is not None and blocks.memory.insert == "first_epoch"
+    "late rows", 2, lambda _, blocks: blocks.training.iterations is not None and blocks.memory.insert != "every_epoch"
 )
 """Of methods that offer rows as they are learned: those that the first pass left over are offered when they come."""
 

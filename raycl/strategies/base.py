@@ -155,6 +155,10 @@ class Optimizers(Protocol):
         """Update the named optimisers' parameters; all of them where no name is given."""
         ...
 
+    def step_sizes(self, parameters: Sequence[Tensor]) -> list[Tensor | float]:
+        """After a step: how far it goes for a steady gradient of 1, a number or one for each entry."""
+        ...
+
     def __getitem__(self, name: str) -> torch.optim.Optimizer: ...
 
 
@@ -272,6 +276,33 @@ class Strategy:
     def trainable(self, task: int) -> Mapping[str, Trainable]:
         """The optimisers and their parameter groups; the trainer builds, extends or resets all of them."""
         return {"network": Trainable.of(p for p in self.network.parameters() if p.requires_grad)}
+
+    def learning_rows(self, task: int) -> Mapping[nn.Parameter, Sequence[range]]:
+        """Parameters of which a task's losses reach some rows only, and which; rows of the others stay as they are.
+
+        Weight decay and moments would move them without any loss. To be known when optimisers are built.
+        """
+        units, head = self.learning_units(task), self.network.head
+        if units is None or head.outputs != self.context.scenario.outputs(task):  # else it is not one for all tasks
+            return {}
+        return dict.fromkeys(head.parameters(), units)
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Output units whose rows of the head the losses of a task reach; None: all.
+
+        Those that compete in :meth:`cross_entropy`, for the task's rows and for rows in the memory. A method whose
+        losses reach others says so.
+        """
+        scenario, old = self.context.scenario, self.rehearsed()
+        if scenario.policy not in ("own", "current") or self.upper_bound:
+            return None
+        if scenario.policy == "current" and old:
+            return None
+        return [scenario.units(each) for each in sorted({task, *old})]
+
+    def rehearsed(self) -> set[int]:
+        """The tasks whose rows are learned once more, from the memory."""
+        return set(self.memory.tasks.tolist()) if self.uses_memory else set()
 
     # -- the task ----------------------------------------------------------------------------------------------
 

@@ -14,18 +14,23 @@ logits then say of later classes that they are unlikely, which is most of what D
 DER keeps 73 % so, and 20 % on a head that grows (``seen``), where the squared error runs over the units that existed
 when a row was stored; DER++ 83 % and 68 %.
 
+A row is stored in every epoch that sees it, as in the authors' code (``memory.insert: auto`` is ``every_epoch`` here).
+Stored in the first one alone, logits are those of a network that hardly knows the task: four epochs of Split digits
+keep 21 % so and 47 % otherwise (DER++ 61 % and 76 %).
+
 New rows and each draw go through the network in passes of their own, as in the authors' code (``forward: separate``).
-With batch normalisation the stored logits are then those of new rows beside new rows only. COST_FIGURE
+With batch normalisation the stored logits are then those of new rows beside new rows only. On a CPU an update of DER++
+takes 1.1 times as long as in one joint pass with batches of 128, and 1.5 times (MLP) or 1.2 times (CNN) with batches of
+10.
 
 Departures:
 - Raw logits are compared, whatever units the training softmax leaves out.
-- With several epochs a row is stored in the first one (``memory.insert``); the authors' code stores it in each.
 - ``memory.combine`` is not read: alpha and beta are the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -69,7 +74,11 @@ class DER(Strategy):
     boundary_free: ClassVar[bool] = True
     uses_memory: ClassVar[bool] = True
     memory_columns = {"logits": ("outputs", torch.float32)}
-    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"class": {"training.active_logits": "all"}}
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "task": {"memory.insert": "every_epoch"},
+        "domain": {"memory.insert": "every_epoch"},
+        "class": {"memory.insert": "every_epoch", "training.active_logits": "all"},
+    }
     naive_when: ClassVar[Mapping[str, Any] | None] = {"alpha": 0.0}
     paper: ClassVar[str] = "Buzzega et al. 2020, Dark experience for general continual learning (arXiv 2004.07211)"
 
@@ -93,6 +102,13 @@ class DER(Strategy):
             batches.append(self.replayed(self.memory.sample(self.replay_size)))
             self._draws[name] = len(batches[-1])
         return Batch.cat(batches)
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Stored logits are those of all units."""
+        return None if self.weights()["logits"] else super().learning_units(task)
+
+    def rehearsed(self) -> set[int]:
+        return super().rehearsed() if self._drawn() else set()
 
     def _drawn(self) -> list[str]:
         return [name for name, weight in self.weights().items() if weight]

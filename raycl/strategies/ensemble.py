@@ -31,9 +31,17 @@ from raycl.learning.task_inference import largest_probability, least_entropy, un
 from raycl.models.network import Network
 from raycl.models.width import matching_width, parameters_with_head
 from raycl.spec.needs import Idle
+from raycl.spec.revisions import Change
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
+
+SELECTION = Change(
+    "task selection",
+    2,
+    lambda _, blocks: blocks.stream.scenario != "task" and blocks.dump("options")["selector"] != "average",
+)
+"""Uncertainties of heads of different sizes are compared as shares of the largest possible one."""
 
 
 class EnsembleConfig(StrategyConfig):
@@ -64,8 +72,7 @@ class Ensemble(Strategy):
     Config = EnsembleConfig
     zero_shot: ClassVar[bool] = False
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
-    revision: ClassVar[int] = 2
-    """2: uncertainties of heads of different sizes are compared as shares of the largest possible one."""
+    changes: ClassVar[tuple[Change, ...]] = (SELECTION,)
 
     def __init__(self, config: EnsembleConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from raycl.errors import Problem, SpecError
 from raycl.learning.class_statistics import ClassStatistics
-from raycl.learning.ownership import FrozenEntries, other_rows
 from raycl.spec.needs import Idle
 from raycl.spec.options import Fraction
 from raycl.strategies.base import (
@@ -33,7 +32,6 @@ from raycl.strategies.base import (
     Epochs,
     Losses,
     Phase,
-    Position,
     Rows,
     Strategy,
     StrategyConfig,
@@ -88,7 +86,6 @@ class FeatureExtraction(Strategy):
         features, covariance = self.network.head.features, config.classifier == "slda"
         self.statistics = ClassStatistics(features, covariance, context.device)
         self._trunk = LowerPart(self.network.backbone, config.freeze)
-        self._idle = FrozenEntries({}, {})
         self._features: Rows | None = None
 
     # -- growth and optimisation -------------------------------------------------------------------------------
@@ -115,9 +112,6 @@ class FeatureExtraction(Strategy):
     # -- the task ----------------------------------------------------------------------------------------------
 
     def begin_task(self, task: int, data: TaskData) -> None:
-        scenario = self.context.scenario
-        if not scenario.shared and scenario.policy in ("own", "current"):
-            self._idle = other_rows(self.network.head, scenario.units(task))
         if self._trunk.frozen(task) and self._trains_head(task) and self._is_seen_again(data):
             self._features = self._extract(data)
 
@@ -174,9 +168,6 @@ class FeatureExtraction(Strategy):
         else:
             logits = network(batch.x)
         return {"task": self.cross_entropy(logits, batch)}
-
-    def after_update(self, batch: Batch, at: Position) -> None:
-        self._idle.restore()
 
     # -- state -------------------------------------------------------------------------------------------------
 

@@ -119,6 +119,12 @@ class GenerativeNegativeReplay(Consolidated):
 
     # -- the task ----------------------------------------------------------------------------------------------
 
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Fixed rivals do not learn; otherwise generated rows reach the units of all classes."""
+        if self.config.mode == "negative" and self.config.rivals == "fixed":
+            return [self.context.scenario.units(task)]
+        return None if task and self._replay_size else super().learning_units(task)
+
     def begin_task(self, task: int, data: TaskData) -> None:
         self._data = data
         counts, negative = data.counts(), self.config.mode == "negative"

@@ -18,7 +18,7 @@ generator is kept, for nothing else of it is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -107,6 +107,10 @@ class GenerativeReplay(Strategy):
             **super().trainable(task),
             "generator": replace(Trainable.of(self.generator.parameters()), training=own),
         }
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Replays are labelled by every old head."""
+        return None if task and self._share() else super().learning_units(task)
 
     def begin_task(self, task: int, data: TaskData) -> None:
         """Freeze the scholar of the tasks before, without the rows that the head gained for this task."""

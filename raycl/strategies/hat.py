@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from raycl.errors import MethodError
 from raycl.learning.attention import Attention, Compensation, ScaledUpdates, annealed, gate
 from raycl.learning.ownership import FrozenEntries, other_rows
-from raycl.spec.options import LARGEST, NonNegative
+from raycl.spec.options import LARGEST, Later, NonNegative
 from raycl.strategies.base import (
     Context,
     Epochs,
@@ -79,7 +79,7 @@ class HATConfig(StrategyConfig):
         description="c, on the share of free units that a task takes; .75 is published, for compensation float32: with "
         "exact it acts about three times as strongly",
     )
-    compensation: Compensation = Field(
+    compensation: Annotated[Compensation, Later()] = Field(
         "float32",
         description="of the gates' gradient for the annealing: as in the authors' code, where float32 loses that of "
         "open gates (s e above 16.6), or exact",
@@ -135,6 +135,9 @@ class HAT(Strategy):
         return {**super().trainable(task), f"embedding {task}": embedding}
 
     # -- the task ----------------------------------------------------------------------------------------------
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        return [self.context.scenario.units(task)]
 
     def begin_task(self, task: int, data: TaskData) -> None:
         self._passes = self._whole_passes(len(data))

@@ -117,6 +117,10 @@ class ICaRL(Strategy):
 
     # -- the task ----------------------------------------------------------------------------------------------
 
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Old units have targets too."""
+        return None
+
     def begin_task(self, task: int, data: TaskData) -> None:
         if not self._distills:
             return

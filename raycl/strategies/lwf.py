@@ -86,6 +86,10 @@ class LwF(Strategy):
 
     # -- the task ----------------------------------------------------------------------------------------------
 
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Old answers are kept by all old heads."""
+        return None if task and self.config.penalty and not self._warming_up else super().learning_units(task)
+
     def begin_task(self, task: int, data: TaskData) -> None:
         if not task or not self.config.penalty:
             return

@@ -107,6 +107,11 @@ class ProgressCompress(Strategy):
         parts = {f"active {task}": self.active, "knowledge": self.network}
         return {name: Trainable.of(part.parameters()) for name, part in parts.items()}
 
+    def learning_rows(self, task: int) -> Mapping[nn.Parameter, Sequence[range]]:
+        """The active column has as many units as the largest task."""
+        units = (range(len(competing_units(self.context.scenario, task))),)
+        return {**super().learning_rows(task), **dict.fromkeys(self.active.network.head.parameters(), units)}
+
     def begin_task(self, task: int, data: TaskData) -> None:
         if task and self.config.reinit:
             self.active.load_state_dict(self._new_active().state_dict())
