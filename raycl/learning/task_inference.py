@@ -19,7 +19,17 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from raycl.spec.needs import Need
 from raycl.streams.scenario import Scenario
+
+CERTAINTY = Need(
+    "stream.tasks",
+    "must have two classes each, or more: a network of one class is always certain, and its task would be the most "
+    "certain one for all images",
+    lambda at: at.stream.scenario == "task" or at.extent is None or at.extent.told_apart,
+    bars=True,
+)
+"""What :func:`undecidable` refuses, as the reader of a sweep file can tell it."""
 
 
 def undecidable(scenario: Scenario) -> str | None:

@@ -27,8 +27,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from raycl.learning.own_units import own_head_only
 from raycl.learning.protected_generator import GeneratorOptions
 from raycl.learning.protected_vae import Hidden, ProtectedVAE, ProtectedVAEOptions
+from raycl.spec.needs import Need
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Losses, Phase, Position, StrategyConfig, TaskData, Trainable, total
 from raycl.strategies.generative_replay import check_pixels
@@ -64,6 +66,7 @@ class HypernetworkTIR(Hypernetwork):
     """Generated networks, selected by a classifier of tasks."""
 
     Config = HypernetworkTIRConfig
+    needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"domain", "class"})
 
     def __init__(self, config: HypernetworkTIRConfig, context: Context) -> None:

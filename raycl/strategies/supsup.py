@@ -31,10 +31,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from raycl.errors import Problem, SpecError
+from raycl.learning.own_units import own_head_only
 from raycl.learning.superposition import binary, entropy, one_shot, superfluous
-from raycl.learning.task_inference import log_largest_entropy, most_certain, placed, shared_log_entropy, undecidable
+from raycl.learning.task_inference import (
+    CERTAINTY,
+    log_largest_entropy,
+    most_certain,
+    placed,
+    shared_log_entropy,
+    undecidable,
+)
 from raycl.models.masked import MaskedWeights, RunningStatistics, above, fix_signed_constants, largest
-from raycl.spec.needs import Idle
+from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
@@ -86,6 +94,7 @@ class SupSup(Strategy):
     """Find a subnetwork of a random network for every task."""
 
     Config = SupSupConfig
+    needs: ClassVar[tuple[Need, ...]] = (own_head_only("a mask"), CERTAINTY)
     paper: ClassVar[str] = "Wortsman et al. 2020, Supermasks in superposition (arXiv 2006.14769)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
