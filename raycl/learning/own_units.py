@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from raycl.errors import Problem, SpecError
+from raycl.spec.needs import Need
 from raycl.streams.scenario import Scenario
+
+OWN_HEADS = Need(
+    "model.head",
+    "must give every task output units of its own; set per_task",
+    lambda at: at.per_task_head,
+)
+
+
+def own_head_only(subject: str) -> Need:
+    """What :func:`require_own_units` refuses, as the reader of a sweep file can tell it."""
+    return Need(
+        "training.active_logits",
+        f"{subject} has its own task's head only; use auto, own or current",
+        lambda at: at.shared_units or at.training.active_logits not in ("seen", "all"),
+    )
 
 
 def require_own_units(scenario: Scenario, subject: str) -> None:

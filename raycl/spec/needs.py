@@ -45,6 +45,11 @@ class Extent:
     sizes: tuple[int, ...]
     rows: int | None = None
 
+    @property
+    def told_apart(self) -> bool:
+        """Whether a network for each task can be more or less certain: none has a single class beside others."""
+        return len(self.sizes) == 1 or min(self.sizes) > 1
+
 
 @dataclass(frozen=True)
 class Setting:

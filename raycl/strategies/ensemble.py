@@ -27,7 +27,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
-from raycl.learning.task_inference import CERTAIN, largest_probability, least_entropy, undecidable
+from raycl.learning.own_units import own_head_only
+from raycl.learning.task_inference import CERTAINTY, largest_probability, least_entropy, undecidable
 from raycl.models.network import Network
 from raycl.models.width import matching_width, parameters_with_head
 from raycl.spec.needs import Idle, Need
@@ -70,10 +71,10 @@ class Ensemble(Strategy):
     """Train a new network on every task, and keep the old ones as they are."""
 
     Config = EnsembleConfig
+    needs: ClassVar[tuple[Need, ...]] = (own_head_only("each network of an ensemble"), CERTAINTY)
     zero_shot: ClassVar[bool] = False
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
     changes: ClassVar[tuple[Change, ...]] = (SELECTION,)
-    needs: ClassVar[tuple[Need, ...]] = (CERTAIN,)
 
     def __init__(self, config: EnsembleConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from raycl.errors import Problem, SpecError
 from raycl.learning.passes import FORWARD, Forward
-from raycl.spec.needs import Idle
+from raycl.spec.needs import Need
 from raycl.spec.options import Later
 from raycl.strategies.base import Context, Position
 from raycl.strategies.replay import Replay, ReplayConfig
@@ -38,12 +38,11 @@ from raycl.streams.task import Batch
 class ERACEConfig(ReplayConfig):
     """Which units new rows compete among, besides those of their own classes."""
 
-    ignores: ClassVar[tuple[Idle, ...]] = (
-        *ReplayConfig.ignores,
-        Idle(
-            ("unseen",),
-            "where the head grows, units that have not come are not there; set training.active_logits: all",
-            lambda at: not at.hidden and at.training.active_logits != "all",
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "unseen",
+            "units that have not come yet exist on a full head only; set training.active_logits: all",
+            lambda at: not at.options.unseen or at.hidden or at.training.active_logits == "all",
         ),
     )
 

@@ -56,6 +56,16 @@ class ExStream(Strategy):
     Config = ExStreamConfig
     needs: ClassVar[tuple[Need, ...]] = (
         Need(
+            "memory.selection",
+            "exstream merges rows by what they hold; use auto",
+            lambda at: at.memory.selection == "auto",
+        ),
+        Need(
+            "memory.unit",
+            "exstream merges rows within a class; use class or total",
+            lambda at: at.memory.unit != "task",
+        ),
+        Need(
             "memory.capacity",
             "must be at least the number of classes; enlarge it, or set memory.unit: class",
             lambda at: at.fits_a_row_of_every_class,

@@ -54,7 +54,9 @@ from torch import Tensor, nn
 
 from raycl.errors import MethodError
 from raycl.learning.attention import Attention, Compensation, ScaledUpdates, annealed, gate
+from raycl.learning.own_units import OWN_HEADS
 from raycl.learning.ownership import FrozenEntries, other_rows
+from raycl.spec.needs import Need
 from raycl.spec.options import LARGEST, Later, NonNegative
 from raycl.strategies.base import (
     Context,
@@ -105,6 +107,7 @@ class HAT(Strategy):
     """Hard attention to the task."""
 
     Config = HATConfig
+    needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS,)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
     zero_shot: ClassVar[bool] = False
     revision: ClassVar[int] = 2

@@ -28,8 +28,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
+from raycl.learning.own_units import own_head_only
 from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator
-from raycl.learning.task_inference import CERTAIN, least_entropy, placed, undecidable
+from raycl.learning.task_inference import CERTAINTY, least_entropy, placed, undecidable
 from raycl.models.hypernetwork import WeightGenerator
 from raycl.models.target import State, TargetNetwork
 from raycl.spec.needs import Need
@@ -51,11 +52,11 @@ class Hypernetwork(Strategy):
     """Learn the weights of each task's network through a shared generator."""
 
     Config: ClassVar[type[StrategyConfig]] = HypernetworkConfig
+    needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"), CERTAINTY)
     compresses: ClassVar[bool] = True
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
-    needs: ClassVar[tuple[Need, ...]] = (CERTAIN,)
 
     def __init__(self, config: GeneratorOptions, context: Context) -> None:
         super().__init__(config, context)

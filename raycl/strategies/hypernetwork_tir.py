@@ -27,6 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from raycl.learning.own_units import own_head_only
 from raycl.learning.protected_generator import GeneratorOptions
 from raycl.learning.protected_vae import Hidden, ProtectedVAE, ProtectedVAEOptions
 from raycl.spec.needs import Need
@@ -65,8 +66,8 @@ class HypernetworkTIR(Hypernetwork):
     """Generated networks, selected by a classifier of tasks."""
 
     Config = HypernetworkTIRConfig
+    needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"domain", "class"})
-    needs: ClassVar[tuple[Need, ...]] = ()
 
     def __init__(self, config: HypernetworkTIRConfig, context: Context) -> None:
         super().__init__(config, context)

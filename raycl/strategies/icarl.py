@@ -86,6 +86,21 @@ class ICaRL(Strategy):
     offers: ClassVar[Literal["batch", "task"]] = "task"
     needs: ClassVar[tuple[Need, ...]] = (
         Need(
+            "model.head",
+            "must give every class an output unit of its own; set per_task",
+            lambda at: not at.shared_units,
+        ),
+        Need(
+            "training.active_logits",
+            "icarl trains the units of all classes seen, or of all, by sigmoids; use auto, seen or all",
+            lambda at: at.training.active_logits in ("auto", "seen", "all"),
+        ),
+        Need(
+            "memory.selection",
+            "icarl keeps the first rows of each class's ranking; use auto, and say how to rank by exemplars",
+            lambda at: at.selection == "ranked",
+        ),
+        Need(
             "memory.capacity",
             "must be at least the number of classes that it counts for; enlarge it, or set memory.unit: class",
             lambda at: at.fits_a_row_of_every_class,

@@ -21,7 +21,7 @@ those of van de Ven and Tolias 2019 (arXiv 1904.07734).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -31,6 +31,7 @@ from raycl.errors import MethodError
 from raycl.learning.distillation import distillation, frozen_copy, unit_groups
 from raycl.learning.ownership import FrozenEntries
 from raycl.models.network import Network
+from raycl.spec.needs import Need
 from raycl.spec.options import CountFromZero, Positive
 from raycl.strategies.base import (
     Context,
@@ -71,6 +72,13 @@ class LwF(Strategy):
     """Learning without forgetting."""
 
     Config = LwFConfig
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "warmup_epochs",
+            "warms up output units that are new, and tasks share theirs here; set 0, or model.head: per_task",
+            lambda at: not (at.options.warmup_epochs and at.shared_units),
+        ),
+    )
     paper = "Li and Hoiem 2016, arXiv 1606.09282"
     naive_when = {"penalty": 0.0}
 

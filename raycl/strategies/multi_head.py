@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from raycl.errors import Problem, SpecError
+from raycl.learning.own_units import OWN_HEADS, own_head_only
+from raycl.spec.needs import Need
 from raycl.strategies.base import Context, Strategy, StrategyConfig
 
 
@@ -24,6 +26,7 @@ class MultiHead(Strategy):
     """Minimise the loss of the current task over its own head."""
 
     Config = MultiHeadConfig
+    needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS, own_head_only("a network of several heads"))
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
     naive_when: ClassVar[dict[str, object]] = {}

@@ -16,14 +16,16 @@ in the gradient, so that no optimiser moves them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from raycl.errors import MethodError
+from raycl.learning.own_units import OWN_HEADS
 from raycl.learning.ownership import FrozenEntries, Ownership
+from raycl.spec.needs import Need
 from raycl.spec.options import Fraction, Positive
 from raycl.strategies.base import (
     Context,
@@ -58,6 +60,7 @@ class PackNet(Strategy):
     """Iterative pruning with an owner for every weight of the backbone's linear and convolutional layers."""
 
     Config = PackNetConfig
+    needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS,)
     scenarios = frozenset({"task"})
     zero_shot = False
     paper = "Mallya and Lazebnik 2018, PackNet (arXiv 1711.05769)"

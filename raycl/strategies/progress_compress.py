@@ -35,9 +35,10 @@ from torch import Tensor, nn
 
 from raycl.learning.distillation import distillation, frozen_copy, unit_groups
 from raycl.learning.fisher import diagonal_fisher
-from raycl.learning.own_units import competing_units, require_own_units
+from raycl.learning.own_units import competing_units, own_head_only, require_own_units
 from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, require_finite
 from raycl.models.columns import Column, GatedAdapter, Taps
+from raycl.spec.needs import Need
 from raycl.spec.options import Count, Fraction, Positive, Width
 from raycl.strategies.anchored import Penalty
 from raycl.strategies.base import (
@@ -83,6 +84,7 @@ class ProgressCompress(Strategy):
     """Learn in an active column, then compress what it learned into the network that answers."""
 
     Config = ProgressCompressConfig
+    needs: ClassVar[tuple[Need, ...]] = (own_head_only("the active column"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "domain"})
     paper: ClassVar[str] = "Schwarz et al. 2018, Progress & Compress (arXiv 1805.06370)"
 

@@ -26,10 +26,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.errors import MethodError, Problem, SpecError
-from raycl.learning.own_units import require_own_units
+from raycl.learning.own_units import own_head_only, require_own_units
 from raycl.models.columns import Adapter, Column, Columns, direct
 from raycl.models.width import matching_width, parameters_with_head
-from raycl.spec.needs import Idle
+from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Width
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, Trainable
 from raycl.streams.task import Batch
@@ -62,6 +62,7 @@ class Progressive(Strategy):
     """Add a column for every task, and freeze those before it."""
 
     Config = ProgressiveConfig
+    needs: ClassVar[tuple[Need, ...]] = (own_head_only("each column of a progressive network"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
     zero_shot: ClassVar[bool] = False
     paper: ClassVar[str] = "Rusu et al. 2016, Progressive neural networks (arXiv 1606.04671)"

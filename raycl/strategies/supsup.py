@@ -34,9 +34,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from raycl.errors import Problem, SpecError
+from raycl.learning.own_units import own_head_only
 from raycl.learning.superposition import binary, entropy, one_shot, superfluous
 from raycl.learning.task_inference import (
-    CERTAIN,
+    CERTAINTY,
     log_largest_entropy,
     most_certain,
     placed,
@@ -127,10 +128,10 @@ class SupSup(Strategy):
     """Find a subnetwork of a random network for every task."""
 
     Config = SupSupConfig
+    needs: ClassVar[tuple[Need, ...]] = (own_head_only("a mask"), CERTAINTY)
     paper: ClassVar[str] = "Wortsman et al. 2020, Supermasks in superposition (arXiv 2006.14769)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
-    needs: ClassVar[tuple[Need, ...]] = (CERTAIN,)
     changes: ClassVar[tuple[Change, ...]] = (SELECTION,)
 
     def __init__(self, config: SupSupConfig, context: Context) -> None:

@@ -123,6 +123,34 @@ REFUSED = {
         {"replay: {}": "mir: {memory.batch_size: 20, subsample: search}"},
         "7:32: strategies.mir.subsample: must be above the rows that are replayed",
     ),
+    "an ensemble over a task of one class": (
+        {"replay: {}": "ensemble: {}", "tasks: 5": "tasks: 4, first_task: 1"},
+        "2:47: stream.tasks: must have two classes each, or more: a network of one class is always certain",
+    ),
+    "masks over several heads": (
+        {"replay: {}": "supsup: {training.active_logits: seen}"},
+        "7:36: strategies.supsup.training.active_logits: a mask has its own task's head only",
+    ),
+    "PackNet on one head": (
+        {"replay: {}": "packnet: {model.head: single}", "scenario: class": "scenario: task"},
+        "7:25: strategies.packnet.model.head: must give every task output units of its own",
+    ),
+    "iCaRL by another rule": (
+        {"replay: {}": "icarl: {memory.selection: ring}"},
+        "7:29: strategies.icarl.memory.selection: icarl keeps the first rows of each class's ranking",
+    ),
+    "ExStream by task": (
+        {"replay: {}": "exstream: {memory.unit: task}"},
+        "7:27: strategies.exstream.memory.unit: exstream merges rows within a class",
+    ),
+    "ER-ACE's unseen units on a growing head": (
+        {"replay: {}": "er_ace: {unseen: true, training.active_logits: seen}"},
+        "7:20: strategies.er_ace.unseen: units that have not come yet exist on a full head only",
+    ),
+    "a warm-up of shared units": (
+        {"replay: {}": "lwf: {warmup_epochs: 1}", "scenario: class": "scenario: domain"},
+        "7:24: strategies.lwf.warmup_epochs: warms up output units that are new",
+    ),
     "momentum of adam, searched": (
         {"ewc: {penalty: {loguniform: [1, 100]}}": "ewc: {training.momentum: {uniform: [0, 0.9]}}"},
         "8:9: strategies.ewc.training.momentum: is searched, but does nothing: only sgd and rmsprop have momentum",
