@@ -100,6 +100,12 @@ def test_a_gradient_of_zero_that_moves_rows_is_caught(
         check_old_rows(trainer(spec))
 
 
+@pytest.mark.parametrize("training", [DECAY, KEPT], ids=["decay", "kept"])
+@pytest.mark.parametrize("name", ["ewc", "si", "mas", "l2", "progress_compress"])
+def test_a_proximal_step_leaves_idle_rows_alone(name: str, training: dict[str, Any]) -> None:
+    check_old_rows(trainer(trial(name, "task", options={"penalty_step": "proximal"}, training=training)))
+
+
 def test_units_that_do_not_compete_class_incrementally_stay_too() -> None:
     training = {**DECAY, "active_logits": "current"}
     assert idle_tasks(trainer(trial("naive", "class", training=training))) == 2
