@@ -172,7 +172,9 @@ class TrialSession:
     def _provenance(self) -> dict[str, Any]:
         """What the results record beside the specification."""
         trainer = self._trainer
+        seen = {"weights_seen": trainer.weights_seen} if trainer.weights_seen else {}
         return {
+            **seen,
             "raycl": raycl.__version__,
             "commit": commit(),
             "code": trainer.code,

@@ -29,6 +29,7 @@ from raycl.optimizers import OptimizerSet
 from raycl.randomness import Randomness
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
+from raycl.streams.contents import seen
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch, Layout, TaskSource
 
@@ -103,6 +104,13 @@ class Trainer:
         """Names the content of the data: :attr:`raycl.streams.task.Layout.data_digest`."""
         return self._source.layout.data_digest
 
+    @property
+    def weights_seen(self) -> str:
+        """What of the stream's data the pretrained weights have learned from, in words; empty where nothing."""
+        layout = self._source.layout
+        started = seen(self._weights.origin, layout.contents) if self._weights is not None else ""
+        return ", ".join(filter(None, dict.fromkeys((layout.seen, started))))
+
     @cached_property
     def code(self) -> str:
         """Names the code that makes the trial's numbers: ``part:fingerprint`` for strategy, model and loop."""
@@ -155,7 +163,7 @@ class Trainer:
         rows = [self._measure(-1, Cost())] if task == 0 else []
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
-        self._optimizers.build(strategy.trainable(self._told(task)), keep_state=self._keeps_moments)
+        self._build_optimizers(task, self._keeps_moments)
         data = _CurrentData(self._pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
         if not self._hidden:
@@ -167,6 +175,10 @@ class Trainer:
         self.next_task = task + 1
         rows.append(self._measure(task, self._cost(started)))
         return rows
+
+    def _build_optimizers(self, task: int, keep_state: bool = False) -> None:
+        strategy, told = self.strategy, self._told(task)
+        self._optimizers.build(strategy.trainable(told), strategy.learning_rows(told), keep_state)
 
     @property
     def _keeps_moments(self) -> bool:
@@ -187,7 +199,7 @@ class Trainer:
         if phase.start is not None:
             phase.start()
         if phase.new_optimizers:
-            self._optimizers.build(strategy.trainable(self._told(task)))
+            self._build_optimizers(task)
         strategy.train(True)
         step = phase.step or strategy.step
         losses: Losses = {}
@@ -294,6 +306,8 @@ class Trainer:
         if width != 1:
             config = config.scaled(width)
         network = model.build(config, self._source.layout.image_shape, self._random("network"))
+        if config.classifier == "cosine":
+            network.measure_cosines(config.classifier_scale)
         if config.init == "xavier":
             xavier(network.backbone, self._random("network"))
             network.head.xavier = True

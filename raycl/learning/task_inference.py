@@ -15,12 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from raycl.spec.needs import Need
+from raycl.spec.options import StreamConfig
+from raycl.spec.revisions import Change
 from raycl.streams.scenario import Scenario
+
+if TYPE_CHECKING:
+    from raycl.spec.blocks import Resolved
 
 CERTAIN = Need(
     "stream.scenario",
@@ -29,6 +35,22 @@ CERTAIN = Need(
     lambda at: at.extent is None or at.stream.scenario == "task" or can_be_told_apart(at.extent.sizes),
 )
 """What a method declares that finds a hidden task by certainty; :func:`undecidable` is the same rule at its start."""
+
+
+COMPARED_AS_SHARES = Change("task selection", 2, lambda _, blocks: _by_certainty(blocks) and not _even(blocks.stream))
+"""Of ensembles and SupSup: tasks of different sizes were compared by their uncertainties as they are."""
+
+
+def _by_certainty(blocks: Resolved) -> bool:
+    own = blocks.options
+    hidden = blocks.stream.scenario != "task"
+    return hidden and getattr(own, "inference", "linear") == "linear" and getattr(own, "selector", "") != "average"
+
+
+def _even(stream: StreamConfig) -> bool:
+    """Whether the tasks of a stream are known to have equally many classes."""
+    split_evenly = stream.name == "split" and getattr(stream, "first_task", None) is None
+    return split_evenly or stream.name in ("permuted", "rotated")
 
 
 def can_be_told_apart(sizes: Sequence[int]) -> bool:

@@ -28,7 +28,7 @@ Positive = Annotated[float, Field(gt=0, le=LARGEST)]
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
-CountOrNone = Annotated[int, Field(ge=0, le=MOST)]
+CountFromZero = Annotated[int, Field(ge=0, le=MOST)]
 Bytes = Annotated[int, Field(ge=1, le=EXACT)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Units, channels or dimensions of a layer."""
@@ -187,12 +187,17 @@ class MemoryConfig(Options):
     selection: Literal["auto", "reservoir", "class_balanced", "random", "ring", "greedy", "ranked"] = Field(
         "auto", description="which examples stay; auto: the method's own rule"
     )
-    batch_size: Count | None = Field(None, description="replayed examples per update; default: training's batch_size")
-    combine: Literal["sum", "mean", "task_share"] = Field(
-        "sum", description="loss of new and replayed examples: added, averaged, or weighted 1/t and 1 - 1/t"
+    batch_size: Count | None = Field(
+        None, description="replayed examples per update; default: as the method's authors have it, else training's"
     )
-    insert: Literal["first_epoch", "every_epoch"] = Field(
-        "first_epoch", description="when examples are offered to the memory"
+    combine: Annotated[Literal["auto", "sum", "mean", "union", "task_share"], Later(before="sum")] = Field(
+        "auto",
+        description="mean losses of new and of replayed examples: added, averaged, one mean over the union of both, or "
+        "weighted 1/t and 1 - 1/t; auto: as the method's authors have it, else sum",
+    )
+    insert: Annotated[Literal["auto", "first_epoch", "every_epoch"], Later(before="first_epoch")] = Field(
+        "auto",
+        description="when examples are offered to the memory; auto: as the method's authors have it, else first_epoch",
     )
     mix: Literal["size", "equal", "paired"] = Field(
         "size",
@@ -207,6 +212,9 @@ class MemoryConfig(Options):
 
 WeightsName = Annotated[str, Field(min_length=1, description=WEIGHTS)]
 WeightsHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file; a run fills it in")]
+AllowSeen = Annotated[
+    bool, Later(), Field(description="search though the weights have learned from the stream's own data set")
+]
 
 
 class EncodeConfig(Options):
@@ -218,6 +226,7 @@ class EncodeConfig(Options):
         None, description="height and width of what the backbone sees; default: of the images it was trained on"
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="of the features, in memory and on disk")
+    allow_seen: AllowSeen = False
 
 
 class StreamConfig(Options):
@@ -240,8 +249,10 @@ class StreamConfig(Options):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of the training examples, stratified by class, on which a search scores"
     )
-    normalize: Literal["unit", "mean_std", "none"] = Field(
-        "unit", description="pixels to [0, 1]; then by the training set's mean and deviation; or left in 0..255"
+    normalize: Literal["unit", "mean_std", "mean_std_first_task", "none"] = Field(
+        "unit",
+        description="pixels to [0, 1]; then by mean and deviation: of all training images of the data set, validation "
+        "rows, later tasks and absent classes included, or of the first task's training rows; or left in 0..255",
     )
     pad: Annotated[int, Field(ge=0, le=16)] = Field(0, description="zero pixels added on each side")
     augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
@@ -290,6 +301,12 @@ class ModelConfig(Options):
     )
     weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS)
     weights_hash: WeightsHash | None = None
+    allow_seen: AllowSeen = False
+    classifier: Annotated[Literal["auto", "linear", "cosine"], Later()] = Field(
+        "auto",
+        description="the head: rows and biases, or scaled cosines of rows and features, without biases; auto: linear",
+    )
+    classifier_scale: Annotated[Positive, Later()] = Field(10.0, description="of cosine: the largest logit")
 
     widths: ClassVar[tuple[str, ...]] = ()
     """The options that say how wide the model's layers are; none where its width is fixed."""

@@ -16,6 +16,7 @@ Departures: those of :mod:`raycl.strategies.latent_replay` but for the head, and
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -88,6 +89,11 @@ class AR1LatentReplay(LatentReplay):
             self.upper.eval()  # frozen weights with moving statistics would not be frozen
 
     # -- the task ----------------------------------------------------------------------------------------------
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Negatives teach old classes nothing."""
+        negative = self.config.mode == "negative"
+        return [self.context.scenario.units(task)] if negative else super().learning_units(task)
 
     def begin_task(self, task: int, data: TaskData) -> None:
         super().begin_task(task, data)

@@ -55,7 +55,7 @@ from torch import Tensor, nn
 from raycl.errors import MethodError
 from raycl.learning.attention import Attention, Compensation, ScaledUpdates, annealed, gate
 from raycl.learning.ownership import FrozenEntries, other_rows
-from raycl.spec.options import Later, NonNegative
+from raycl.spec.options import LARGEST, Later, NonNegative
 from raycl.strategies.base import (
     Context,
     Epochs,
@@ -92,7 +92,9 @@ class HATConfig(StrategyConfig):
         description="of the gates' gradient for the annealing: as in the authors' code, where float32 loses that of "
         "open gates (s e above 16.6), or exact",
     )
-    s_max: Annotated[float, Field(ge=1)] = Field(400.0, description="sharpness of gates at test and at an epoch's end")
+    s_max: Annotated[float, Field(ge=1, le=LARGEST)] = Field(
+        400.0, description="sharpness of gates at test and at an epoch's end"
+    )
     hard: bool = Field(False, description="gates of 0 and 1 once a task is learned: nothing at all is forgotten")
     final_learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.1, description="factor on the learning rate at the end of a task; 1: constant"
@@ -141,6 +143,9 @@ class HAT(Strategy):
         return {**super().trainable(task), f"embedding {task}": embedding}
 
     # -- the task ----------------------------------------------------------------------------------------------
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        return [self.context.scenario.units(task)]
 
     def begin_task(self, task: int, data: TaskData) -> None:
         self._passes = self._whole_passes(len(data))

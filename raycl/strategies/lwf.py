@@ -31,7 +31,7 @@ from raycl.errors import MethodError
 from raycl.learning.distillation import distillation, frozen_copy, unit_groups
 from raycl.learning.ownership import FrozenEntries
 from raycl.models.network import Network
-from raycl.spec.options import Positive
+from raycl.spec.options import CountFromZero, Positive
 from raycl.strategies.base import (
     Context,
     Epochs,
@@ -60,7 +60,7 @@ class LwFConfig(StrategyConfig):
     new_units: Literal["excluded", "included"] = Field(
         "excluded", description="class-incremental: whether the student's softmax runs over new units too, target 0"
     )
-    warmup_epochs: Annotated[int, Field(ge=0)] = Field(
+    warmup_epochs: CountFromZero = Field(
         0,
         description="epochs in which only the new output units learn, before all weights do, on top of training's; a "
         "step of the paper's procedure, there until convergence; 0: none",
@@ -90,6 +90,10 @@ class LwF(Strategy):
         self._held = FrozenEntries({}, {})
 
     # -- the task ----------------------------------------------------------------------------------------------
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Old answers are kept by all old heads."""
+        return None if task and self.config.penalty and not self._warming_up else super().learning_units(task)
 
     def begin_task(self, task: int, data: TaskData) -> None:
         if not task or not self.config.penalty:

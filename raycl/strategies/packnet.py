@@ -79,6 +79,9 @@ class PackNet(Strategy):
 
     # -- the task ----------------------------------------------------------------------------------------------
 
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        return [self.context.scenario.units(task)]
+
     def begin_task(self, task: int, data: TaskData) -> None:
         self.ownership.claim(task)
         self._freeze()

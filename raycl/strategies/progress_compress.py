@@ -37,7 +37,7 @@ from raycl.learning.fisher import diagonal_fisher
 from raycl.learning.own_units import competing_units, require_own_units
 from raycl.learning.quadratic import Quadratic, require_finite
 from raycl.models.columns import Column, GatedAdapter, Taps
-from raycl.spec.options import Count, Fraction, Positive
+from raycl.spec.options import Count, Fraction, Positive, Width
 from raycl.strategies.anchored import Penalty
 from raycl.strategies.base import (
     Context,
@@ -70,7 +70,7 @@ class ProgressCompressConfig(StrategyConfig):
     temperature: Positive = Field(2.0, description="of both softmaxes while compressing")
     compress_length: Positive = Field(1.0, description="length of compression as a share of training's")
     reinit: bool = Field(False, description="draw the active column anew for every task; else it goes on")
-    adaptor_dim: Count | None = Field(
+    adaptor_dim: Width | None = Field(
         None, description="units of an adaptor; default: a quarter of the layer's outputs, at least 8"
     )
     fisher: Literal["exact", "sampled"] = Field("exact", description="labels of F: expected over all, or one drawn")
@@ -106,6 +106,11 @@ class ProgressCompress(Strategy):
         """The active column has a new optimiser for every task: a part of it is drawn anew, or was idle before."""
         parts = {f"active {task}": self.active, "knowledge": self.network}
         return {name: Trainable.of(part.parameters()) for name, part in parts.items()}
+
+    def learning_rows(self, task: int) -> Mapping[nn.Parameter, Sequence[range]]:
+        """The active column has as many units as the largest task."""
+        units = (range(len(competing_units(self.context.scenario, task))),)
+        return {**super().learning_rows(task), **dict.fromkeys(self.active.network.head.parameters(), units)}
 
     def begin_task(self, task: int, data: TaskData) -> None:
         if task and self.config.reinit:

@@ -37,6 +37,7 @@ from raycl.errors import Problem, SpecError
 from raycl.learning.superposition import binary, entropy, one_shot, superfluous
 from raycl.learning.task_inference import (
     CERTAIN,
+    COMPARED_AS_SHARES,
     log_largest_entropy,
     most_certain,
     placed,
@@ -53,6 +54,7 @@ from raycl.models.masked import (
 )
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Count, Fraction, Later, Positive
+from raycl.spec.revisions import Change
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -92,7 +94,9 @@ class SupSupConfig(StrategyConfig):
         8.0,
         description="of erdos_renyi: a layer keeps min(1/2, scale * (inputs + outputs) / weights); published: 1 to 32",
     )
-    extra_outputs: Annotated[int, Field(ge=0)] = Field(90, description="superfluous output units, which no label names")
+    extra_outputs: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        90, description="superfluous output units, which no label names"
+    )
     inference: Literal["one_shot", "binary", "linear"] = Field(
         "one_shot", description="of a hidden task id: one gradient, one for each halving, or every task in turn"
     )
@@ -120,6 +124,7 @@ class SupSup(Strategy):
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (CERTAIN,)
+    changes: ClassVar[tuple[Change, ...]] = (COMPARED_AS_SHARES,)
 
     def __init__(self, config: SupSupConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,13 @@ import numpy as np
 
 from raycl.errors import DataError
 from raycl.streams.randomness import random_state
+
+TELLING = 10
+"""Different images that a test set must have before copies of them are more than a coincidence."""
+COPIES = 0.01
+"""The share of test images among the training images from which on it is told."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def checked(images: Images, origin: object) -> Images:
         origin: the file or folder they came from, for messages.
 
     Raises:
-        DataError: arrays of another type or shape, or labels that are not 0..C-1.
+        DataError: arrays of another type or shape, labels that are not 0..C-1, or test images that are all trained on.
     """
     for split, pixels, labels in (
         ("train", images.train_images, images.train_labels),
@@ -147,7 +156,31 @@ def checked(images: Images, origin: object) -> Images:
             f"(got {list(images.train_images.shape[1:])} and {list(images.test_images.shape[1:])}); resize them"
         )
     _check_labels(images, origin)
+    _check_copies(images, origin)
     return images
+
+
+def _check_copies(images: Images, origin: object) -> None:
+    """Test images must not be training images under another name; a few stand in both parts of many published sets.
+
+    Raises:
+        DataError: all of them are.
+    """
+    known, tested = set(_names(images.train_images)), list(_names(images.test_images))
+    copies = sum(name in known for name in tested)
+    if copies == len(tested) and len(set(tested)) >= TELLING:
+        raise DataError(
+            f"{origin}: every one of the {copies} test images is a training image too; give the test set images of "
+            "its own"
+        )
+    if copies > COPIES * len(tested):
+        log.warning("%s: %d of %d test images are training images too", origin, copies, len(tested))
+
+
+def _names(images: np.ndarray) -> Iterator[bytes]:
+    """A name of every image's pixels."""
+    for image in images:
+        yield hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def _check_labels(images: Images, origin: object) -> None:

@@ -23,7 +23,7 @@ class RotatedConfig(StreamConfig):
 
     name: Literal["rotated"]
     scenario: ScenarioName = "domain"
-    angles: Literal["even", "random"] | tuple[Degrees, ...] = Field(
+    angles: Literal["even", "random"] | Annotated[tuple[Degrees, ...], Field(max_length=10_000)] = Field(
         "even",
         description="degrees: evenly from 0 to max_angle; one drawn from each of as many equal intervals; or a list",
     )
@@ -33,6 +33,16 @@ class RotatedConfig(StreamConfig):
     def _one_angle_per_task(self) -> RotatedConfig:
         if isinstance(self.angles, tuple) and len(self.angles) != self.tasks:
             raise ValueError(f"angles lists {len(self.angles)} angles for {self.tasks} tasks; list one per task")
+        return self
+
+    @model_validator(mode="after")
+    def _no_angle_twice(self) -> RotatedConfig:
+        """An angle of 360 degrees is one of 0: the images are equal byte by byte."""
+        if self.angles == "even" and self.max_angle == 360 and self.tasks > 1:
+            most = 360 * (self.tasks - 1) / self.tasks
+            raise ValueError(f"max_angle 360 turns the last task back to the first; take at most {most:g}")
+        if isinstance(self.angles, tuple) and len({angle % 360 for angle in self.angles}) < len(self.angles):
+            raise ValueError(f"angles must differ, 360 degrees being 0 (got {list(self.angles)}); list others")
         return self
 
 

@@ -69,6 +69,9 @@ class ZeroesGradientsOnly(HAT):
 class TrainsEveryHead(HAT):
     """A mutant: leaves the rows of other tasks to the optimiser."""
 
+    def learning_units(self, task: int) -> None:
+        return None
+
     def begin_task(self, task: int, data: TaskData) -> None:
         super().begin_task(task, data)
         self._idle = FrozenEntries({}, {})

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torchvision
-from PIL import Image
+from streams.image_sets import pixels_of, write_set
 
-from raycl.errors import DataError, UnknownName
+from raycl.errors import DataError
 from raycl.streams.datasets import DIGITS, Images, checked
 from raycl.streams.registry import DATASETS
 from raycl.streams.source import LocalSource, load_images
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def pixels_of(rows: int, shape: tuple[int, ...] = (6, 7, 3)) -> np.ndarray:
-    return np.random.RandomState(0).randint(0, 256, (rows, *shape), dtype=np.uint8)
-
-
-def write_set(folder: Path, columns: Mapping[str, Any] | None = None, **files: Mapping[str, Any]) -> None:
-    """train.parquet and test.parquet of twelve images of three classes; ``files`` replace columns of one of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    encoded = [png(image) for image in pixels_of(12)]
-    table = {
-        "image": [{"bytes": value, "path": ""} for value in encoded],
-        "label": [row % 3 for row in range(12)],
-        **(columns or {}),
-    }
-    for split in ("train", "test"):
-        pq.write_table(pa.table({**table, **files.get(split, {})}), folder / f"{split}.parquet")
-
 
 PRESENT = ("digits", "mnist", "parquet:cifar10", "parquet:cifar100?label=fine_label")
 
@@ -210,85 +182,3 @@ class TestMixedShapes:
         picture = pixels_of(12)[colour.rows[0]].transpose(2, 0, 1)
         assert np.array_equal(colour.images[colour.rows[0]][:, 1:7, 0:7], picture)
         assert int(colour.images.sum()) == int(pixels_of(12).sum())
-
-
-class TestParquet:
-    def test_pixels_and_labels_come_back(self, tmp_path: Path) -> None:
-        write_set(tmp_path / "set")
-        images = DATASETS.get("parquet:set").load(tmp_path)
-        assert np.array_equal(images.train_images, pixels_of(12).transpose(0, 3, 1, 2))
-        assert images.test_labels.tolist() == [0, 1, 2] * 4
-
-    def test_plain_bytes_grey_images_and_no_folder(self, tmp_path: Path) -> None:
-        write_set(tmp_path, {"image": [png(image) for image in pixels_of(12, (6, 7))]})
-        images = DATASETS.get("parquet").load(tmp_path)
-        assert np.array_equal(images.train_images[:, 0], pixels_of(12, (6, 7)))
-
-    def test_shards_are_read_in_order(self, tmp_path: Path) -> None:
-        write_set(tmp_path)
-        table = pq.read_table(tmp_path / "train.parquet")
-        pq.write_table(table.slice(0, 5), tmp_path / "train-00000-of-00002.parquet")
-        pq.write_table(table.slice(5), tmp_path / "train-00001-of-00002.parquet")
-        (tmp_path / "train.parquet").unlink()
-        assert np.array_equal(DATASETS.get("parquet").load(tmp_path).train_images, pixels_of(12).transpose(0, 3, 1, 2))
-
-    def test_columns_and_files_may_be_named(self, tmp_path: Path) -> None:
-        write_set(tmp_path / "set", {"coarse": [row % 2 for row in range(12)]})
-        with pytest.raises(DataError, match=r"train.parquet: the label column .* 2 columns fit .*\?label=COLUMN"):
-            DATASETS.get("parquet:set").load(tmp_path)
-        assert DATASETS.get("parquet:set?label=coarse&image=image").load(tmp_path).num_classes == 2
-        (tmp_path / "set" / "test.parquet").rename(tmp_path / "set" / "val.parquet")
-        assert DATASETS.get("parquet:set?label=label&test=val.parquet").load(tmp_path).num_classes == 3
-
-    @pytest.mark.parametrize("name", ["parquet:", "parquet:set?labels=x", "parquet:set?label", "digits:8"])
-    def test_unreadable_names(self, name: str) -> None:
-        with pytest.raises(UnknownName, match=r"written parquet:FOLDER|'digits' takes no argument"):
-            DATASETS.get(name)
-
-    @pytest.mark.parametrize(
-        ("columns", "rule"),
-        [
-            ({"label": [1, 2, 3] * 4}, "train labels must be 0..C-1 without gaps .got 3 classes from 1 to 3"),
-            ({"label": [0, 1, 3] * 4}, "train labels must be 0..C-1 without gaps"),
-            ({"label": ["a", "b", "c"] * 4}, "train.parquet: the label column holds whole numbers; 0 columns fit"),
-            ({"label": [0, 1, None] * 4}, "train.parquet: every row needs .* 4 without label"),
-            ({"image": [1.5] * 12}, "train.parquet: the image column holds encoded images"),
-            (
-                {"image": [png(np.zeros((4, 4), np.uint16))] * 12},
-                "row 0 is not a readable image .more than 8 bits per channel",
-            ),
-            ({"image": [b"\x89PNG nothing"] * 12}, "train.parquet: row 0 is not a readable image"),
-            ({"image": [png(pixels_of(1)[0])[:60]] * 12}, "train.parquet: row 0 is not a readable image"),
-            (
-                {"image": [png(image) for image in pixels_of(11)] + [png(pixels_of(1, (9, 9, 3))[0])]},
-                r"train.parquet: all images must have one shape \(got \[3, 9, 9\] in row 11",
-            ),
-        ],
-    )
-    def test_bad_content(self, columns: dict[str, Any], rule: str, tmp_path: Path) -> None:
-        write_set(tmp_path / "set", columns)
-        with pytest.raises(DataError, match=rule):
-            LocalSource({"name": "split", "dataset": "parquet:set", "tasks": 3}, 0, tmp_path)
-
-    def test_test_images_must_fit_the_training_images(self, tmp_path: Path) -> None:
-        write_set(tmp_path / "a", test={"label": [0, 1, 7] * 4})
-        with pytest.raises(DataError, match=r"'parquet:a': test labels must occur .*got \[7\]"):
-            load_images("parquet:a", tmp_path)
-        write_set(tmp_path / "b", test={"image": [png(image) for image in pixels_of(12, (6, 7))]})
-        with pytest.raises(DataError, match="'parquet:b': train and test images must have one shape"):
-            load_images("parquet:b", tmp_path)
-
-    @pytest.mark.parametrize("kept", [0.5, 0.98, 0.0])
-    def test_a_truncated_file_is_named(self, kept: float, tmp_path: Path) -> None:
-        write_set(tmp_path / "set")
-        file = tmp_path / "set" / "train.parquet"
-        whole = file.read_bytes()
-        file.write_bytes(whole[: int(kept * len(whole))])
-        with pytest.raises(DataError, match=r"train.parquet is not a complete Parquet file .*; fetch it again"):
-            load_images("parquet:set", tmp_path)
-
-    def test_a_failed_load_is_not_remembered(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="no Parquet image files"):
-            load_images("parquet:late", tmp_path)
-        write_set(tmp_path / "late")
-        assert load_images("parquet:late", tmp_path).num_classes == 3

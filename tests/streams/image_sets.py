@@ -1,0 +1,41 @@
+"""Small image sets in Parquet files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return encoded(Image.fromarray(pixels))
+
+
+def pixels_of(rows: int, shape: tuple[int, ...] = (6, 7, 3), seed: int = 0) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (rows, *shape), dtype=np.uint8)
+
+
+def write_set(folder: Path, columns: Mapping[str, Any] | None = None, **files: Mapping[str, Any]) -> None:
+    """train.parquet and test.parquet of twelve images of three classes; ``files`` replace columns of one of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, split in enumerate(("train", "test")):
+        images = [png(image) for image in pixels_of(12, seed=seed)]
+        table = {
+            "image": [{"bytes": value, "path": ""} for value in images],
+            "label": [row % 3 for row in range(12)],
+            **(columns or {}),
+        }
+        pq.write_table(pa.table({**table, **files.get(split, {})}), folder / f"{split}.parquet")
