@@ -243,8 +243,7 @@ class Trainer:
             values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
             raise MethodError(
                 f"{self.trial.strategy}: losses and parameters must stay finite (got {values} in task {at.task}, phase "
-                f"{at.phase!r}, epoch {at.epoch}); lower training.learning_rate or the method's strength, "
-                f"here {self.trial.options}"
+                f"{at.phase!r}, epoch {at.epoch}); {self.strategy.remedy()}, here {self.trial.options}"
             )
 
     # -- rows --------------------------------------------------------------------------------------------------

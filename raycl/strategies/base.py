@@ -392,6 +392,10 @@ class Strategy:
             mask = torch.where(others[:, None], scenario.mask(batch.task, "seen", self.task), mask)
         return nn.functional.cross_entropy(logits.masked_fill(~mask, float("-inf")), batch.y, reduction=reduction)
 
+    def remedy(self) -> str:
+        """What helps where losses or parameters do not stay finite."""
+        return "lower training.learning_rate or the method's strength"
+
     # -- prediction and state ----------------------------------------------------------------------------------
 
     def predict(self, x: Tensor, task: int | None) -> Tensor:
