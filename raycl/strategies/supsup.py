@@ -38,6 +38,7 @@ from raycl.learning.own_units import own_head_only
 from raycl.learning.superposition import binary, entropy, one_shot, superfluous
 from raycl.learning.task_inference import (
     CERTAINTY,
+    COMPARED_AS_SHARES,
     log_largest_entropy,
     most_certain,
     placed,
@@ -116,14 +117,6 @@ class SupSupConfig(StrategyConfig):
         return self
 
 
-SELECTION = Change(
-    "task selection",
-    2,
-    lambda _, blocks: blocks.stream.scenario != "task" and blocks.dump("options")["inference"] == "linear",
-)
-"""Entropies of tasks of different sizes are compared as shares of the largest possible one."""
-
-
 class SupSup(Strategy):
     """Find a subnetwork of a random network for every task."""
 
@@ -132,7 +125,7 @@ class SupSup(Strategy):
     paper: ClassVar[str] = "Wortsman et al. 2020, Supermasks in superposition (arXiv 2006.14769)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
-    changes: ClassVar[tuple[Change, ...]] = (SELECTION,)
+    changes: ClassVar[tuple[Change, ...]] = (COMPARED_AS_SHARES,)
 
     def __init__(self, config: SupSupConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -47,3 +47,28 @@ def test_a_trial_that_no_file_stands_behind_is_refused_too(method: str) -> None:
 
 def test_a_classifier_of_tasks_tells_one_class_from_others() -> None:
     SweepSpec.parse(ONE_CLASS.replace("METHOD", "hypernetwork_tir"), catalog(), "one.yaml")
+
+
+HIDDEN = ONE_CLASS.replace("first_task: 1", "first_task: 5")
+EVEN = HIDDEN.replace("first_task: 5, ", "")
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "renamed"),
+    [
+        ("ensemble: {}", HIDDEN, True),
+        ("ensemble: {selector: max_softmax}", HIDDEN, True),
+        ("ensemble: {selector: average}", HIDDEN, False),
+        ("ensemble: {}", EVEN, False),
+        ("ensemble: {}", HIDDEN.replace("scenario: class", "scenario: task"), False),
+        ("supsup: {inference: linear}", HIDDEN, True),
+        ("supsup: {inference: linear}", EVEN, False),
+        ("supsup: {}", HIDDEN, False),
+        ("hypernetwork: {}", HIDDEN, False),
+    ],
+)
+def test_exactly_the_trials_whose_numbers_changed_have_another_name(method: str, text: str, renamed: bool) -> None:
+    """Tasks of one size are chosen as before, to the bit of ``tests/stored/numbers.json``."""
+    sweep = SweepSpec.parse(text.replace("METHOD: {}", method), catalog(), "renamed.yaml")
+    (entry,) = sweep.entries
+    assert ("task selection" in sweep.trial(entry, entry.middle, 10, "final").revisions) == renamed
