@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Tensor
 
 from raycl import checkpoint
@@ -15,13 +15,19 @@ from raycl.distributed.ledger import Ledger
 from raycl.distributed.plan import read_winner
 from raycl.errors import DataError, StoreError
 from raycl.loading import normalization
-from raycl.models.weights import SUFFIX, Weights, weights_hash, write_weights
+from raycl.models.weights import SUFFIX, Weights, load_weights, weights_hash, write_weights
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
+from raycl.streams.contents import CONTENTS, told
 from raycl.streams.source import LocalSource
+from raycl.terminal import tell
 
 BACKBONE = "backbone."
+NOT_THE_BACKBONE = ("head", "init", "weights", "weights_hash", "allow_seen")
+"""Options of a model that say nothing of what is exported."""
+
+log = logging.getLogger(__name__)
 
 
 def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: Path | None) -> None:
@@ -40,10 +46,8 @@ def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: 
     weights = _weights(results, spec, state, data_root)
     write_weights(file, weights)
     parameters = sum(tensor.numel() for tensor in weights.tensors.values())
-    told = (
-        f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {weights_hash(str(file.absolute()), None)}"
-    )
-    Console().print(told, markup=False, highlight=False, soft_wrap=True)
+    digest = weights_hash(str(file.absolute()), None)
+    tell(f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {digest}")
 
 
 def _trial(results: Results, strategy: str, seed: int | None) -> TrialSpec:
@@ -93,7 +97,7 @@ def _weights(results: Results, spec: TrialSpec, state: dict[str, Any], data_root
     if not tensors:
         raise DataError(f"{spec.strategy} keeps no single network with a backbone; export a method that does, as joint")
     mean, std = normalization(spec.stream["normalize"], layout)
-    model = {key: value for key, value in spec.model.items() if key not in ("head", "init", "weights", "weights_hash")}
+    model = {key: value for key, value in spec.model.items() if key not in NOT_THE_BACKBONE}
     origin = {
         "sweep": results.name,
         "trial": spec.hash,
@@ -101,6 +105,20 @@ def _weights(results: Results, spec: TrialSpec, state: dict[str, Any], data_root
         "seed": spec.seed,
         "stream": spec.stream,
         "split_hash": layout.split_hash,
+        CONTENTS: told(layout.contents),
         "started_from": spec.model.get("weights_hash"),
+        "start": _start(spec, data_root),
     }
     return Weights(model, layout.image_shape, tuple(mean), tuple(std), tensors, origin)
+
+
+def _start(spec: TrialSpec, data_root: Path | None) -> dict[str, Any] | None:
+    """The origin of the weights that the trial itself started from: what they have learned from is learned here too."""
+    name = spec.model.get("weights")
+    if name is None:
+        return None
+    try:
+        return dict(load_weights(str(name), data_root, spec.model.get("weights_hash")).origin)
+    except DataError as error:
+        log.warning("what %s had learned from is not told in the exported file: %s", name, error)
+        return None

@@ -103,7 +103,7 @@ class Budget(TorchDispatchMode):
     """Counts the numbers of new tensors before they are made, and stops above a limit."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.limit = limit
         self.used = 0
 

@@ -18,10 +18,10 @@ def normalization(normalize: str, layout: Layout) -> tuple[list[float], list[flo
     """Per channel m and s, for which a network sees ``(value - m) / s``; pixels are values in [0, 1].
 
     Args:
-        normalize: ``unit``, ``mean_std`` or ``none``, as in the sweep file. Features are in their own unit already.
+        normalize: ``stream.normalize`` of the sweep file. Features are in their own unit already.
     """
     channels = len(layout.mean)
-    if normalize == "mean_std":  # a feature that is the same for every image says nothing
+    if normalize.startswith("mean_std"):  # a feature that is the same for every image says nothing
         return list(layout.mean), [value or 1.0 for value in layout.std]
     bytes_as_they_are = normalize == "none" and layout.dtype == "uint8"
     return [0.0] * channels, [1 / 255 if bytes_as_they_are else 1.0] * channels
@@ -31,7 +31,7 @@ class Pixels:
     """uint8 pixels, or features, to what a network sees, and the stream's random augmentation.
 
     Args:
-        normalize: ``unit``, ``mean_std`` or ``none``, as in the sweep file. Features are in their own unit already.
+        normalize: ``stream.normalize`` of the sweep file. Features are in their own unit already.
         augment: ``none``, ``flip``, ``crop`` (4 pixels of zero padding) or ``crop_flip``.
         generator: draws the augmentation.
     """
@@ -46,10 +46,11 @@ class Pixels:
         scale, shift = {
             "unit": (ones / unit, 0 * ones),
             "mean_std": (1 / (unit * std), mean / std),
+            "mean_std_first_task": (1 / (unit * std), mean / std),
             "none": (ones, 0 * ones),
         }[normalize]
         self._scale = scale.view(-1, 1, 1).to(device)
-        self._shift = shift.view(-1, 1, 1).to(device) if normalize == "mean_std" else None
+        self._shift = shift.view(-1, 1, 1).to(device) if normalize.startswith("mean_std") else None
         self._background = -shift.view(-1, 1, 1).to(device)
         self._augment = augment
         self._generator = generator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +19,17 @@ from raycl.catalog import catalog
 from raycl.errors import DataError, SpecError
 from raycl.models.weights import load_weights, weights_hash, write_weights
 from raycl.pretrained import pinned
+from raycl.results.reading import read_trials
 from raycl.results.store import Results
+from raycl.results.tables import comparison
 from raycl.session import TrialSession
 from raycl.spec.options import EncodeConfig
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.registry import STRATEGIES
+from raycl.streams.contents import Content, seen, told
 from raycl.streams.encode import Encoder
-from raycl.streams.source import LocalSource, load_images
+from raycl.streams.source import LocalSource, contents_of, load_images
 from raycl.trainer import Trainer
 
 FROM_START: dict[str, dict[str, Any]] = {
@@ -166,6 +170,85 @@ def test_the_shipped_backbone_can_be_exported() -> None:
     assert f"raycl export results/{sweep.name} {entry.alias} DATA/weights/" in file.read_text()
 
 
+def searched(**parts: Any) -> SweepSpec:
+    """The sweep with something to search."""
+    found = text(**parts).replace("naive: {}", "naive: {training.learning_rate: {loguniform: [1e-3, 1e-2]}}")
+    return SweepSpec.parse(found + "search: {trials: 2}\n", catalog())
+
+
+def learned_from(root: Path, name: str, **origin: Any) -> str:
+    """A file of weights that says where it comes from."""
+    write_weights(root / name, replace(made(), origin=origin))
+    return name
+
+
+class TestSeen:
+    """Weights that have learned from the stream's own data set know its validation rows and its tasks to come."""
+
+    @pytest.fixture
+    def digits(self, tmp_path: Path) -> str:
+        stream = {"name": "split", "dataset": "digits", "tasks": 1}
+        contents = told(contents_of(stream, 0, None))
+        return learned_from(tmp_path, "digits.safetensors", stream=stream, contents=contents)
+
+    @pytest.mark.parametrize(("place", "option"), [("weights", "model"), ("encode", "stream.encode")])
+    def test_refused_in_a_search_unless_asked_for(
+        self, tmp_path: Path, digits: str, place: str, option: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        rule = rf"{option}.weights: 'digits.safetensors' has learned from 10 of 10 classes of data set 'digits'"
+        with pytest.raises(DataError, match=rf"{rule}.*say {option}.allow_seen: true"):
+            pinned(searched(**{place: digits}), tmp_path)
+        with caplog.at_level(logging.WARNING):
+            pinned(searched(**{place: f"{digits}, allow_seen: true"}), tmp_path)
+            assert "10 of 10 classes of data set 'digits'" in caplog.text
+
+    @pytest.mark.parametrize("place", ["weights", "encode"])
+    def test_told_where_nothing_is_searched(
+        self, tmp_path: Path, digits: str, place: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            sweep = pinned(parsed(**{place: digits}), tmp_path)
+            pinned(sweep, tmp_path)
+        assert caplog.text.count("has learned from") == 1
+
+    def test_weights_of_other_data_pass(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        other = [
+            learned_from(tmp_path, "a.safetensors", data="somewhere"),
+            learned_from(tmp_path, "b.safetensors", stream={"name": "split", "dataset": "mnist"}),
+        ]
+        with caplog.at_level(logging.WARNING):
+            for name in other:
+                pinned(searched(weights=name), tmp_path)
+        assert caplog.text == ""
+
+    def test_classes_that_the_stream_does_not_hold(self, tmp_path: Path) -> None:
+        """Half the classes pretrain, the other half make the stream: the usual way to begin, and no leak."""
+        half = {"name": "split", "dataset": "digits", "class_order": [5, 6, 7, 8, 9], "tasks": 1}
+        name = learned_from(tmp_path, "half.safetensors", stream=half, contents=told(contents_of(half, 0, None)))
+        sweep = searched(weights=name)
+        own = text(weights=name).replace("tasks: 5", "tasks: 5, class_order: [0, 1, 2, 3, 4]")
+        pinned(SweepSpec.parse(own + "search: {trials: 2}\n", catalog()), tmp_path)
+        with pytest.raises(DataError, match="5 of 10 classes"):
+            pinned(sweep, tmp_path)
+
+    def test_the_permission_names_no_trial(self, tmp_path: Path, digits: str) -> None:
+        for place in ("weights", "encode"):
+            plain = pinned(parsed(**{place: digits}), tmp_path)
+            allowed = pinned(parsed(**{place: f"{digits}, allow_seen: true"}), tmp_path)
+            assert first(plain).hash == first(allowed).hash
+            assert plain.hash == allowed.hash
+
+    @pytest.mark.parametrize("place", ["weights", "encode"])
+    def test_every_result_says_so(self, tmp_path: Path, digits: str, place: str) -> None:
+        sweep = pinned(parsed(**{place: digits}), tmp_path)
+        TestExport.run(tmp_path / "results", sweep, tmp_path)
+        rows = read_trials(tmp_path / "results").to_pylist()
+        assert {json.loads(row["provenance"])["weights_seen"] for row in rows} == {
+            "10 of 10 classes of data set 'digits'"
+        }
+        assert "had learned from 10 of 10 classes of data set 'digits'" in str(comparison(tmp_path / "results"))
+
+
 class TestStart:
     def test_training_starts_from_the_file_and_goes_on(self, tmp_path: Path) -> None:
         name, weights = weights_file(tmp_path), made()
@@ -297,6 +380,8 @@ class TestExport:
         assert (weights.origin["strategy"], weights.origin["seed"]) == ("replay", 11)
         assert weights.origin["trial"] == spec.hash
         assert json.dumps(weights.origin)
+        own = contents_of(spec.stream, 11, None)
+        assert seen(weights.origin, own) == "10 of 10 classes of data set 'digits'"
 
         images = load_images("digits", None)
         features = Encoder(EncodeConfig(weights=name), tmp_path).encoded(images).test_images[:, :, 0, 0]
@@ -312,11 +397,23 @@ class TestExport:
         plain = text(keep=True).replace("train_per_task", "normalize: mean_std, train_per_task")
         sweep = SweepSpec.parse(plain, catalog())
         self.run(tmp_path / "results", sweep)
+        assert "later tasks and absent classes included" in " ".join(comparison(tmp_path / "results").notes)
         raycl("export", tmp_path / "results", "naive", tmp_path / "x.safetensors")
         weights = load_weights("x.safetensors", tmp_path)
         pixels = load_images("digits", None).train_images / 255
         assert math.isclose(weights.mean[0], pixels.mean(), rel_tol=1e-6)
         assert math.isclose(weights.std[0], pixels.std(), rel_tol=1e-6)
+
+    def test_what_the_start_had_learned_from_is_learned_too(self, tmp_path: Path) -> None:
+        """A chain: weights of digits, trained on on MNIST, have still seen digits."""
+        stream = {"name": "split", "dataset": "mnist"}
+        start = learned_from(tmp_path, "start.safetensors", stream=stream)
+        sweep = pinned(parsed(weights=start, keep=True), tmp_path)
+        self.run(tmp_path / "results", sweep, tmp_path)
+        raycl("export", tmp_path / "results", "naive", tmp_path / "x.safetensors", "--data-root", tmp_path)
+        weights = load_weights("x.safetensors", tmp_path)
+        assert weights.origin["start"]["stream"] == stream
+        assert seen(weights.origin, [Content("mnist", "", (0, 1))]) == "2 of 2 classes of data set 'mnist'"
 
     def test_a_dropped_checkpoint_is_told_with_the_remedy(self, tmp_path: Path) -> None:
         self.run(tmp_path / "results", parsed())

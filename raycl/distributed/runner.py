@@ -23,6 +23,7 @@ from ray import tune
 import raycl
 from raycl.distributed import cluster, searcher
 from raycl.distributed.asha import EntryASHA
+from raycl.distributed.beside import Beside
 from raycl.distributed.dispatch import Dispatcher
 from raycl.distributed.environment import environment, for_ray, quiet
 from raycl.distributed.ledger import Ledger
@@ -46,6 +47,10 @@ from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import Phase
 
 CONTINUES = "nothing is lost: the same command goes on from the last stored task of each trial"
+MANY = 100_000
+"""Ended trials that may wait to be told of: an old folder has all of its at once."""
+PATIENCE = 60.0
+"""Seconds for mirrors and display once everything has run."""
 log = logging.getLogger(__name__)
 
 
@@ -103,18 +108,22 @@ def run_sweep(
     sweep = pinned(checked(sweep), None if root is None else Path(root))
     results = Results.create(cluster.absolute(str(folder), "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
     mirror = StudyMirror(sweep, results)
+    studies, listener = Beside("the mirror for Optuna", MANY), Beside("a listener", MANY)
+    display = Beside("the display", length=10)  # looks that cannot be shown by now are out of date
 
     def recorded(record: Record) -> None:
-        mirror.add(record)
-        try:
-            on_record(record)
-        except Exception as error:  # whoever listens must not end the sweep
-            log.warning("an ended trial could not be told of: %s", error)
+        studies.offer(lambda: mirror.add(record))
+        listener.offer(lambda: on_record(record))
+
+    def shown(status: SweepStatus) -> None:
+        display.offer(lambda: on_status(status))
 
     metric = sweep.search.metric if sweep.search else "average_accuracy"
     ledger = Ledger(results, metric, retry_failed, recorded)
     with ExitStack() as stack:
         lease = stack.enter_context(results.lease(force))
+        for beside in (studies, listener, display):
+            stack.enter_context(beside)
         results.repair()
         changed = changed_code(results)
         if rerun_changed:
@@ -122,7 +131,7 @@ def run_sweep(
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
         plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
-        watch = Watch(sweep, ledger, plans, on_status)
+        watch = Watch(sweep, ledger, plans, shown)
         run = _Run(sweep, ledger, plans, root, address, max_concurrent, watch, lease, interruption, stack)
         try:
             reason = run()
@@ -133,8 +142,10 @@ def run_sweep(
                 raise
             reason = str(error)
         finally:
-            mirror.finish()
+            studies.offer(mirror.finish)
         found = [] if reason else standings(sweep, results, ledger.record)
+        if not reason:
+            studies.patience = listener.patience = display.patience = PATIENCE
     left = [standing.entry.key for standing in found if not standing.ended]
     if left:
         reason = f"trials of {', '.join(left)} are left"

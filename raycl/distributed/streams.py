@@ -10,7 +10,7 @@ import json
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,8 +22,9 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycl.errors import DataError, InfrastructureError, RayclError
+from raycl.streams.refusals import check_data, check_split
 from raycl.streams.source import LocalSource, TrainOn
-from raycl.streams.task import Layout, Part, Split, TaskSource
+from raycl.streams.task import Layout, Part, Split
 
 T = TypeVar("T")
 
@@ -303,36 +304,3 @@ def _unreadable(reads: list[Read], data_root: str | None) -> tuple[str, list[str
     except RayclError as error:
         return str(error), digests
     return "", digests
-
-
-def check_data(source: TaskSource, known: Collection[str]) -> None:
-    """The data are those that finished trials have learned from.
-
-    Raises:
-        DataError: they are others, so that figures of both would be averaged.
-    """
-    digest = source.layout.data_digest
-    others = sorted(set(known) - {digest})
-    if others:
-        raise DataError(
-            "a results folder must hold trials of the same data: those here are not the ones that its finished "
-            f"trials have learned from (digest {digest} here, {', '.join(others)} there); restore the data, or choose "
-            "another results folder"
-        )
-
-
-def check_split(source: TaskSource, split: Split) -> None:
-    """A split can be read, and where it scores, every class of every task has images in it.
-
-    Raises:
-        DataError: a class has none, so that a figure of its task would say nothing about it.
-    """
-    for task, classes in enumerate(source.layout.classes):
-        labels = source.part(task, split).labels
-        absent = set(range(len(classes))) - set(np.unique(labels).tolist()) if split != "train" else set()
-        if absent:
-            names = ", ".join(str(classes[label]) for label in sorted(absent))
-            raise DataError(
-                f"task {task} of the stream has no {split} images of class {names} of its data set, so it cannot be "
-                "scored; add some, or choose classes (stream.class_order) that have them"
-            )

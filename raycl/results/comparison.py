@@ -15,6 +15,7 @@ from raycl.errors import RayclError
 from raycl.results.failures import Failure, failures_of
 from raycl.results.outcomes import Record
 from raycl.results.reading import matrices, read_trials, unfinished
+from raycl.results.remarks import remarks
 from raycl.results.standing import PHASES, Asked, Standing, owners, standings, told_failures
 from raycl.results.store import Results, Verdict
 from raycl.spec.sweep import SweepSpec
@@ -68,6 +69,7 @@ class Line:
         seconds: wall seconds per trial; memory: bytes of state and buffer after the last task.
         machines: the different settings of :data:`MACHINE`.
         reference: alias of the cumulative training that intransigence is measured against.
+        remarks: what must be known of the trials before their figures are believed.
         barred: why the method cannot run in this variant.
     """
 
@@ -89,6 +91,7 @@ class Line:
     machines: frozenset[tuple[Any, ...]] = frozenset()
     barred: str | None = None
     reference: str | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -220,6 +223,7 @@ def _figures(variant: str, alias: str, strategy: str, scored_on: Scored, finishe
         memory=Spread.of(_sum(trial["state_bytes"], trial["buffer_bytes"]) for trial in finished),
         parameters=Spread.of(trial["parameters"] for trial in finished),
         machines=frozenset(tuple(trial[name] for name in MACHINE) for trial in finished),
+        remarks=remarks(finished),
     )
 
 

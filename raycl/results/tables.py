@@ -71,6 +71,7 @@ class Comparison:
             )
         if any(POOLED[0] in line.metrics for line in self.lines):
             notes.append("Tasks differ in size: average accuracy weighs every task alike, pooled accuracy every image.")
+        notes += dict.fromkeys(remark for line in self.lines for remark in line.remarks)
         references = {line.variant: line.reference for line in self.lines if line.reference}
         for variant, alias in references.items():
             told = f" of {variant}" if variant else ""

@@ -212,6 +212,9 @@ class MemoryConfig(Options):
 
 WeightsName = Annotated[str, Field(min_length=1, description=WEIGHTS)]
 WeightsHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file; a run fills it in")]
+AllowSeen = Annotated[
+    bool, Later(), Field(description="search though the weights have learned from the stream's own data set")
+]
 
 
 class EncodeConfig(Options):
@@ -223,6 +226,7 @@ class EncodeConfig(Options):
         None, description="height and width of what the backbone sees; default: of the images it was trained on"
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="of the features, in memory and on disk")
+    allow_seen: AllowSeen = False
 
 
 class StreamConfig(Options):
@@ -245,8 +249,10 @@ class StreamConfig(Options):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of the training examples, stratified by class, on which a search scores"
     )
-    normalize: Literal["unit", "mean_std", "none"] = Field(
-        "unit", description="pixels to [0, 1]; then by the training set's mean and deviation; or left in 0..255"
+    normalize: Literal["unit", "mean_std", "mean_std_first_task", "none"] = Field(
+        "unit",
+        description="pixels to [0, 1]; then by mean and deviation: of all training images of the data set, validation "
+        "rows, later tasks and absent classes included, or of the first task's training rows; or left in 0..255",
     )
     pad: Annotated[int, Field(ge=0, le=16)] = Field(0, description="zero pixels added on each side")
     augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
@@ -295,6 +301,7 @@ class ModelConfig(Options):
     )
     weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS)
     weights_hash: WeightsHash | None = None
+    allow_seen: AllowSeen = False
     classifier: Annotated[Literal["auto", "linear", "cosine"], Later()] = Field(
         "auto",
         description="the head: rows and biases, or scaled cosines of rows and features, without biases; auto: linear",

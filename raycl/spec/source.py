@@ -152,7 +152,7 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         if self._count > MAX_VALUES or self._depth > MAX_DEPTH:
             rule = _TOO_MANY if self._count > MAX_VALUES else f"blocks are nested too deeply, more than {MAX_DEPTH}"
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise SpecError([Problem("syntax", rule, "", mark.line + 1, mark.column + 1, self._file)])
         node = super().compose_node(parent, index)
         self._depth -= 1

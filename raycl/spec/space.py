@@ -292,7 +292,7 @@ def _ends(word: str, arguments: Sequence[Any], count: int) -> tuple[float, ...]:
             raise DistributionError("must be a finite number", (word, index), end)
         most = EXACT if word.endswith("randint") else LARGEST
         if abs(end) > most:
-            raise DistributionError(f"must lie within {most:g} of 0", (word, index), end)
+            raise DistributionError(f"must lie within {format_value(most)} of 0", (word, index), end)
     if not arguments[0] < arguments[1]:
         raise DistributionError("low must lie below high", (word,), list(arguments))
     if word.startswith("log") and arguments[0] <= 0:

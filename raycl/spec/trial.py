@@ -23,9 +23,10 @@ PLACEMENT = ("home", "shards")
 def by_content(block: Mapping[str, Any]) -> dict[str, Any]:
     """A block as hashes take it: pretrained weights by their content, not their name; nothing where there are none.
 
-    A start of layers that nobody asked for is not named either: it came later than the first results.
+    A start of layers that nobody asked for is not named either: it came later than the first results. Whether weights
+    may have seen the data decides no number.
     """
-    dropped = {key for key in ("weights", "weights_hash", "encode") if block.get(key) is None}
+    dropped = {"allow_seen"} | {key for key in ("weights", "weights_hash", "encode") if block.get(key) is None}
     dropped |= {"init"} if block.get("init") == "default" else set()
     if block.get("weights_hash") is not None:
         dropped.add("weights")

@@ -87,6 +87,7 @@ class Encoder:
             "size": self._size,
             "dtype": config.dtype,
         }
+        self.origin = self._weights.origin
         self.key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

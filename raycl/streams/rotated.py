@@ -35,6 +35,16 @@ class RotatedConfig(StreamConfig):
             raise ValueError(f"angles lists {len(self.angles)} angles for {self.tasks} tasks; list one per task")
         return self
 
+    @model_validator(mode="after")
+    def _no_angle_twice(self) -> RotatedConfig:
+        """An angle of 360 degrees is one of 0: the images are equal byte by byte."""
+        if self.angles == "even" and self.max_angle == 360 and self.tasks > 1:
+            most = 360 * (self.tasks - 1) / self.tasks
+            raise ValueError(f"max_angle 360 turns the last task back to the first; take at most {most:g}")
+        if isinstance(self.angles, tuple) and len({angle % 360 for angle in self.angles}) < len(self.angles):
+            raise ValueError(f"angles must differ, 360 degrees being 0 (got {list(self.angles)}); list others")
+        return self
+
 
 class Rotated(Stream):
     """Lopez-Paz and Ranzato 2017; bilinear, and train, validation and test are turned alike.

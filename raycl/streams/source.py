@@ -15,9 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from raycl.errors import DataError
+from raycl.streams import moments
+from raycl.streams.contents import Content, seen
 from raycl.streams.datasets import Images, checked
 from raycl.streams.encode import Encoder, known_features
 from raycl.streams.partition import Rows, partition, subsample
+from raycl.streams.refusals import check_distinct
 from raycl.streams.registry import DATASETS, STREAMS
 from raycl.streams.stream import Stream, TaskClasses
 from raycl.streams.task import Layout, Part, Recipe, Split
@@ -79,7 +82,7 @@ class LocalSource:
         train_on: ``train_and_validation`` merges the validation rows into training and leaves validation empty.
 
     Raises:
-        DataError: a data set is missing or does not fit the stream.
+        DataError: a data set is missing or does not fit the stream, or two tasks are equal.
     """
 
     def __init__(
@@ -91,18 +94,24 @@ class LocalSource:
         self._base_shape = common_shape(load_images(name, data_root).image_shape for name in names)
         self._images: dict[str, Images] = {name: load_images(name, data_root, self._base_shape) for name in names}
         self._base = "x".join(map(str, self._base_shape))
+        self._raw = {name: load_images(name, data_root) for name in names}
+        self._origin: Mapping[str, Any] = {}
         encode = self._stream.config.encode
         if encode is not None:
             encoder = Encoder(encode, data_root)
+            self._origin = encoder.origin
             self._images = {name: encoder.encoded(images) for name, images in self._images.items()}
             self._base_shape = self._images[names[0]].image_shape
             self._base += f"-{encoder.key}"
         self._tasks = self._stream.tasks({name: images.num_classes for name, images in self._images.items()})
         self._rows: dict[TaskClasses, Rows] = {}
+        named = {name: images.fingerprint if len(names) > 1 else name for name, images in self._raw.items()}
+        check_distinct(self._stream, self._tasks, named, self._base_shape)
 
     @cached_property
     def layout(self) -> Layout:
         mean, std = self._mean_and_std()
+        contents = held(self._tasks, self._raw)
         return Layout(
             classes=tuple(task.classes for task in self._tasks),
             image_shape=padded(self._base_shape, self._stream.config.pad),
@@ -111,6 +120,8 @@ class LocalSource:
             std=std,
             dtype=next(iter(self._images.values())).train_images.dtype.name,
             data_digest=self._data_digest(),
+            contents=contents,
+            seen=seen(self._origin, contents),
         )
 
     def part(self, task: int, split: Split) -> Part:
@@ -164,15 +175,11 @@ class LocalSource:
         return {**rows, "train": subsample(rows["train"], labels, size, self._stream.seed, task)}
 
     def _mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Of all training images as the network sees them, the black pixels of the padding included."""
-        sizes = np.array([len(images.train_labels) for images in self._images.values()])
-        weights = sizes / sizes.sum()
-        mean = weights @ np.stack([images.moments[0] for images in self._images.values()])
-        square = weights @ np.stack([images.moments[1] for images in self._images.values()])
-        seen = math.prod(self._base_shape) / math.prod(padded(self._base_shape, self._stream.config.pad))
-        mean, square = seen * mean, seen * square
-        std = np.sqrt(np.maximum(square - mean**2, 0))
-        return tuple(mean.tolist()), tuple(std.tolist())
+        """Of images as the network sees them: the first task's training rows where they are asked for, else all."""
+        if self._stream.config.normalize == "mean_std_first_task":
+            return moments.of_part(self.part(0, "train"))
+        shown = math.prod(self._base_shape) / math.prod(padded(self._base_shape, self._stream.config.pad))
+        return moments.of_data_sets(list(self._images.values()), shown)
 
     def _data_digest(self) -> str:
         """Over the content of every data set, in the order of their names."""
@@ -196,6 +203,29 @@ class LocalSource:
             if self._stream.config.train_per_task is not None:
                 digest.update(self._task_rows(task)["train"].tobytes())
         return digest.hexdigest()[:16]
+
+
+def held(tasks: Iterable[TaskClasses], images: Mapping[str, Images]) -> tuple[Content, ...]:
+    """What the tasks hold of each data set.
+
+    Args:
+        images: of each data set as it was read.
+    """
+    classes: dict[str, set[int]] = {}
+    for task in dict.fromkeys(tasks):
+        classes.setdefault(task.dataset, set()).update(task.classes)
+    return tuple(Content(name, images[name].fingerprint, tuple(sorted(held))) for name, held in classes.items())
+
+
+def contents_of(stream: Mapping[str, Any], seed: int, data_root: Path | None) -> tuple[Content, ...]:
+    """What the tasks of a resolved ``stream`` block hold of each data set; nothing is encoded.
+
+    Raises:
+        DataError: a data set is missing or does not fit the stream.
+    """
+    made = make_stream(stream, seed)
+    images = {name: load_images(name, data_root) for name in made.datasets()}
+    return held(made.tasks({name: one.num_classes for name, one in images.items()}), images)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ class Stream(ABC):
     Config: ClassVar[type[StreamConfig]]
     revision: ClassVar[int] = 1
     """Raised when the same options and seed would give other tasks; part of a trial's hash from 2 on."""
+    repeats: ClassVar[bool] = False
+    """Whether tasks may be equal, as where a stream comes back to what it has shown; refused otherwise."""
 
     def __init__(self, config: Any, seed: int) -> None:
         self.config = config

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raycl.streams.contents import Content
+
 Split = Literal["train", "validation", "test"]
 
 
@@ -21,9 +23,11 @@ class Layout:
         classes: for each task the data set's class ids; the position in the tuple is the task-local label.
         image_shape: channels, height, width of a task's images, padding included.
         split_hash: names the rows of every part of every task, and the recipes; equal hash, equal data.
-        mean, std: per channel, of the training images in [0, 1] (of features, as they are); used by
-            ``normalize: mean_std``.
+        mean, std: per channel, of the training images in [0, 1] (of features, as they are), of the first task where
+            ``normalize`` asks for it and else of all; used by ``normalize: mean_std`` and ``mean_std_first_task``.
         dtype: of the images: ``uint8``, or a float type where they are features of a frozen backbone.
+        contents: what the tasks hold of each data set.
+        seen: what of it the backbone that encodes it has learned from before, in words; empty where nothing.
         data_digest: names the content of the data sets, every pixel and label, whatever the seed; empty: not read.
     """
 
@@ -34,6 +38,8 @@ class Layout:
     std: tuple[float, ...]
     dtype: str = "uint8"
     data_digest: str = ""
+    contents: tuple[Content, ...] = ()
+    seen: str = ""
 
     @property
     def num_tasks(self) -> int:

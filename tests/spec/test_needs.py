@@ -152,7 +152,8 @@ REFUSED = {
 WARNED = {
     "momentum of adam": (
         {"epochs: 2": "epochs: 2, momentum: 0.9"},
-        "4:39: training.momentum: does nothing for the methods that take it from here: only sgd and rmsprop have momentum",
+        "4:39: training.momentum: does nothing for the methods that take it from here: only sgd and rmsprop have "
+        "momentum",
     ),
     "momentum of adam, one method's": (
         {"replay: {}": "replay: {training.momentum: 0.9}"},

@@ -1,0 +1,24 @@
+"""What must be known of trials before their figures are believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+ALL_IMAGES = (
+    "stream.normalize mean_std: mean and deviation are those of all training images of the data set, validation rows, "
+    "later tasks and absent classes included; mean_std_first_task knows the first task's alone."
+)
+
+
+def remarks(trials: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Sentences about rows of the trials table, each once."""
+    found: dict[str, None] = {}
+    for trial in trials:
+        if trial.get("hp.stream.normalize") == "mean_std":
+            found[ALL_IMAGES] = None
+        seen = json.loads(trial.get("provenance") or "{}").get("weights_seen")
+        if seen:
+            found[f"Pretrained weights had learned from {seen} before the stream began."] = None
+    return tuple(found)
