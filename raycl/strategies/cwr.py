@@ -11,7 +11,9 @@ Departures:
 - The softmax runs over the classes seen so far, as in the papers' algorithms, which add rows as classes come. Their
   code runs it over all classes from the start (``training.active_logits: all``), which keeps tasks alike: otherwise
   the rows of a later task have a larger part in common, since they win against more others, and a shift by one number
-  does not take it away. Rows of absent classes compete from 0.
+  does not take it away. Rows of absent classes compete from 0. ``auto`` stays ``seen``: a trunk that is frozen after a
+  first task of two classes learns nothing under it that tells others apart (digits: 20 % with ``all``, 31 % with
+  ``seen``; frozen from the start 50 and 45).
 - Batch norm, not batch renormalisation.
 """
 

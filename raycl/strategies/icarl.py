@@ -21,9 +21,10 @@ Departures:
 - ``temperature`` above 1 softens the targets q, which then differ from what the network says when the task begins. The
   paper has no such thing; the code behind van de Ven and Tolias 2019 (arXiv 1904.07734) has 2.
 - The loss is a sum over units, as in algorithm 3; the authors' code, and several libraries, take the mean over them,
-  which divides the gradient by their number. So does the paper's list of units end with the task's own; the authors'
-  code trains those of all classes, unseen ones towards 0 (``active_logits: all``).
-- m is rounded down, as in the paper's algorithm 2; the authors' code rounds up, and holds more than K.
+  which divides the gradient by their number.
+- Units of classes that have not come are not trained, as in algorithm 3; the authors' code trains them towards 0, which
+  ``active_logits: all`` does (200 exemplars of Split MNIST, one epoch: 77 % with ``seen``, 71 % with ``all``).
+- m is rounded down, as in the paper; the authors' code rounds up, and so may hold more than K.
 - No weight is decayed and no learning rate lowered but by ``training``; the sweep file says for how long a task is
   learned.
 - With a task id (not in the paper) only the units of the task can win; training is the same.

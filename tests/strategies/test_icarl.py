@@ -516,3 +516,45 @@ def test_a_memory_that_will_not_hold_every_class_is_refused_before_anything_is_l
     with pytest.raises(MethodError, match="at least the number of classes, 6 in the end"):
         made(memory={"capacity": 5})
     made(memory={"capacity": 5, "unit": "task"}).run_task()
+
+
+# -- units of classes that have not come -----------------------------------------------------------------------------
+
+
+def check_unseen_units() -> None:
+    """As the authors' code has it: every unit is trained, those of later classes towards 0; by hand, unit by unit."""
+    running = made(training={"active_logits": "all"})
+    strategy, seen = method(running), 0
+    loss = strategy.loss
+
+    def watched(batch: Batch) -> Losses:
+        nonlocal seen
+        losses = loss(batch)
+        p = strategy.network(batch.x).sigmoid().double().detach()
+        first = 2 * strategy.task
+        assert p.shape[1] == 6
+        by_hand = sum(
+            -(p[row, unit] if unit == batch.y[row] else 1 - p[row, unit]).log()
+            for row in range(len(batch))
+            for unit in range(first, 6)
+        )
+        assert losses["task"].item() == pytest.approx(float(by_hand) / len(batch), rel=1e-4)
+        seen += 1
+        return losses
+
+    strategy.loss = watched  # type: ignore[method-assign]
+    finish(running)
+    assert seen > 20
+    assert strategy.active_logits() == "all"
+
+
+def test_units_of_later_classes_can_be_trained_as_the_authors_do() -> None:
+    check_unseen_units()
+
+
+def test_the_check_finds_units_that_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: the task's own units alone."""
+    cross_entropy = icarl._cross_entropy
+    monkeypatch.setattr(icarl, "_cross_entropy", lambda logits, targets: cross_entropy(logits[:, :2], targets[:, :2]))
+    with pytest.raises(AssertionError):
+        check_unseen_units()
