@@ -20,7 +20,9 @@ class BatchPlan:
     """The batches of one phase.
 
     Epochs see every row: a last batch may be smaller, but a single left-over row joins the batch before it, so that
-    batch statistics exist (one row an update is what ``batch_size: 1`` asks for). Updates see full batches only, from one shuffled pass after another.
+    batch statistics exist (one row an update is what ``batch_size: 1`` asks for). Updates see full batches only, from
+    one shuffled pass after another; rows that the first pass leaves over are told when they come
+    (:attr:`raycl.strategies.base.Position.late`).
 
     Attributes:
         pool: the rows; those from ``fresh`` on are the memory's, in a union of current task and memory.
@@ -45,19 +47,22 @@ class BatchPlan:
         length, name = self.phase.length, self.phase.name
         update = epoch = 0
         total = -1
+        waiting = _Waiting()
         while total < 0 or update < total:
-            splits = self._epoch()
+            index = self._index()
+            splits = self._split(index)
             if total < 0:
                 total = length.count * len(splits) if isinstance(length, Epochs) else length.count
-            for index in splits[: total - update]:
-                at = Position(task, name, epoch, update, update / total, update == total - 1)
-                yield self.pool.gather(self._with_memory(index)), at
+                waiting = _Waiting(index[sum(map(len, splits)) :])
+            for rows in splits[: total - update]:
+                late = waiting.among(rows) if epoch else None
+                at = Position(task, name, epoch, update, update / total, update == total - 1, late)
+                yield self.pool.gather(self._with_memory(rows)), at
                 update += 1
             epoch += 1
 
-    def _epoch(self) -> list[Tensor]:
+    def _split(self, index: Tensor) -> list[Tensor]:
         """Row indices of each update of one pass."""
-        index = self._index()
         size = min(self.batch_size, len(index))
         splits = list(index.split(size))
         if isinstance(self.phase.length, Epochs):
@@ -100,3 +105,22 @@ def refuse_single_row(error: ValueError, strategy: str) -> None:
             f"{strategy}: batch norm has no statistics of one row, and an update came to one (torch: {error}); use "
             "larger batches, a larger memory, or model.norm: none or group"
         ) from error
+
+
+class _Waiting:
+    """Rows that the first pass left over, until they come.
+
+    Args:
+        rows: int64 ``[n]``; default: none.
+    """
+
+    def __init__(self, rows: Tensor | None = None) -> None:
+        self._rows = set() if rows is None else set(rows.tolist())
+
+    def among(self, index: Tensor) -> Tensor | None:
+        """Which rows of an update come for the first time, bool ``[batch]``; None: none of them."""
+        if not self._rows:
+            return None
+        late = torch.tensor([row in self._rows for row in index.tolist()])
+        self._rows.difference_update(index[late].tolist())
+        return late if late.any() else None

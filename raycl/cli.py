@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 import raycl
-from raycl.downloads import data_folder
+from raycl.addresses import expanded
 from raycl.errors import COMPLETE, METHODS_FAILED, RayclError, SpecError, exit_code
-from raycl.live import standard_output
+from raycl.terminal import standard_error, standard_output, tell
 
 if TYPE_CHECKING:
     from raycl.spec.sweep import SweepSpec
@@ -72,7 +71,7 @@ MaxConcurrent = Annotated[
 
 
 def _complain(lines: Iterable[str]) -> None:
-    console = Console(stderr=True)
+    console = standard_error()
     for line in lines:
         console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
 
@@ -126,7 +125,7 @@ def run(
         if not run_in_process(sweep, strategy, seed or 0, _data_root(data_root), results):
             raise typer.Exit(METHODS_FAILED)
         return
-    folder = results or f"{os.environ.get('RAYCL_RESULTS', 'results').rstrip('/')}/{sweep.name}"
+    folder = results or _default_folder(sweep.name)
     _run(sweep, folder, data_root, address, force, retry_failed, rerun_changed, max_concurrent)
 
 
@@ -188,8 +187,8 @@ def pack(
     """Write all trials and all matrices of a results folder as two Parquet files."""
     from raycl.results.packing import pack as pack_results
 
-    trials, cells = pack_results(results, folder)
-    typer.echo(f"{trials} trials and {cells} cells of their matrices in {folder}")
+    trials, cells = pack_results(results, expanded(folder))
+    tell(f"{trials} trials and {cells} cells of their matrices in {folder}")
 
 
 @app.command()
@@ -205,7 +204,7 @@ def export(
     """Write the backbone of a finished trial as pretrained weights, for model.weights and stream.encode."""
     from raycl.cli_export import export as export_backbone
 
-    export_backbone(results, strategy, file, seed, _data_root(data_root))
+    export_backbone(results, strategy, expanded(file), seed, _data_root(data_root))
 
 
 @app.command()
@@ -216,7 +215,7 @@ def schema() -> None:
     from raycl.catalog import catalog
     from raycl.spec.schema import json_schema
 
-    typer.echo(json.dumps(json_schema(catalog()), indent=2))
+    tell(json.dumps(json_schema(catalog()), indent=2))
 
 
 @app.command()
@@ -234,16 +233,20 @@ def ls(
 
 def _load(file: Path) -> SweepSpec:
     from raycl.catalog import catalog
-    from raycl.cli_check import check_models
+    from raycl.dry_build import build_all
     from raycl.spec.sweep import SweepSpec
 
-    sweep = SweepSpec.load(file, catalog())
-    check_models(sweep)
-    return sweep
+    sweep = SweepSpec.load(expanded(file), catalog())
+    return sweep.warned(build_all(sweep))
+
+
+def _default_folder(name: str) -> str:
+    """Where a sweep's results lie unless one is told; a variable that is set to nothing says nothing."""
+    return f"{(os.environ.get('RAYCL_RESULTS') or 'results').rstrip('/')}/{name}"
 
 
 def _data_root(given: Path | None) -> Path:
-    return (data_folder(given) or Path("data")).absolute()
+    return expanded(given or "data").absolute()
 
 
 def _run(
@@ -262,7 +265,7 @@ def _run(
     code = run_on_ray(
         sweep,
         folder,
-        data_root=data_root,
+        data_root=None if data_root is None else expanded(data_root),
         address=address,
         force=force,
         retry_failed=retry_failed,

@@ -3,102 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raycl.catalog import catalog
-from raycl.errors import DataError, MethodError, Problem, SpecError, UnknownName
-from raycl.models.network import Network
-from raycl.models.weights import check_name
+from raycl.dry_build import LARGEST_BUILD, Budget, TooLarge, network, outline_of
 from raycl.results.tables import human_bytes
-from raycl.spec.options import MemoryConfig, ModelConfig
-from raycl.spec.source import dotted, parse
+from raycl.spec.options import MemoryConfig
+from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
-from raycl.streams.source import Outline, stream_outline
-from raycl.streams.task import Layout, Part, Split, TaskSource
-from raycl.trainer import Trainer
+from raycl.streams.source import stream_outline
 
 PROCESS_BYTES = 550e6
 """Resident memory of a trial's process before its network and batches: Python, torch and Ray, as measured on Linux."""
-
-
-def check_models(sweep: SweepSpec) -> None:
-    """Build every method once with its network, where its images' shape is known without data.
-
-    Raises:
-        SpecError: some cannot be built; with their places in the file.
-    """
-    problems: list[Problem] = []
-    for entry in (entry for entry in sweep.entries if not entry.barred):
-        _check_weights(sweep, entry)
-        resolved, outline = sweep.resolved(entry, entry.middle), _outline(sweep, entry)
-        if outline is None:
-            continue
-        try:
-            _network(resolved.model, outline)
-            if resolved.model.weights is None and resolved.stream.encode is None:
-                Trainer(sweep.trial(entry, entry.middle, 0, "final"), _Unread(outline))
-        except SpecError as error:
-            problems += _placed(sweep, entry, error.problems).problems
-        except MethodError as error:
-            problems += _placed(sweep, entry, [Problem(f"strategies.{entry.alias}", str(error))]).problems
-    if problems:
-        raise SpecError(list(dict.fromkeys(problems)))
-
-
-@dataclass(frozen=True)
-class _Unread(TaskSource):
-    """A stream of which only the extent is known: enough to build a method, and not to train it."""
-
-    outline: Outline
-
-    @property
-    def layout(self) -> Layout:
-        classes = tuple(tuple(range(size)) for size in self.outline.sizes)
-        channels = self.outline.image_shape[0]
-        return Layout(classes, self.outline.image_shape, "", (0.5,) * channels, (0.5,) * channels)
-
-    def part(self, task: int, split: Split) -> Part:
-        raise DataError(f"the {split} data of task {task} have not been read")
-
-    def prefetch(self, task: int, split: Split) -> None:
-        """There is nothing to fetch."""
-
-
-def _check_weights(sweep: SweepSpec, entry: Entry) -> None:
-    """Names of pretrained weights are known, or paths; whether the files are there is seen when the sweep runs."""
-    resolved = sweep.resolved(entry, entry.middle)
-    model, encode = resolved.model, resolved.stream.encode
-    named = {"model.weights": model.weights, "stream.encode.weights": encode.weights if encode else None}
-    for path, name in named.items():
-        if name is None:
-            continue
-        try:
-            check_name(name)
-        except UnknownName as error:
-            raise _placed(sweep, entry, [Problem(path, str(error))]) from error
-
-
-def _placed(sweep: SweepSpec, entry: Entry, problems: Sequence[Problem]) -> SpecError:
-    """Problems of an entry's merged blocks, with their places in the file."""
-    source, placed = parse(sweep.text, sweep.file), sweep.blocks[entry.key].source_path
-    return SpecError([source.problem(placed(tuple(p.path.split("."))), p.rule, p.value) for p in problems])
-
-
-def _network(model: ModelConfig, outline: Outline) -> Network:
-    build = catalog().models.get(model.name).build
-    try:
-        network: Network = build(model, outline.image_shape, torch.Generator().manual_seed(0))
-    except RuntimeError as error:  # torch has no class of its own for memory that cannot be had
-        first = str(error).splitlines()[0]
-        raise SpecError([Problem("model", f"cannot be built ({first}); make it smaller", model.name)]) from error
-    return network
 
 
 def summary(sweep: SweepSpec) -> RenderableType:
@@ -189,20 +108,20 @@ def _stream(sweep: SweepSpec, entry: Entry) -> str:
 
 def _model(sweep: SweepSpec, entry: Entry) -> str:
     model = sweep.resolved(entry, entry.middle).model
-    outline = _outline(sweep, entry)
+    outline = outline_of(sweep, entry)
     if outline is None:
         return model.name
-    parameters = sum(parameter.numel() for parameter in _network(model, outline).parameters())
+    try:
+        with Budget(LARGEST_BUILD):
+            parameters = sum(parameter.numel() for parameter in network(model, outline).parameters())
+    except TooLarge:
+        return f"{model.name}, more than {LARGEST_BUILD:,} parameters"
     return f"{model.name}, {parameters:,} parameters and the output units"
-
-
-def _outline(sweep: SweepSpec, entry: Entry) -> Outline | None:
-    return stream_outline(sweep.resolved(entry, entry.middle).stream.model_dump(mode="json"))
 
 
 def _memory(sweep: SweepSpec) -> str:
     """Images per node, replay rows per trial at most, and a process."""
-    outlines = [_outline(sweep, next(e for e in sweep.entries if e.variant == variant)) for variant in sweep.variants]
+    outlines = [outline_of(sweep, next(e for e in sweep.entries if e.variant == variant)) for variant in sweep.variants]
     known = [outline for outline in outlines if outline is not None]
     told = []
     if len(known) == len(outlines):
@@ -216,7 +135,7 @@ def _memory(sweep: SweepSpec) -> str:
 
 def _replay_bytes(sweep: SweepSpec, entry: Entry) -> float:
     """Pixels of a full replay memory at the largest capacity that is searched."""
-    blocks, outline = sweep.blocks[entry.key], _outline(sweep, entry)
+    blocks, outline = sweep.blocks[entry.key], outline_of(sweep, entry)
     if not blocks.strategy.uses_memory or outline is None:
         return 0.0
     memory = _replay(sweep, entry)

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Tensor
 
 from raycl import checkpoint
@@ -18,14 +17,16 @@ from raycl.errors import DataError, StoreError
 from raycl.loading import normalization
 from raycl.models.weights import SUFFIX, Weights, load_weights, weights_hash, write_weights
 from raycl.results.store import Results
+from raycl.spec.options import ModelConfig
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.streams.contents import CONTENTS, told
 from raycl.streams.source import LocalSource
+from raycl.terminal import tell
 
 BACKBONE = "backbone."
-NOT_THE_BACKBONE = ("head", "init", "weights", "weights_hash", "allow_seen")
-"""Options of a model that say nothing of what is exported."""
+NOT_THE_BACKBONE = frozenset(ModelConfig.model_fields) - {"name"}
+"""What every model has: its head, and where it starts. Its own options say what is exported."""
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,7 @@ def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: 
     write_weights(file, weights)
     parameters = sum(tensor.numel() for tensor in weights.tensors.values())
     digest = weights_hash(str(file.absolute()), None)
-    line = f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {digest}"
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    tell(f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {digest}")
 
 
 def _trial(results: Results, strategy: str, seed: int | None) -> TrialSpec:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.errors import COMPLETE, METHODS_FAILED, STOPPED, UnknownName, nearest
-from raycl.live import LiveTable, standard_output
+from raycl.live import LiveTable
 from raycl.matrix import AccuracyMatrix
 from raycl.pretrained import pinned
 from raycl.results.store import Results, traceback_path
@@ -24,6 +24,7 @@ from raycl.spec.space import format_value
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.streams.refusals import check_split
 from raycl.streams.source import LocalSource
+from raycl.terminal import standard_output, tell
 
 MIRROR_SECONDS = 60.0
 """Patience with MLflow once everything has run: its first touch of a new SQLite file alone takes 8 s."""
@@ -42,7 +43,7 @@ def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Pa
     Returns:
         Whether the method did not fail.
     """
-    console = standard_output()
+    console = standard_output(goes_on=True)
     sweep = pinned(sweep, data_root)
     entry = find_entry(sweep, alias)
     point = entry.middle
@@ -123,7 +124,7 @@ def run_on_ray(
     from raycl.distributed.runner import run_sweep
     from raycl.results.tracking import Mirror, ui_command
 
-    console = standard_output()
+    console = standard_output(goes_on=True)
     if data_root is None and not inside_job():  # in a job, "here" is a temporary copy of the working directory
         data_root = Path("data")
     sweep = pinned(sweep, data_root)
@@ -168,4 +169,4 @@ def sync_results(folder: str) -> None:
     logged = sync(folder)
     uri = tracking_uri(folder)
     told = f"logged {logged} trials to {uri}" if uri else "set MLFLOW_TRACKING_URI to say where runs are logged"
-    standard_output().print(told, markup=False, highlight=False, soft_wrap=True)
+    tell(told)

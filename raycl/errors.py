@@ -6,6 +6,7 @@
     ├── DataError            a data set is missing, unreadable or does not fit the stream
     ├── MethodError          a strategy failed on its own: told to the search as a failure, never retried
     ├── InfrastructureError  a worker, actor, node or storage was lost: retried, never told to the search
+    ├── OutputError          what was asked for cannot be printed: standard output is full or gone
     └── StoreError           a results folder cannot be used
         ├── TornFile         a file there is incomplete or does not match its manifest
         └── FolderInUse      another driver holds the folder's lease
@@ -69,6 +70,10 @@ class MethodError(RayclError):
 
 class InfrastructureError(RayclError):
     """Something outside the method was lost; the same work may well succeed elsewhere."""
+
+
+class OutputError(RayclError):
+    """Standard output cannot be written."""
 
 
 class StoreError(RayclError):

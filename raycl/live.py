@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -14,12 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from raycl.terminal import standard_output
+
 if TYPE_CHECKING:
     from raycl.spec.sweep import SweepSpec
     from raycl.spec.trial import Phase
-
-PIPED = 128
-"""Columns of what goes to a file or a pipe, unless ``COLUMNS`` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,6 @@ class SweepStatus:
     note: str = ""
 
 
-def standard_output() -> Console:
-    """Where tables for people go. A file or a pipe has no width of its own that would cut them short."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPED)
-
-
 class LiveTable:
     """Shows statuses: ``with LiveTable(sweep) as table: run_sweep(..., on_status=table.update)``.
 
@@ -91,7 +83,7 @@ class LiveTable:
 
     def __init__(self, sweep: SweepSpec, console: Console | None = None, every: float = 3.0) -> None:
         self._name = sweep.name
-        self._console = console or Console()
+        self._console = console or standard_output(goes_on=True)
         self._every = every
         self._status: SweepStatus | None = None
         self._received = 0.0

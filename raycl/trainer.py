@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ class Trainer:
         rows = [self._measure(-1, Cost())] if task == 0 else []
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
-        self._optimizers.build(strategy.trainable(self._told(task)), keep_state=self._keeps_moments)
+        self._build_optimizers(task, self._keeps_moments)
         data = _CurrentData(self._pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
         if not self._hidden:
@@ -175,6 +175,10 @@ class Trainer:
         self.next_task = task + 1
         rows.append(self._measure(task, self._cost(started)))
         return rows
+
+    def _build_optimizers(self, task: int, keep_state: bool = False) -> None:
+        strategy, told = self.strategy, self._told(task)
+        self._optimizers.build(strategy.trainable(told), strategy.learning_rows(told), keep_state)
 
     @property
     def _keeps_moments(self) -> bool:
@@ -195,7 +199,7 @@ class Trainer:
         if phase.start is not None:
             phase.start()
         if phase.new_optimizers:
-            self._optimizers.build(strategy.trainable(self._told(task)))
+            self._build_optimizers(task)
         strategy.train(True)
         step = phase.step or strategy.step
         losses: Losses = {}
@@ -239,8 +243,7 @@ class Trainer:
             values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
             raise MethodError(
                 f"{self.trial.strategy}: losses and parameters must stay finite (got {values} in task {at.task}, phase "
-                f"{at.phase!r}, epoch {at.epoch}); lower training.learning_rate or the method's strength, "
-                f"here {self.trial.options}"
+                f"{at.phase!r}, epoch {at.epoch}); {self.strategy.remedy()}, here {self.trial.options}"
             )
 
     # -- rows --------------------------------------------------------------------------------------------------
@@ -302,6 +305,8 @@ class Trainer:
         if width != 1:
             config = config.scaled(width)
         network = model.build(config, self._source.layout.image_shape, self._random("network"))
+        if config.classifier == "cosine":
+            network.measure_cosines(config.classifier_scale)
         if config.init == "xavier":
             xavier(network.backbone, self._random("network"))
             network.head.xavier = True
@@ -319,6 +324,10 @@ class Trainer:
     # -- measuring ---------------------------------------------------------------------------------------------
 
     def _measure(self, task: int, cost: Cost) -> TaskRow:
+        row = self._evaluated(task, cost)
+        return row if task < 0 else replace(row, measures=dict(self.strategy.measures()))
+
+    def _evaluated(self, task: int, cost: Cost) -> TaskRow:
         started = time.perf_counter()
         if task >= 0 and not self.strategy.measured(task):
             nothing = torch.zeros(self.num_tasks, dtype=torch.int64).numpy()

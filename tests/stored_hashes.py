@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from raycl.catalog import catalog
-from raycl.spec.blocks import corner_points
+from raycl.spec.blocks import PUBLISHED_BLOCKS, corner_points, point_path
+from raycl.spec.entry import Entry
 from raycl.spec.published import departures
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
@@ -24,17 +25,21 @@ STORED = Path(__file__).parent / "stored" / "hashes.json"
 FILES = sorted([*(ROOT / "sweeps").rglob("*.yaml"), *(ROOT / "docs").glob("*.yaml")])
 
 
-def first_name(trial: TrialSpec, open_options: dict[str, Any]) -> str:
+def first_name(sweep: SweepSpec, trial: TrialSpec, entry: Entry) -> str:
     """The trial's hash without whatever has changed since the first results."""
-    blocks: dict[str, dict[str, Any]] = {}
-    for path, value in open_options.items():
-        block, _, name = path.partition(".")
-        blocks.setdefault(block, {})[name] = value
-    update: dict[str, Any] = {"revisions": {}, "code": ""}
-    for block, values in blocks.items():
-        held = getattr(trial, block)
-        update[block] = {**held, **values} if isinstance(held, dict) else held.model_copy(update=values)
-    return TrialSpec.loads(trial.model_copy(update=update).dumps()).hash
+    blocks = sweep.blocks[entry.key]
+    middle = entry.middle
+    values = {path: found.decode(middle[point_path(path)]) for path, found in blocks.space.items()}
+    fields = blocks.resolve(sweep.catalog, values).trial_fields(blocks.strategy, sweep.catalog)
+    return TrialSpec.loads(trial.model_copy(update={**fields, "revisions": {}, "code": ""}).dumps()).hash
+
+
+def why(sweep: SweepSpec, trial: TrialSpec, entry: Entry) -> dict[str, Any]:
+    """What has changed: revisions by part, and options that the method publishes otherwise."""
+    blocks = sweep.blocks[entry.key]
+    plain = blocks.resolve(sweep.catalog, corner_points(blocks.space)[0][0])
+    shared = {name: getattr(plain, name) for name in PUBLISHED_BLOCKS}
+    return {**trial.revisions, **departures(blocks.strategy, plain.stream.scenario, shared)}
 
 
 def collect() -> dict[str, Any]:
@@ -45,13 +50,9 @@ def collect() -> dict[str, Any]:
         trials = {}
         for entry in (entry for entry in sweep.entries if not entry.barred):
             trial = sweep.trial(entry, entry.middle, 0, "final" if sweep.final else "search")
-            blocks = sweep.blocks[entry.key]
-            plain = blocks.resolve(sweep.catalog, corner_points(blocks.space)[0][0])
-            shared = {name: getattr(plain, name) for name in ("model", "training", "memory")}
-            published = departures(blocks.strategy, plain.stream.scenario, shared)
-            left_open = {path: getattr(shared[path.partition(".")[0]], path.partition(".")[2]) for path in published}
-            why = {**trial.revisions, **published}
-            trials[entry.key] = [first_name(trial, left_open), *([trial.hash, why] if why else [])]
+            reasons = why(sweep, trial, entry)
+            first = first_name(sweep, trial, entry)
+            trials[entry.key] = [first, *([trial.hash, reasons] if reasons else [])]
         found[file.relative_to(ROOT).as_posix()] = {"sweep": sweep.hash, "trials": trials}
     return found
 

@@ -149,9 +149,17 @@ def test_a_method_s_own_model_is_built_too(file: Path) -> None:
 
 def test_a_model_beyond_all_memory(file: Path) -> None:
     file.write_text(TINY.replace("[10]}\ntr", f"[{10**12}, {10**12}]}}\ntr"))
-    told = refused("check", file, code=2)
-    assert told.startswith(f"{file}:3:8: model: cannot be built")
-    assert told.endswith("make it smaller (got mlp)")
+    result = raycl("check", file)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        f"{file}:3:{column}: model.hidden.{layer}: must be at most 65536 (got {10**12})"
+        for layer, column in ((0, 29), (1, 44))
+    ]
+    file.write_text(TINY.replace("[10]}\ntr", "[65536, 65536]}\ntr"))  # 17 GB, which some machine may have
+    result = raycl("check", file)
+    assert result.exit_code == 0
+    assert "mlp, more than 50,000,000 parameters" in result.stdout
+    assert "strategies.naive: is not built here" in " ".join(result.stdout.split())
 
 
 def test_what_methods_refuse_is_told_before_anything_runs(file: Path) -> None:
@@ -174,10 +182,15 @@ final: {seeds: [10]}
     for command in (("check", file), ("run", file)):
         result = raycl(*command)
         assert (result.exit_code, result.stdout) == (2, "")
-        generated, pixels, capacity = result.stderr.splitlines()
+        (capacity,) = result.stderr.splitlines()
+        assert capacity.startswith(f"{file}:6:20: memory.capacity: must be at least the number of classes")
+    file.write_text(file.read_text().replace("capacity: 5", "capacity: 10"))
+    for command in (("check", file), ("run", file)):
+        result = raycl(*command)
+        assert (result.exit_code, result.stdout) == (2, "")
+        generated, pixels = result.stderr.splitlines()
         assert generated.startswith(f"{file}:5:38: training.active_logits: a generated network has its own task's head")
         assert pixels.startswith(f"{file}:3:78: stream.normalize: the generator draws pixels in [0, 1]")
-        assert capacity.startswith(f"{file}:11:10: strategies.icarl: icarl: memory.capacity must be at least")
 
 
 # -- the command line ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = (
     "errors fingerprint",
-    "registry randomness downloads",
+    "registry randomness downloads terminal addresses",
     "spec",
     "models",
     "streams",
@@ -30,7 +30,7 @@ ORDER = (
     "evaluator",
     "trainer",
     "results",
-    "session",
+    "session dry_build",
     "live",
     "distributed",
     "cli",

@@ -10,6 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from raycl.catalog import catalog
+from raycl.results.decisions import winner_path
 from raycl.results.store import Results
 from raycl.session import TrialSession
 from raycl.spec.sweep import SweepSpec
@@ -52,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if entry.space:
             points = [{"memory.capacity": capacity} for capacity in (20, 50)]
             point = max(points, key=lambda at: _learn(results, sweep.trial(entry, at, 0, "search")))
-            results.write_json_once(f"winners/{entry.key}.json", {"point": point})
+            results.write_json_once(winner_path(entry), {"point": point})
         for seed in (10, 11):
             _learn(results, sweep.trial(entry, point, seed, "final"))
     return path

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from support import counts, finish, trainer, trial
 
 import raycl
-from raycl.errors import InfrastructureError
+from raycl import session as module
+from raycl.errors import InfrastructureError, MethodError, UnknownName
 from raycl.fingerprint import commit
 from raycl.matrix import AccuracyMatrix
+from raycl.results import schema
 from raycl.results.reading import read_trials
 from raycl.results.store import Results, TrialStore
 from raycl.session import Progress, TrialSession
 from raycl.spec.trial import TrialSpec
+from raycl.strategies.packnet import PackNet
 from raycl.streams.source import LocalSource
 from raycl.trainer import Trainer, trial_code
 
@@ -139,6 +145,101 @@ def test_any_exception_of_a_method_is_its_failure(results: Results, monkeypatch:
     verdict = session(spec, results.trial(spec)).step().verdict
     assert verdict is not None
     assert (verdict.status, verdict.reason) == ("failed", "IndexError: list index out of range")
+    trace = results.trial(spec).traceback()
+    assert trace.startswith("Traceback (most recent call last):")
+    assert trace.endswith("IndexError: list index out of range\n")
+    assert "in broken" in trace
+
+
+def test_a_trial_that_did_not_fail_has_no_traceback(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = trial("naive")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_task", lambda self: 1 / 0)
+        session(spec, results.trial(spec)).step()
+    assert "ZeroDivisionError" in results.trial(spec).traceback()
+    results.trial(spec).reopen()
+    assert results.trial(spec).traceback() == "", "it is tried again"
+    to_the_end(session(spec, results.trial(spec)))
+    assert results.trial(spec).traceback() == ""
+
+
+DRIVER = "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver"
+ASSERT = "CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA`"
+SURROUNDINGS: dict[str, Exception] = {
+    "memory": MemoryError(),
+    "numpy": np._core._exceptions._ArrayMemoryError((10**9,), np.dtype("f8")),
+    "device memory": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    "allocator": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+    ),
+    "driver": RuntimeError(DRIVER),
+    "device": torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"),
+    "threads": RuntimeError("can't start new thread"),
+    "plug-in": UnknownName("unknown strategy 'halved'"),
+}
+METHOD: dict[str, Exception] = {
+    "shape": RuntimeError("mat1 and mat2 shapes cannot be multiplied (16x64 and 32x10)"),
+    "index": RuntimeError(ASSERT),
+    "value": ValueError("no such class"),
+    "recursion": RecursionError("maximum recursion depth exceeded"),
+}
+
+
+def ends_with(results: Results, error: Exception, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a trial ends in whose first task an error is raised."""
+    spec = trial("naive")
+
+    def failing(self: Trainer) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "run_task", failing)
+    try:
+        session(spec, results.trial(spec)).step()
+    except InfrastructureError as lost:
+        untold = results.trial(spec).verdict() is None
+        one_line = len(str(lost).splitlines()) == 1  # the last line of a traceback is what a driver shows
+        return "lost" if untold and one_line else "told"
+    verdict = results.trial(spec).verdict()
+    return "open" if verdict is None else verdict.status
+
+
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_what_a_machine_lacks_is_not_the_method_s_failure(
+    results: Results, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        assert ends_with(results, SURROUNDINGS[name], patch) == "lost"
+    to_the_end(session(trial("naive"), results.trial(trial("naive"))))
+    verdict = results.trial(trial("naive")).verdict()
+    assert verdict is not None
+    assert verdict.status == "finished", "elsewhere it goes on"
+
+
+@pytest.mark.parametrize("name", METHOD)
+def test_what_a_method_does_wrong_is_its_failure(results: Results, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ends_with(results, METHOD[name], monkeypatch) == "failed"
+
+
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_booked_by_its_place_alone_it_would_be(results: Results, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wrong variant: whatever is raised while a method learns is the method's."""
+    monkeypatch.setattr(module, "says_nothing_of_the_method", lambda error: False)
+    assert ends_with(results, SURROUNDINGS[name], monkeypatch) == "failed"
+
+
+@pytest.mark.parametrize("folder", ["", "attempts", "ckpt", "manifests", "rows"])
+def test_strangers_in_a_trial_s_folder_are_left_alone(results: Results, folder: str) -> None:
+    spec = trial("replay")
+    first = session(spec, results.trial(spec))
+    first.step()
+    first.close()
+    place = Path(results.uri, "trials", spec.hash, folder)
+    for name in ("Thumbs.db", "0000 - Copy.json", "desktop.ini", "0000-0000 (1)"):
+        (place / name).write_bytes(b"x")
+    steps = to_the_end(session(spec, results.trial(spec)))
+    assert [step.task for step in steps] == [1, 2]
+    assert counts(results.trial(spec).rows()) == counts(finish(trainer(spec)))
+    assert (place / "Thumbs.db").exists() or folder == "ckpt", "a finished trial drops that folder"
 
 
 def test_every_row_says_what_code_and_data_it_comes_from(results: Results) -> None:
@@ -167,3 +268,49 @@ def test_a_search_may_maximise_accuracy_over_all_images(results: Results, increm
     assert store.verdict().value == value  # type: ignore[union-attr]
     unpooled = AccuracyMatrix.of(learned, 3).metrics()
     assert abs(unpooled["average_incremental_accuracy" if incremental else "average_accuracy"] - value) > 0.02
+
+
+def test_what_a_method_tells_of_itself_is_kept_and_logged_once(
+    results: Results, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Measures per task and after the last one, warnings in the provenance; also by a session that goes on."""
+    spec = trial("packnet", "task", options={"prune_fraction": 0.0})
+    first = session(spec, results.trial(spec))
+    first.step()
+    assert first._provenance()["warnings"][0].startswith("no weight of any layer is free")
+    first.step()
+    logged = [record for record in caplog.records if "no weight of any layer is free" in record.message]
+    assert len(logged) == 1
+    first.close()
+    steps = to_the_end(session(spec, results.trial(spec)))
+    assert [step.task for step in steps] == [2]
+    assert [row.measures for row in results.trial(spec).rows()] == [{}, *[{"free_weights": 0.0}] * 3]
+    (row,) = read_trials(results).to_pylist()
+    assert row["measure.free_weights"] == 0.0
+
+
+def test_methods_without_numbers_of_their_own_keep_the_columns_of_before(results: Results) -> None:
+    spec = trial("naive")
+    to_the_end(session(spec, results.trial(spec)))
+    rows = results.trial(spec).rows()
+    assert schema.rows_table(rows).schema.equals(schema.ROWS)
+    assert all(row.measures == {} for row in rows)
+    told = [replace(row, measures={"free_units": 0.25}) for row in rows]
+    assert schema.rows_of(schema.rows_table(told))[0].measures == {"free_units": 0.25}
+
+
+def test_a_task_that_fails_halfway_tells_nothing_of_its_state(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a task of PackNet is learned it owns all that was free; nothing is used up by that."""
+    spec = trial("packnet", "task")
+    running = session(spec, results.trial(spec))
+    running.step()
+
+    def fails(self: PackNet, *_: object) -> None:
+        raise MethodError("halfway")
+
+    monkeypatch.setattr(PackNet, "after_update", fails)
+    assert running.step().verdict is not None
+    assert running._trainer.strategy.warnings(), "the mutant: asked in the middle of a task"
+    assert "warnings" not in running._provenance()

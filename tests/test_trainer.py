@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from support import counts, finish, trainer, trial
@@ -10,6 +12,7 @@ from torch import Tensor
 from raycl import checkpoint
 from raycl.errors import DataError, MethodError
 from raycl.spec.options import LimitsConfig
+from raycl.strategies.base import Strategy
 from raycl.strategies.naive import Naive
 from raycl.streams.task import Batch
 
@@ -141,3 +144,40 @@ def test_replay_learns_old_rows_where_new_ones_compete_among_the_current_task_on
     spec = trial("replay", training={"active_logits": "current", "epochs": 6})
     last = finish(trainer(spec))[-1]
     assert last.correct[0] > 0.7 * last.total[0]
+
+
+def check_rows_of_other_tasks(name: str) -> None:
+    """They compete among the units seen, those of the current task among its own; by hand for one batch."""
+    running = trainer(trial(name, training={"active_logits": "current", "epochs": 6}))
+    rows = finish(running)
+    last = rows[-1]
+    assert last.correct[0] > 0.7 * last.total[0]
+    strategy = running.strategy
+    y = torch.arange(6)
+    image = torch.zeros(6, 1, 8, 8)
+    batch = Batch(image, image, y, y // 2, torch.zeros(6, dtype=torch.bool))
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    found = strategy.cross_entropy(logits, batch, reduction="none")
+    for row in range(6):
+        competing = range(4, 6) if row >= 4 else range(6)
+        total = sum(math.exp(logits[row, unit].item()) for unit in competing)
+        assert found[row].item() == pytest.approx(math.log(total) - logits[row, row].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["joint", "cumulative"])
+def test_with_the_current_units_alone_upper_bounds_learn_the_other_tasks_too(name: str) -> None:
+    check_rows_of_other_tasks(name)
+
+
+@pytest.mark.parametrize("name", ["joint", "cumulative"])
+def test_the_check_finds_units_that_cannot_win(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant of before: every row that is not replayed competes among the current task's units, and dies."""
+
+    def current(self: Strategy, logits: Tensor, batch: Batch, reduction: str = "mean") -> Tensor:
+        mask = self.context.scenario.mask(batch.task, "current", self.task)
+        logits = logits.masked_fill(~mask, float("-inf"))
+        return torch.nn.functional.cross_entropy(logits, batch.y, reduction=reduction)
+
+    monkeypatch.setattr(Strategy, "cross_entropy", current)
+    with pytest.raises((AssertionError, MethodError)):
+        check_rows_of_other_tasks(name)

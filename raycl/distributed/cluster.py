@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
+from raycl.addresses import expanded
 from raycl.distributed.environment import DriversPath, environment, for_ray, no_shipping, quiet
 from raycl.errors import InfrastructureError, StoreError
 from raycl.spec.options import ResourcesConfig
@@ -33,8 +34,10 @@ def absolute(uri: str, variable: str) -> str:
     Raises:
         StoreError: it is relative inside a Ray job, where the working directory is a temporary copy.
     """
-    if "://" in uri or Path(uri).expanduser().is_absolute():
-        return str(Path(uri).expanduser()) if "://" not in uri else uri
+    if "://" in uri:
+        return uri
+    if expanded(uri).is_absolute():
+        return str(expanded(uri))
     if inside_job():
         raise StoreError(
             f"inside a Ray job the working directory is temporary, so {uri!r} would be lost; "

@@ -1,9 +1,16 @@
-"""A mirror of the search for Optuna's dashboard. Nothing reads it back, and a mirror that breaks costs nothing."""
+"""A mirror of the search for Optuna's dashboard. Nothing reads it back, and a mirror that breaks costs nothing.
+
+It is called from a thread of its own, as its file may lie on a storage that does not answer.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import time
+import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import optuna
 from optuna.storages import JournalStorage
@@ -19,7 +26,63 @@ from raycl.spec.trial import TrialSpec
 FILE = "optuna-journal.log"
 INDEX = "suggestion"
 """Attribute of a mirrored trial: the suggestion it stands for."""
+LOCK = FILE + ".lock"
+STALE_SECONDS = 10.0
+"""Whoever holds the lock writes a few lines; a lock that stands still for longer belongs to a process that is gone."""
 log = logging.getLogger(__name__)
+
+
+class Lock:
+    """For Optuna's journal: a file that only one process can make.
+
+    Optuna's own waits for ever for one that is a link to nowhere, as a kill leaves it in a folder that is moved then.
+
+    A lock is stale where the same file stood there while this process watched; no file's time is compared to a clock.
+    """
+
+    def __init__(self, path: Path, patience: float = STALE_SECONDS) -> None:
+        self._path = path
+        self._patience = patience
+
+    def acquire(self) -> bool:
+        """Make the file, in place of a stale one if need be.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        seen, since, pause = None, time.monotonic(), 0.001
+        while True:
+            try:
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                return True
+            except FileExistsError:
+                there = self._identity()
+            if there != seen:
+                seen, since = there, time.monotonic()
+            elif time.monotonic() - since >= self._patience:
+                self._break()
+            time.sleep(pause)
+            pause = min(2 * pause, 0.2)
+
+    def release(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Of the file itself, as it may be a link to nowhere."""
+        try:
+            status = self._path.lstat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def _break(self) -> None:
+        """Take a stale lock away; of two that do, the second finds it gone."""
+        aside = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
+        try:
+            self._path.rename(aside)
+            aside.unlink()
+        except FileNotFoundError:
+            pass
 
 
 class StudyMirror:
@@ -58,7 +121,12 @@ class StudyMirror:
                 if entry.space and not entry.barred:
                     self._catch_up(entry)
         except Exception as error:  # whatever breaks in a mirror must not reach the sweep
-            log.warning("no Optuna study for the dashboard: %s", error)
+            log.warning(
+                "no Optuna study for the dashboard: %s cannot be used (%s); delete it, and the next run writes it "
+                "again",
+                self._path,
+                str(error) or type(error).__name__,
+            )
             self._path = None
 
     def _catch_up(self, entry: Entry) -> None:
@@ -99,7 +167,8 @@ class StudyMirror:
     def _study(self, entry: Entry) -> optuna.Study:
         if entry.key not in self._studies:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
-            storage = JournalStorage(JournalFileBackend(str(self._path)))
+            assert self._path is not None
+            storage = JournalStorage(JournalFileBackend(str(self._path), Lock(self._path.with_name(LOCK))))
             name = f"{self._sweep.name}/{entry.key}"
             study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
             mirrored = [trial.user_attrs.get(INDEX) for trial in study.get_trials(deepcopy=False)]

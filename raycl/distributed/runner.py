@@ -23,6 +23,7 @@ from ray import tune
 import raycl
 from raycl.distributed import cluster, searcher
 from raycl.distributed.asha import EntryASHA
+from raycl.distributed.beside import Beside
 from raycl.distributed.dispatch import Dispatcher
 from raycl.distributed.environment import environment, for_ray, quiet
 from raycl.distributed.ledger import Ledger
@@ -32,11 +33,12 @@ from raycl.distributed.signals import Interrupted, Interruption, interruptible
 from raycl.distributed.status import Watch
 from raycl.distributed.streams import Read, StreamKey, StreamShards
 from raycl.distributed.trainable import TrialRunner
+from raycl.dry_build import checked
 from raycl.errors import RayclError
 from raycl.fingerprint import commit
 from raycl.live import SweepStatus
 from raycl.pretrained import pinned
-from raycl.results.changes import changed_code, forget
+from raycl.results.changes import changed_code, data_key, forget, recorded_data
 from raycl.results.lease import Lease
 from raycl.results.outcomes import Record
 from raycl.results.standing import standings
@@ -45,6 +47,10 @@ from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import Phase
 
 CONTINUES = "nothing is lost: the same command goes on from the last stored task of each trial"
+MANY = 100_000
+"""Ended trials that may wait to be told of: an old folder has all of its at once."""
+PATIENCE = 60.0
+"""Seconds for mirrors and display once everything has run."""
 log = logging.getLogger(__name__)
 
 
@@ -93,26 +99,31 @@ def run_sweep(
         on_record: told of every trial that has ended, those of earlier runs included.
 
     Raises:
+        SpecError: the sweep asks for what makes no sense, or for a network or a method that cannot be built.
         StoreError: the folder cannot be used, or is in use.
         DataError: a data set is missing, or a file of pretrained weights.
         InfrastructureError: the cluster cannot be reached or is too small for one trial.
     """
     root = None if data_root is None else cluster.absolute(str(data_root), "RAYCL_DATA")
-    sweep = pinned(sweep, None if root is None else Path(root))
+    sweep = pinned(checked(sweep), None if root is None else Path(root))
     results = Results.create(cluster.absolute(str(folder), "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
     mirror = StudyMirror(sweep, results)
+    studies, listener = Beside("the mirror for Optuna", MANY), Beside("a listener", MANY)
+    display = Beside("the display", length=10)  # looks that cannot be shown by now are out of date
 
     def recorded(record: Record) -> None:
-        mirror.add(record)
-        try:
-            on_record(record)
-        except Exception as error:  # whoever listens must not end the sweep
-            log.warning("an ended trial could not be told of: %s", error)
+        studies.offer(lambda: mirror.add(record))
+        listener.offer(lambda: on_record(record))
+
+    def shown(status: SweepStatus) -> None:
+        display.offer(lambda: on_status(status))
 
     metric = sweep.search.metric if sweep.search else "average_accuracy"
     ledger = Ledger(results, metric, retry_failed, recorded)
     with ExitStack() as stack:
         lease = stack.enter_context(results.lease(force))
+        for beside in (studies, listener, display):
+            stack.enter_context(beside)
         results.repair()
         changed = changed_code(results)
         if rerun_changed:
@@ -120,7 +131,7 @@ def run_sweep(
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
         plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
-        watch = Watch(sweep, ledger, plans, on_status)
+        watch = Watch(sweep, ledger, plans, shown)
         run = _Run(sweep, ledger, plans, root, address, max_concurrent, watch, lease, interruption, stack)
         try:
             reason = run()
@@ -131,8 +142,10 @@ def run_sweep(
                 raise
             reason = str(error)
         finally:
-            mirror.finish()
+            studies.offer(mirror.finish)
         found = [] if reason else standings(sweep, results, ledger.record)
+        if not reason:
+            studies.patience = listener.patience = display.patience = PATIENCE
     left = [standing.entry.key for standing in found if not standing.ended]
     if left:
         reason = f"trials of {', '.join(left)} are left"
@@ -149,11 +162,14 @@ def provenance() -> dict[str, str | float]:
     return {"began": time.time(), "host": socket.gethostname(), "commit": commit(), **versions}
 
 
-def reads(sweep: SweepSpec, entries: Sequence[Entry]) -> list[Read]:
+def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozenset[str]]) -> list[Read]:
     """What the trials of some entries will read in all phases: each stream with each seed, and the split that scores.
 
     All of it is looked at before the first trial starts: what is missing for the final phase is not found after a
     whole search. Searched values stand in no stream, so the middle of each space names all of them.
+
+    Args:
+        known: of :func:`raycl.results.changes.recorded_data`.
     """
     search, final = sweep.search, sweep.final
     validating = (*search.seeds, *(search.finalists.seeds if search.finalists else ())) if search else ()
@@ -163,7 +179,8 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry]) -> list[Read]:
         for phase, seeds in phases if entry.space else phases[1:]:
             for seed in seeds:
                 spec = sweep.trial(entry, entry.middle, seed, phase)
-                found[Read(StreamKey.of(spec.stream, spec.seed, spec.train_on), ("train", spec.score_on))] = None
+                key = StreamKey.of(spec.stream, spec.seed, spec.train_on)
+                found[Read(key, ("train", spec.score_on), known.get(data_key(spec.stream), frozenset()))] = None
     return list(found)
 
 
@@ -192,7 +209,8 @@ class _Run:
             return ""
         limit = self.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
         connection, shards = self._connect()
-        shards.check(reads(self.sweep, [plan.entry for plan in self.plans]))
+        known = recorded_data(self.ledger.results)
+        shards.check(reads(self.sweep, [plan.entry for plan in self.plans], known))
         wanted = sum(self.sweep.runs(plan.entry).total for plan in self.plans)
         slots = cluster.slots(self.sweep.resources, connection.own, wanted, limit)
         dispatcher = Dispatcher(self.plans, self.ledger, slots)

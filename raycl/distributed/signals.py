@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a sweep at the next safe point; a second one ends it at once."""
+"""Ctrl-C, SIGTERM and a terminal that closes end a sweep at the next safe point; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM)
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,10 +36,14 @@ class Interruption:
             raise Interrupted(self.signal)
 
     def catch(self) -> None:
-        """Catch the signals from now on. Only a process's main thread can; in others nothing is caught."""
+        """Catch the signals from now on. Only a process's main thread can; in others nothing is caught.
+
+        What is ignored stays ignored: a sweep under ``nohup`` outlives its terminal.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in CAUGHT:
-                signal.signal(number, self._handle)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again, self.signal = bool(self.signal), signal.Signals(number).name
@@ -49,7 +53,7 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Catch SIGINT and SIGTERM for the duration of a block."""
+    """Catch SIGINT, SIGTERM and SIGHUP for the duration of a block."""
     before = {number: signal.getsignal(number) for number in CAUGHT}
     state = Interruption()
     state.catch()

@@ -21,9 +21,9 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raycl.downloads import data_folder
+from raycl.addresses import expanded
 from raycl.errors import DataError, InfrastructureError, RayclError
-from raycl.streams.refusals import check_split
+from raycl.streams.refusals import check_data, check_split
 from raycl.streams.source import LocalSource, TrainOn
 from raycl.streams.task import Layout, Part, Split
 
@@ -60,10 +60,15 @@ class StreamKey:
 
 @dataclass(frozen=True)
 class Read:
-    """A stream, and the splits of it that some trial will read."""
+    """A stream, and the splits of it that some trial will read.
+
+    Attributes:
+        known: digests of the data that finished trials of the folder have learned from; the data must be those.
+    """
 
     key: StreamKey
     splits: tuple[Split, ...]
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ class StreamShards:
     def __init__(
         self, count: int, data_root: Path | None = None, *, name: str = "raycl", timeout: float = 60.0
     ) -> None:
-        root = data_folder(data_root)
+        root = data_root and expanded(data_root)
         self._data_root = str(root.resolve()) if root else None
         self._timeout = timeout
         self.names = ShardNames(
@@ -152,7 +157,8 @@ class StreamShards:
         """Read every stream once on every node, before any trial starts: a shard may live on a node without CPUs.
 
         Raises:
-            DataError: a node cannot read a data set, or a task of a split has no images; the message names the node.
+            DataError: a node cannot read a data set, a task of a split has no images, or the data are not those of
+                another node or of finished trials; the message names the node.
             InfrastructureError: a node does not answer.
         """
         asked = list(reads)
@@ -165,14 +171,19 @@ class StreamShards:
 
         if any(json.loads(read.key.stream).get("encode") for read in asked):  # the first computes for all, however long
             ray.wait([ask(nodes[0])])
+        found: dict[str, list[str]] = {}
         for node, answer in [(node, ask(node)) for node in nodes]:
             address = node["NodeManagerAddress"]
             try:
-                problem = ray.get(answer, timeout=10 * self._timeout)
+                problem, found[address] = ray.get(answer, timeout=10 * self._timeout)
             except RayError as error:
                 raise InfrastructureError(f"node {address} cannot be asked for the data: {error}") from error
             if problem:
                 raise DataError(f"node {address}: {problem}")
+        (first, digests), *others = found.items()
+        odd = [address for address, theirs in others if theirs != digests]
+        if odd:
+            raise DataError(f"node {odd[0]} holds other data than node {first}; give all nodes the same files")
 
     def close(self) -> None:
         """End the actors."""
@@ -282,13 +293,16 @@ class RemoteSource:
         return self._shards.names[number % len(self._shards.names)]
 
 
-def _unreadable(reads: list[Read], data_root: str | None) -> str:
-    """What keeps this node from reading the streams; empty where nothing does."""
+def _unreadable(reads: list[Read], data_root: str | None) -> tuple[str, list[str]]:
+    """What keeps this node from reading the streams, empty where nothing does; and the digests of their data."""
+    digests = []
     try:
         for read in reads:
             source = read.key.source(data_root)
             for split in read.splits:
                 check_split(source, split)
+            check_data(source, read.known)
+            digests.append(source.layout.data_digest)
     except RayclError as error:
-        return str(error)
-    return ""
+        return str(error), digests
+    return "", digests

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,16 @@ from raycl.learning.ownership import FrozenEntries
 from raycl.models.cut import cut
 from raycl.models.resnet import Block
 
+Compensation = Literal["float32", "exact"]
+
 LIMIT = 50.0
 """Where the compensation stops: ``|s e|`` is clamped to it."""
 
+SHORTEST_RISE = 5
+"""Updates in which the sharpness rises at the quickest: with one or two it would only jump."""
 
-class _Gate(torch.autograd.Function):
+
+class _ExactGate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, embedding: Tensor, sharpness: float, s_max: float) -> Tensor:
         ctx.save_for_backward(embedding)
@@ -38,26 +43,49 @@ class _Gate(torch.autograd.Function):
         return gradient * slope.mul_(ctx.s_max).mul_(beyond.neg_().exp_()), None, None
 
 
-def gate(embedding: Tensor, sharpness: float, s_max: float) -> Tensor:
+class _PublishedGate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, embedding: Tensor, sharpness: float, s_max: float) -> Tensor:
+        gates = torch.sigmoid(sharpness * embedding)
+        ctx.save_for_backward(embedding, gates)
+        ctx.sharpness, ctx.s_max = sharpness, s_max
+        return gates
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        embedding, gates = ctx.saved_tensors
+        plain = gradient * ((1 - gates) * gates) * ctx.sharpness
+        raised = torch.cosh((ctx.sharpness * embedding).clamp_(-LIMIT, LIMIT)) + 1
+        return plain * (ctx.s_max / ctx.sharpness * raised / (torch.cosh(embedding) + 1)), None, None
+
+
+def gate(embedding: Tensor, sharpness: float, s_max: float, compensation: Compensation = "exact") -> Tensor:
     """Sigmoid(s e), whose gradient is compensated for the annealing of s.
 
     The paper multiplies the gradient q = s sigmoid'(s e) by ``s_max (cosh(s e) + 1) / (s (cosh(e) + 1))``, with
-    ``|s e|`` clamped to 50. That is ``s_max sigmoid'(e)``, times exp(50 - |s e|) beyond the clamp. Written so, nothing
-    overflows, and nothing is lost where float32 rounds sigmoid(s e) to 1 (from s e = 17 on).
+    ``|s e|`` clamped to 50. That is ``s_max sigmoid'(e)``, times exp(50 - |s e|) beyond the clamp.
+
+    ``exact`` is this closed form. ``float32`` takes the steps of the authors' code in the embedding's precision: there
+    sigmoid(s e) is 1 from s e = 24 log 2 = 16.6 on, and the gradient of an open gate 0, while that of a closed one
+    lives until the clamp. While s rises to s_max, open gates so get 16.6 of the 51 parts of the gradient that closed
+    ones get, and that both get by ``exact``: what a price on open gates makes of them is a third.
     """
-    gates: Tensor = _Gate.apply(embedding, sharpness, s_max)
+    function = _ExactGate if compensation == "exact" else _PublishedGate
+    gates: Tensor = function.apply(embedding, sharpness, s_max)
     return gates
 
 
 def annealed(update: int, updates: int, passes: int, s_max: float) -> float:
     """The sharpness s of an update: linear from 1 / s_max to s_max in every pass.
 
+    Passes of fewer than :data:`SHORTEST_RISE` updates share a rise.
+
     Args:
         update: from 0.
         updates: of the whole phase.
-        passes: into which they are divided; a pass has at least two updates.
+        passes: over the rows, of which the phase consists.
     """
-    passes = max(1, min(passes, updates // 2))
+    passes = max(1, min(passes, updates // SHORTEST_RISE))
     done = min(1.0, update * passes % updates / max(1, updates - passes))
     return 1 / s_max + (s_max - 1 / s_max) * done
 
@@ -147,6 +175,11 @@ class Attention:
     @property
     def units(self) -> int:
         return sum(self.sizes)
+
+    def split(self, units: Tensor) -> tuple[Tensor, ...]:
+        """``[units]`` -> those of each layer, from the first to the last."""
+        layers: tuple[Tensor, ...] = units.split(self.sizes)
+        return layers
 
     def _gated(self, behind: nn.Module, *layers: tuple[nn.Module, int | None]) -> int:
         """Put gates behind a module that passes on the (summed) outputs of layers, given with their sources."""

@@ -14,6 +14,10 @@ of the temporary head, W of the consolidated one, and avg(w) is one number, the 
 N_c counts the examples of earlier tasks and is 0 for a new class, which ``cwr_star`` therefore treats as ``cwr_plus``.
 Rows of other classes stay to the last bit. There is no bias.
 
+Departures of ``cwr`` from its authors' code: a class that comes back takes its latest rows, where theirs averages them
+with what was known, (k W_c + w_c) / (k + 1) for the k-th time, counted from 0; and theirs keeps a bias for each class,
+copied with the rows.
+
 Where rows of other classes compete as they are consolidated (``keep_others``), no mean is taken away: rows that were
 learned beside those that they meet at test are right as they are.
 """
@@ -26,6 +30,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from raycl.errors import Problem, SpecError
 from raycl.models.network import GrowingHead
 
 Variant = Literal["cwr", "cwr_plus", "cwr_star"]
@@ -37,9 +42,15 @@ class ConsolidatedHead:
     Args:
         head: of the network; its rows are written in place.
         scale: of ``cwr``, for tasks after the first.
+
+    Raises:
+        SpecError: the head sees directions only, and rows are consolidated by their sizes.
     """
 
     def __init__(self, head: GrowingHead, variant: Variant, scale: float = 1.0) -> None:
+        if not head.affine:
+            rule = "a consolidated head puts rows together by their sizes, which cosines do not see; use linear"
+            raise SpecError([Problem("model.classifier", rule, "cosine")])
         self.head = head
         self._variant = variant
         self._scale = scale
@@ -56,8 +67,10 @@ class ConsolidatedHead:
         if self._variant == "cwr":
             self._first = torch.cat([self._first, weight[known:]])
         weight[known:] = 0
-        self.head.bias.zero_()
-        self.head.bias.requires_grad_(False)
+        bias = self.head.bias
+        assert bias is not None
+        bias.zero_()
+        bias.requires_grad_(False)
         self.past = torch.cat([self.past, self.past.new_zeros(len(weight) - known)])
 
     @torch.no_grad()

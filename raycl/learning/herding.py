@@ -5,8 +5,10 @@ incremental classifier and representation learning", CVPR 2017 (arXiv 1611.07725
 
     p_k = argmin over x of || mu - (phi(x) + sum over j < k of phi(p_j)) / k ||
 
-Departure, as in the authors' code: no example is chosen twice, and neither mu nor the running mean is scaled back to
-unit length, between which the distance would not fall to zero.
+No example is chosen twice, which the algorithm leaves open. The authors' loop may come upon one that it has: it takes
+its features away from what is missing once more, without ranking it again, and goes on, so that later ranks differ.
+As in their code neither mu nor the running mean is scaled back to unit length, between which the distance would not
+fall to zero.
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ class LayerCall:
 
     @property
     def is_linear(self) -> bool:
-        return isinstance(self.layer, (nn.Linear, GrowingHead)) and self.output.dim() == 2
+        layer = self.layer
+        affine = layer.affine if isinstance(layer, GrowingHead) else isinstance(layer, nn.Linear)
+        return affine and self.output.dim() == 2
 
     def local(self, name: str) -> str:
         """The layer's own name of a parameter of the network."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raycl.errors import MethodError
 from raycl.learning.ownership import FrozenEntries
@@ -30,9 +30,9 @@ def with_negatives(head: GrowingHead, features: Tensor, negative: Tensor, learni
     weight = torch.where(learning[:, None], head.weight, head.weight.detach())
     if fixed:
         features = torch.where(negative[:, None], features.detach(), features)
-        return nn.functional.linear(features, weight, head.bias)
+        return head.logits(features, weight, head.bias)
     logits: Tensor = head(features)
-    return torch.where(negative[:, None], nn.functional.linear(features.detach(), weight, head.bias), logits)
+    return torch.where(negative[:, None], head.logits(features.detach(), weight, head.bias), logits)
 
 
 def fixed_rows(head: GrowingHead, learning: Tensor) -> FrozenEntries:

@@ -87,7 +87,8 @@ def solve_dual(gram: np.ndarray, products: np.ndarray, margin: float, ridge: flo
 def project_one(gradient: Tensor, reference: Tensor) -> Tensor:
     """The gradient without its part along ``-reference``; where it has none, it is returned to the bit.
 
-    So it is where the reference is zero, or its square underflows (:func:`shortest`). Decided on the device, which is not waited for.
+    So it is where the reference is zero, or too short to have a direction (:func:`shortest`).
+    Decided on the device, which is not waited for.
 
     Args:
         gradient, reference: ``[parameters]``, all of them: a projection layer by layer is another method.

@@ -9,7 +9,7 @@ weights are for, a classifier's or a decoder's, is the business of whoever owns 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -19,9 +19,7 @@ from raycl.learning.lookahead import lookahead
 from raycl.learning.output_regulariser import OutputRegulariser
 from raycl.models.hypernetwork import Activation, Theta, WeightGenerator
 from raycl.spec.needs import Idle
-from raycl.spec.options import Count, NonNegative, Options
-
-Widths = tuple[Annotated[int, Field(ge=1)], ...]
+from raycl.spec.options import Count, NonNegative, Options, Width, Widths
 
 
 class GeneratorOptions(Options):
@@ -43,9 +41,9 @@ class GeneratorOptions(Options):
     )
 
     beta: NonNegative = Field(0.01, description="weight of the output regulariser, a sum over all weights of a task")
-    task_embedding_dim: Count = 96
+    task_embedding_dim: Width = 96
     chunked: bool = Field(True, description="generate the weights chunk by chunk; or all at once (full hypernetwork)")
-    chunk_embedding_dim: Count = 96
+    chunk_embedding_dim: Width = 96
     chunk_size: Count = Field(42_000, description="weights per chunk, at most those of the target")
     hidden: Widths = Field((10, 10), description="units per layer of the generator")
     activation: Activation = "relu"

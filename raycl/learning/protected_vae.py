@@ -21,11 +21,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator, Widths
+from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator
 from raycl.models.hypernetwork import Activation
 from raycl.models.network import initialize
 from raycl.models.vae import Encoder, GeneratedDecoder, Layers, evidence_loss
-from raycl.spec.options import Count
+from raycl.spec.options import Count, Width, Widths
 
 Hidden = Annotated[Widths, Field(min_length=1)]
 
@@ -35,7 +35,7 @@ class ProtectedVAEOptions(GeneratorOptions):
 
     chunk_size: Count = Field(50_000, description="weights per chunk, at most those of a decoder")
     activation: Activation = "elu"
-    latent_dim: Count = 100
+    latent_dim: Width = 100
     encoder_hidden: Hidden = Field((400, 400), description="units per layer of the encoder")
     decoder_hidden: Hidden = Field((250, 350), description="units per layer of a decoder, from the latent vector on")
 

@@ -19,12 +19,26 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from raycl.spec.needs import Need
 from raycl.streams.scenario import Scenario
+
+CERTAIN = Need(
+    "stream.scenario",
+    "a network of one class is always certain, so that certainty cannot find the task of an image; give each task two "
+    "classes or more, or use scenario task",
+    lambda at: at.extent is None or at.stream.scenario == "task" or can_be_told_apart(at.extent.sizes),
+)
+"""What a method declares that finds a hidden task by certainty; :func:`undecidable` is the same rule at its start."""
+
+
+def can_be_told_apart(sizes: Sequence[int]) -> bool:
+    """Whether certainty means something for each of the tasks, given their numbers of classes."""
+    return len(sizes) == 1 or min(sizes) > 1
 
 
 def undecidable(scenario: Scenario) -> str | None:
     """Why the tasks of a scenario cannot be told apart by the certainty of their networks; None where they can."""
-    if scenario.task_given or scenario.num_tasks == 1 or min(scenario.sizes) > 1:
+    if scenario.task_given or can_be_told_apart(scenario.sizes):
         return None
     sizes = ", ".join(map(str, scenario.sizes))
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch import nn
 from raycl.errors import Problem, SpecError
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
-from raycl.spec.options import Count, ModelConfig
+from raycl.spec.options import ModelConfig, Width, Widths
 
 Norm = Literal["batch", "group", "none"]
 
@@ -21,8 +21,8 @@ class CNNConfig(ModelConfig):
     """Blocks of convolution (3 x 3), norm, ReLU and max-pooling (2 x 2), then a fully connected layer."""
 
     name: Literal["cnn"] = "cnn"
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1, description="of each block")
-    hidden: Count = Field(128, description="units of the fully connected layer")
+    channels: Widths = Field((32, 64), min_length=1, description="of each block")
+    hidden: Width = Field(128, description="units of the fully connected layer")
     norm: Norm = Field("none", description="after each convolution")
 
     widths: ClassVar[tuple[str, ...]] = ("channels", "hidden")

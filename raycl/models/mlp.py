@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -11,14 +11,14 @@ from torch import nn
 
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
-from raycl.spec.options import ModelConfig
+from raycl.spec.options import ModelConfig, Widths
 
 
 class MLPConfig(ModelConfig):
     """Fully connected layers with ReLU."""
 
     name: Literal["mlp"] = "mlp"
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    hidden: Widths = Field(
         (400, 400), description="units per layer; []: a linear classifier, such as a probe on encoded images"
     )
     norm: Literal["none", "batch"] = Field("none", description="after each layer, before the ReLU")

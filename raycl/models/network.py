@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +23,27 @@ class GrowingHead(nn.Module):
 
     Attributes:
         xavier: how new rows are drawn.
+        affine: whether logits are a matrix product and a bias, so that rows may be merged, shifted or written.
     """
 
     xavier = False
+    affine: ClassVar[bool] = True
 
     def __init__(self, features: int, generator: torch.Generator) -> None:
         super().__init__()
         self.features = features
         self.weight = nn.Parameter(torch.empty(0, features))
-        self.bias = nn.Parameter(torch.empty(0))
-        self._generator = generator
+        self.bias: nn.Parameter | None = nn.Parameter(torch.empty(0))
+        self.generator = generator
 
     @property
     def outputs(self) -> int:
         return self.weight.shape[0]
+
+    @property
+    def numbers_per_unit(self) -> int:
+        """Parameters that one more output unit takes."""
+        return self.features + (self.bias is not None)
 
     def grow(self, outputs: int) -> None:
         """Add rows until there are ``outputs`` of them."""
@@ -43,17 +51,23 @@ class GrowingHead(nn.Module):
         if missing <= 0:
             return
         bound = math.sqrt(6 / (self.features + outputs)) if self.xavier else 1 / math.sqrt(self.features)
-        weight = torch.empty(missing, self.features).uniform_(-bound, bound, generator=self._generator)
-        bias = torch.zeros(missing)
-        if not self.xavier:
-            bias.uniform_(-bound, bound, generator=self._generator)
+        weight = torch.empty(missing, self.features).uniform_(-bound, bound, generator=self.generator)
         device = self.weight.device
         self.weight = nn.Parameter(torch.cat([self.weight.data, weight.to(device)]))
+        if self.bias is None:
+            return
+        bias = torch.zeros(missing)
+        if not self.xavier:
+            bias.uniform_(-bound, bound, generator=self.generator)
         self.bias = nn.Parameter(torch.cat([self.bias.data, bias.to(device)]))
 
     def forward(self, features: Tensor) -> Tensor:
         """float ``[batch, features]`` -> logits ``[batch, outputs]``."""
-        return nn.functional.linear(features, self.weight, self.bias)
+        return self.logits(features, self.weight, self.bias)
+
+    def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """float ``[batch, features]`` -> logits ``[batch, units]`` of rows that stand in for those of the head."""
+        return nn.functional.linear(features, weight, bias)
 
     def own(self, features: Tensor, units: range) -> Tensor:
         """float ``[batch, features]`` -> logits ``[batch, len(units)]`` of these units.
@@ -61,13 +75,36 @@ class GrowingHead(nn.Module):
         Only their rows are multiplied: a product with more rows, as the head grows, may round differently.
         """
         rows = slice(units.start, units.stop)
-        return nn.functional.linear(features, self.weight[rows], self.bias[rows])
+        return self.logits(features, self.weight[rows], None if self.bias is None else self.bias[rows])
 
     def alone(self, features: Tensor, units: range) -> Tensor:
         """:meth:`own` where these units lie in ``[batch, outputs]``, and minus infinity elsewhere."""
         logits = features.new_full((len(features), self.outputs), float("-inf"))
         logits[:, units.start : units.stop] = self.own(features, units)
         return logits
+
+
+class CosineHead(GrowingHead):
+    """A head that sees directions only: ``scale`` times the cosine of features and rows, without a bias.
+
+    Rows of many examples so grow no longer than rows of few. Lengths below 1e-5 are taken for 1e-5: a row of zeros has
+    no direction.
+
+    Args:
+        scale: the largest logit.
+    """
+
+    affine: ClassVar[bool] = False
+
+    def __init__(self, features: int, generator: torch.Generator, scale: float) -> None:
+        super().__init__(features, generator)
+        self.bias = None
+        self._scale = scale
+
+    def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """float ``[batch, features]`` -> logits ``[batch, units]`` in -scale .. scale."""
+        directions = nn.functional.normalize(weight, dim=1, eps=1e-5)
+        return self._scale * nn.functional.linear(nn.functional.normalize(features, dim=1, eps=1e-5), directions)
 
 
 class Network(nn.Module):
@@ -83,6 +120,11 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = GrowingHead(features, generator)
+
+    def measure_cosines(self, scale: float) -> None:
+        """Take a :class:`CosineHead` in place of the linear one, before it has any row."""
+        assert not self.head.outputs, "rows of a linear head would be lost"
+        self.head = CosineHead(self.head.features, self.head.generator, scale)
 
     def grow_head(self, outputs: int) -> None:
         self.head.grow(outputs)

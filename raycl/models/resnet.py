@@ -20,7 +20,7 @@ from raycl.errors import Problem, SpecError
 from raycl.models.cnn import Norm, norm_layer
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
-from raycl.spec.options import Count, ModelConfig
+from raycl.spec.options import ModelConfig, Width
 
 MIN_PIXELS = 16
 
@@ -29,7 +29,7 @@ class ResNet18Config(ModelConfig):
     """Four stages of two blocks, of 1, 2, 4 and 8 times ``width`` channels."""
 
     name: Literal["resnet18"] = "resnet18"
-    width: Count = Field(64, description="channels of the first stage")
+    width: Width = Field(64, description="channels of the first stage")
     norm: Norm = Field("batch", description="after each convolution")
 
     widths: ClassVar[tuple[str, ...]] = ("width",)
@@ -45,7 +45,7 @@ class ResNet32Config(ModelConfig):
     """Three stages of five blocks, of 1, 2 and 4 times ``width`` channels."""
 
     name: Literal["resnet32"] = "resnet32"
-    width: Count = Field(16, description="channels of the first stage")
+    width: Width = Field(16, description="channels of the first stage")
     norm: Norm = Field("batch", description="after each convolution")
 
     widths: ClassVar[tuple[str, ...]] = ("width",)

@@ -70,12 +70,12 @@ class TargetNetwork:
 
     def beyond(self, units: int) -> list[slice]:
         """Where in the flat vector the weights of the head's units ``units``, ``units + 1``, ... lie."""
-        weight, bias = self.shapes["head.weight"], self.shapes["head.bias"]
-        if units >= bias[0]:
+        weight, biases = self.shapes["head.weight"], self.shapes.get("head.bias", torch.Size([0])).numel()
+        if units >= weight[0]:
             return []
-        bias_start = self.numel - bias[0]
-        weight_start = bias_start - weight.numel()
-        return [slice(weight_start + units * weight[1], bias_start), slice(bias_start + units, self.numel)]
+        weight_stop = self.numel - biases
+        rows = slice(weight_stop - weight.numel() + units * weight[1], weight_stop)
+        return [rows, slice(weight_stop + units, self.numel)] if biases else [rows]
 
     def _count_activations(self, image_shape: tuple[int, int, int]) -> int:
         """Numbers that all layers put out for one image, the image included; nothing is computed."""

@@ -22,4 +22,4 @@ def matching_width(parameters: Callable[[float], int], limit: int) -> float:
 def parameters_with_head(network: Network, units: int) -> int:
     """Parameters of a network, were its head to have so many units."""
     backbone = sum(p.numel() for p in network.backbone.parameters())
-    return backbone + units * (network.head.features + 1)
+    return backbone + units * network.head.numbers_per_unit

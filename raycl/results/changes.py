@@ -1,9 +1,11 @@
-"""What has changed under a results folder: the code of methods, which no trial's name holds where it is installed."""
+"""What has changed under a results folder and stands in no trial's name: the code of installed methods, and data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import raycl
 from raycl.catalog import catalog
@@ -13,6 +15,7 @@ from raycl.results.reading import read_trials
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
+from raycl.streams.source import make_stream
 from raycl.trainer import trial_code
 
 
@@ -73,6 +76,25 @@ def _differing(code: str | None, version: str | None, spec: TrialSpec) -> tuple[
     same_version = version == raycl.__version__
     compared = [part for part in now if same_version or outside.get(part)]
     return tuple(part for part in compared if before.get(part) != now[part])
+
+
+def data_key(stream: Mapping[str, Any]) -> str:
+    """Names what a stream reads, whatever it makes of it: equal names, equal data."""
+    encode = stream.get("encode") or {}
+    read = [encode.get(name) for name in ("weights_hash", "resize", "dtype")]
+    return json.dumps([make_stream(stream, 0).datasets(), read])
+
+
+def recorded_data(results: Results) -> dict[str, frozenset[str]]:
+    """The digests of the data that a folder's ended trials have learned from, by :func:`data_key`."""
+    rows = read_trials(results)
+    if "data" not in rows.column_names:
+        return {}
+    found: dict[str, set[str]] = {}
+    for row in rows.select(["data", "spec"]).to_pylist():
+        if row["data"]:
+            found.setdefault(data_key(TrialSpec.loads(row["spec"]).stream), set()).add(row["data"])
+    return {key: frozenset(digests) for key, digests in found.items()}
 
 
 def forget(changed: Iterable[ChangedCode], sweep: SweepSpec, results: Results) -> Sequence[str]:

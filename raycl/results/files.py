@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from raycl.addresses import expanded
 from raycl.errors import StoreError, TornFile
 
 
@@ -32,11 +33,11 @@ class Files:
         local: the root as a path; None where it lies on another file system.
     """
 
-    def __init__(self, uri: str, filesystem: pafs.FileSystem, root: str) -> None:
+    def __init__(self, uri: str, filesystem: pafs.FileSystem, root: str, local: Path | None = None) -> None:
         self.uri = uri
         self.filesystem = filesystem
         self.root = root
-        self.local = Path(root) if isinstance(filesystem, pafs.LocalFileSystem) else None
+        self.local = Path(root) if isinstance(filesystem, pafs.LocalFileSystem) else local
 
     @classmethod
     def at(cls, uri: str | Path) -> Files:
@@ -47,8 +48,8 @@ class Files:
         """
         text = str(uri)
         if "://" not in text:
-            path = str(Path(text).expanduser().absolute())
-            return cls(path, pafs.LocalFileSystem(), path)
+            path = str(expanded(text).absolute())
+            return cls(path, *_local(path))
         try:
             filesystem, root = pafs.FileSystem.from_uri(text)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
@@ -60,7 +61,7 @@ class Files:
         return f"{self.uri}/{relative}" if relative else self.uri
 
     def _key(self, relative: str) -> str:
-        return f"{self.root.rstrip('/')}/{relative}" if relative else self.root
+        return f"{self.root.rstrip('/')}/{relative}" if relative and self.root else relative or self.root
 
     def sizes(self, relative: str, recursive: bool = True) -> dict[str, int]:
         """Size in bytes of every file below a folder, by path relative to that folder; empty where it is absent.
@@ -199,6 +200,18 @@ def dump_json(value: Any) -> bytes:
 def digest(data: bytes) -> str:
     """sha256 in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _local(path: str) -> tuple[pafs.FileSystem, str, Path]:
+    """The file system of a local folder, the folder's name in it, and the folder.
+
+    pyarrow takes names that are text only; where the folder's is none, it stands inside the folder and never sees it.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return pafs.SubTreeFileSystem(os.fsencode(path), pafs.LocalFileSystem()), "", Path(path)
+    return pafs.LocalFileSystem(), path, Path(path)
 
 
 def _below(path: str, base: str) -> str:

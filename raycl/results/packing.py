@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raycl.errors import StoreError
 from raycl.results.reading import Folder, opened, read_cells, read_trials
 
 CELLS, TRIALS, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
@@ -26,10 +27,14 @@ def pack(folder: Folder, target: Path) -> tuple[int, int]:
 
     Raises:
         TornFile: a part of the results is damaged or missing.
+        StoreError: the target is no folder, or cannot be written.
     """
     results = opened(folder)
     trials, cells = read_trials(results), read_cells(results)
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{target}: must be a folder to write into ({error.strerror}); name another") from error
     told = json.loads(results.sweep_json)
     told |= {"file": Path(told.get("file", "")).name}  # where it lay concerns one machine alone
     for name, table in ((TRIALS, trials), (CELLS, cells)):
@@ -38,4 +43,8 @@ def pack(folder: Folder, target: Path) -> tuple[int, int]:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd", compression_level=19)
+    try:
+        with path.open("wb") as file:  # opened here, as pyarrow takes names that are text only
+            pq.write_table(table, file, compression="zstd", compression_level=19)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error}); name another folder") from error

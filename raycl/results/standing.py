@@ -116,7 +116,7 @@ def told_failures(trials: Sequence[Asked], phase: str) -> str:
     told = [f"{pruned} of {len(trials)} {phase} trials were pruned"] if pruned and pruned == len(trials) else []
     if reasons:
         reason, _ = reasons.most_common(1)[0]
-        others = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+        others = f" (and {len(reasons) - 1} more reason{'s' * (len(reasons) > 2)})" if len(reasons) > 1 else ""
         told.append(f"{reasons.total()} of {len(trials)} {phase} trials failed: {reason}{others}")
     return "; ".join(told)
 

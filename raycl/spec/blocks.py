@@ -5,7 +5,6 @@ Every value remembers where in the file it came from, so that an error in a merg
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
@@ -102,6 +101,10 @@ class Resolved:
         }
 
 
+Checked = dict[tuple[str, int], tuple[Any, Any, list["Broken"]]]
+"""Block name and identity of its data -> the data, what they became, and the rules that they break."""
+
+
 @dataclass
 class Blocks:
     """Merged data by block name, and what is searched in it.
@@ -110,12 +113,14 @@ class Blocks:
         data: block name -> plain data as the file gives it, distributions included.
         origins: path in ``data`` -> path in the file, for values that stand elsewhere; the longest prefix counts.
         space: path in ``data`` -> distribution.
+        checked: what became of blocks that hold no distribution; the data are kept, so that their identity is theirs.
     """
 
     strategy: Any
     data: dict[str, Any] = field(default_factory=dict)
     origins: dict[Path, Path] = field(default_factory=dict)
     space: dict[Path, Distribution] = field(default_factory=dict)
+    checked: Checked = field(default_factory=dict, repr=False, compare=False)
 
     def put(self, path: Path, value: Any, origin: Path) -> None:
         """Set the value at ``path``, made where it does not exist. Epochs and iterations replace each other.
@@ -125,16 +130,16 @@ class Blocks:
         """
         inner = self.data
         for part in path[:-1]:
-            child = inner.setdefault(str(part), {})
+            child = inner.get(str(part), {})
             if not isinstance(child, dict):
                 raise BrokenRules([Broken(path, f"{part} holds a value, no keys", key=True)])
-            inner = child
+            inner[str(part)] = inner = dict(child)  # the file's own data serve every method
         rival = _RIVALS.get(path)
         if rival is not None and rival[1] in inner:
             if self.origins.get(rival, ())[:-1] == origin[:-1]:
                 raise BrokenRules([Broken(path, "set epochs or iterations, not both", key=True)])
             del inner[rival[1]]
-        inner[str(path[-1])] = copy.deepcopy(value)
+        inner[str(path[-1])] = value
         self.origins[path] = origin
 
     def source_path(self, path: Path) -> Path:
@@ -183,11 +188,11 @@ class Blocks:
         for path in left_out:
             data = _substituted(data, path, None)
         space = {path: found for path, found in self.space.items() if path not in left_out}
-        return Blocks(self.strategy, data, self.origins, space)
+        return Blocks(self.strategy, data, self.origins, space, self.checked)
 
     def without_memory(self) -> Blocks:
         """For a method that keeps no examples: the memory block is left at its defaults."""
-        return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, self.space)
+        return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, self.space, self.checked)
 
     def resolve(self, catalog: Catalog, values: Mapping[Path, Any]) -> Resolved:
         """Replace every distribution by its value and check all blocks; options left open stay open.
@@ -199,10 +204,21 @@ class Blocks:
         for path, value in values.items():
             data = _substituted(data, path, (value,))
         broken: list[Broken] = []
-        checked = {block: _check(block, data[block], self, catalog, broken) for block in BLOCK_NAMES}
+        checked = {block: self._check_once(block, data[block], catalog, broken) for block in BLOCK_NAMES}
         if broken:
             raise BrokenRules(broken)
         return Resolved(**checked)
+
+    def _check_once(self, block: str, data: Any, catalog: Catalog, broken: list[Broken]) -> Any:
+        """Check a block, where the very same data have not been checked before."""
+        known = self.checked.get((block, id(data)))
+        if known is None or known[0] is not data or data is not self.data[block]:
+            found: list[Broken] = []
+            known = data, _check(block, data, self, catalog, found), found
+            if data is self.data[block]:
+                self.checked[block, id(data)] = known
+        broken.extend(known[2])
+        return known[1]
 
 
 def _substituted(data: Any, path: Path, value: tuple[Any] | None) -> Any:

@@ -46,13 +46,12 @@ class Extents:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._known: dict[str, Extent | None] = {}
+        self._known: dict[int, tuple[StreamConfig, Extent | None]] = {}  # a config that is kept keeps its identity
 
     def of(self, config: StreamConfig) -> Extent | None:
-        key = config.model_dump_json()
-        if key not in self._known:
-            self._known[key] = self._look(config)
-        return self._known[key]
+        if id(config) not in self._known:
+            self._known[id(config)] = config, self._look(config)
+        return self._known[id(config)][1]
 
     def _look(self, config: StreamConfig) -> Extent | None:
         stream = self._catalog.streams.get(config.name)(config, 0)
@@ -69,8 +68,9 @@ class Extents:
 
 
 def setting(strategy: Any, resolved: Resolved, extents: Extents) -> Setting:
-    """What is judged of resolved blocks."""
-    blocks = {name: getattr(resolved, name) for name in ("options", *SHARED)}
+    """What is judged of resolved blocks: the values that the method publishes stand where the file leaves them open."""
+    published = resolved.as_published(strategy)
+    blocks = {name: getattr(published, name) for name in ("options", *SHARED)}
     return Setting(strategy, **blocks, extent=extents.of(resolved.stream))
 
 

@@ -28,7 +28,7 @@ Positive = Annotated[float, Field(gt=0, le=LARGEST)]
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
-CountOrNone = Annotated[int, Field(ge=0, le=MOST)]
+CountFromZero = Annotated[int, Field(ge=0, le=MOST)]
 Bytes = Annotated[int, Field(ge=1, le=EXACT)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Units, channels or dimensions of a layer."""
@@ -187,12 +187,17 @@ class MemoryConfig(Options):
     selection: Literal["auto", "reservoir", "class_balanced", "random", "ring", "greedy", "ranked"] = Field(
         "auto", description="which examples stay; auto: the method's own rule"
     )
-    batch_size: Count | None = Field(None, description="replayed examples per update; default: training's batch_size")
-    combine: Literal["sum", "mean", "task_share"] = Field(
-        "sum", description="loss of new and replayed examples: added, averaged, or weighted 1/t and 1 - 1/t"
+    batch_size: Count | None = Field(
+        None, description="replayed examples per update; default: as the method's authors have it, else training's"
     )
-    insert: Literal["first_epoch", "every_epoch"] = Field(
-        "first_epoch", description="when examples are offered to the memory"
+    combine: Annotated[Literal["auto", "sum", "mean", "union", "task_share"], Later(before="sum")] = Field(
+        "auto",
+        description="mean losses of new and of replayed examples: added, averaged, one mean over the union of both, or "
+        "weighted 1/t and 1 - 1/t; auto: as the method's authors have it, else sum",
+    )
+    insert: Annotated[Literal["auto", "first_epoch", "every_epoch"], Later(before="first_epoch")] = Field(
+        "auto",
+        description="when examples are offered to the memory; auto: as the method's authors have it, else first_epoch",
     )
     mix: Literal["size", "equal", "paired"] = Field(
         "size",
@@ -297,6 +302,11 @@ class ModelConfig(Options):
     weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS)
     weights_hash: WeightsHash | None = None
     allow_seen: AllowSeen = False
+    classifier: Annotated[Literal["auto", "linear", "cosine"], Later()] = Field(
+        "auto",
+        description="the head: rows and biases, or scaled cosines of rows and features, without biases; auto: linear",
+    )
+    classifier_scale: Annotated[Positive, Later()] = Field(10.0, description="of cosine: the largest logit")
 
     widths: ClassVar[tuple[str, ...]] = ()
     """The options that say how wide the model's layers are; none where its width is fixed."""

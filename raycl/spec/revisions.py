@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of what all methods share: the loop, the optimisers, the evaluation.
+    """A change of what methods share (the loop, the optimisers, the evaluation), or of some trials of one method.
 
     Attributes:
         part: what changed, in a word.
@@ -31,7 +31,12 @@ class Change:
 
 
 SHARED: tuple[Change, ...] = ()
-"""Every change since the first results, a line each; the latest of a part counts."""
+"""Every change since the first results, a line each; the latest of a part counts. Methods add their own ``changes``."""
+
+LATE_ROWS = Change(
+    "late rows", 2, lambda _, blocks: blocks.training.iterations is not None and blocks.memory.insert != "every_epoch"
+)
+"""Of methods that offer rows as they are learned: those that the first pass left over are offered when they come."""
 
 
 def revisions(strategy: Any, resolved: Resolved, catalog: Catalog) -> dict[str, int]:
@@ -44,7 +49,11 @@ def revisions(strategy: Any, resolved: Resolved, catalog: Catalog) -> dict[str, 
         "stream": _of(stream),
         "dataset": max(map(_of, datasets), default=1),
     }
-    found |= {change.part: change.revision for change in SHARED if change.touches(strategy, resolved)}
+    found |= {
+        change.part: change.revision
+        for change in (*SHARED, *getattr(strategy, "changes", ()))
+        if change.touches(strategy, resolved)
+    }
     return {part: revision for part, revision in found.items() if revision > 1}
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from raycl.errors import nearest
-from raycl.spec.source import Path
+from raycl.spec.source import MAX_PROBLEMS, Path
 from raycl.spec.space import DISTRIBUTIONS, SEARCH, format_value
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
@@ -44,7 +44,7 @@ def validate(options: type[O], data: Any) -> O:
     try:
         return options.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = error.errors(include_url=False)[:MAX_PROBLEMS]
     by_path: dict[Path, list[ErrorDetails]] = {}
     for detail in details:
         by_path.setdefault(_trim(detail["loc"], data, detail["type"]), []).append(detail)

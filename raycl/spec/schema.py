@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from raycl.spec.blocks import Catalog
 from raycl.spec.options import (
+    EXACT,
+    LARGEST,
     EvaluationConfig,
     FinalConfig,
     LimitsConfig,
@@ -18,7 +20,7 @@ from raycl.spec.options import (
     SearchConfig,
     TrainingConfig,
 )
-from raycl.spec.space import DISTRIBUTIONS, SEARCH
+from raycl.spec.space import DISTRIBUTIONS, MOST_CHOICES, SEARCH
 from raycl.spec.sweep_file import NAME, REQUIRED, STRATEGY_OVERRIDES, TOP_KEYS, VARIANT_OVERRIDES
 
 Schema = dict[str, Any]
@@ -149,11 +151,13 @@ def _distribution() -> Schema:
     properties: Schema = {}
     for word, family in DISTRIBUTIONS.items():
         count = {"quniform": 3}.get(word, 2)
-        kind = "integer" if word.endswith("randint") else "number"
-        arguments: Schema = {"items": {"type": kind}, "minItems": count, "maxItems": count}
+        whole = word.endswith("randint")
+        most = EXACT if whole else LARGEST
+        item: Schema = {"type": "integer" if whole else "number", "minimum": -most, "maximum": most}
+        arguments: Schema = {"items": item, "minItems": count, "maxItems": count}
         properties[word] = {
             "type": "array",
-            **({"minItems": 1} if word == "choice" else arguments),
+            **({"minItems": 1, "maxItems": MOST_CHOICES} if word == "choice" else arguments),
             "description": f"{(family.__doc__ or '').strip().splitlines()[0]} {family.arguments}",
         }
     return {

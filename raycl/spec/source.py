@@ -20,9 +20,18 @@ from raycl.errors import Problem, SpecError
 Path = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top of the file. A key may itself contain dots."""
 
-MAX_VALUES = 100_000
-"""Aliases of aliases can stand for more values than fit in memory; a sweep file never holds so many."""
+MAX_CHARACTERS = 131_072
+MAX_VALUES = 5_000
+"""Keys and values of a file, and what its aliases stand for: aliases of aliases can stand for more than fit in memory.
+The largest sweep that comes with raycl has a tenth."""
+MAX_DEPTH = 32
+MAX_PROBLEMS = 100
+"""Told at once."""
+_TOO_MANY = f"a sweep file holds at most {MAX_VALUES:,} keys and values, those that aliases stand for included"
 
+LARGEST_INTEGER = 2**64
+"""Whatever an option allows lies far within; Python cannot even print the largest that a file may hold."""
+_TOO_LARGE = "whole numbers must lie within 64 bits"
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -79,7 +88,8 @@ def read(path: str | FilePath) -> Source:
         SpecError: it cannot be read, or as for :func:`parse`.
     """
     try:
-        text = FilePath(path).read_text(encoding="utf-8")
+        with FilePath(path).open("rb") as file:
+            text = file.read(4 * MAX_CHARACTERS + 1).decode("utf-8")
     except OSError as error:
         raise SpecError([Problem("file", f"cannot be read: {error.strerror}", file=str(path))]) from error
     except UnicodeDecodeError as error:
@@ -93,6 +103,8 @@ def parse(text: str, file: str = "<text>") -> Source:
     Raises:
         SpecError: syntax errors, duplicate keys, tags, or keys that are no strings; every one with its place.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise SpecError([Problem("file", f"may hold at most {MAX_CHARACTERS:,} characters", file=file)])
     root = _compose(text, file)
     reader = _Reader(Source(file, text, {}))
     if not isinstance(root, yaml.MappingNode):
@@ -102,13 +114,13 @@ def parse(text: str, file: str = "<text>") -> Source:
     except RecursionError:
         raise SpecError([Problem("syntax", "blocks are nested too deeply", "", 1, 1, file)]) from None
     if reader.problems:
-        raise SpecError(reader.problems)
+        raise SpecError(reader.problems[:MAX_PROBLEMS])
     return Source(file, text, data, reader.source.keys, reader.source.values)
 
 
 def _compose(text: str, file: str) -> yaml.Node | None:
     try:
-        return _Loader(text).get_single_node()
+        return _Loader(text, file).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         rule = " ".join(part for part in (error.context, error.problem) if part)
@@ -128,6 +140,23 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader's scanner and parser with the scalar resolution of YAML 1.2's core schema."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def __init__(self, text: str, file: str) -> None:
+        super().__init__(text)
+        self._file = file
+        self._count = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Every key, value and alias comes by here before anything is made of it."""
+        self._count += 1
+        self._depth += 1
+        if self._count > MAX_VALUES or self._depth > MAX_DEPTH:
+            rule = _TOO_MANY if self._count > MAX_VALUES else f"blocks are nested too deeply, more than {MAX_DEPTH}"
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise SpecError([Problem("syntax", rule, "", mark.line + 1, mark.column + 1, self._file)])
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 for _name, _pattern, _first in (
@@ -154,7 +183,7 @@ class _Reader:
         self.source.values[path] = _place(node)
         if id(node) in self._open or self._count > MAX_VALUES:
             place = _place(node)
-            rule = "aliases may not contain themselves, nor stand for more than 100,000 values"
+            rule = "aliases may not contain themselves" if id(node) in self._open else _TOO_MANY
             raise SpecError([Problem(dotted(path), rule, "", place.line, place.column, self.source.file)])
         kind = node.tag.removeprefix(_TAG)
         if isinstance(node, yaml.ScalarNode):
@@ -197,7 +226,8 @@ class _Reader:
             if kind == "bool":
                 return {"true": True, "false": False}[text.lower()]
             if kind == "int":
-                return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+                number = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+                return number if abs(number) <= LARGEST_INTEGER else self._refuse(path, _TOO_LARGE)
             if kind == "float":
                 return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
         except (ValueError, KeyError):

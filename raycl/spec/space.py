@@ -10,13 +10,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from raycl.errors import nearest
+from raycl.spec.options import EXACT, LARGEST
 from raycl.spec.trial import Scalar
 
 SEARCH = "search"
 """The word that stands for a method's, or a field's, usual search space."""
+MOST_CHOICES = 1000
+MOST_STEPS = 1_000_000_000
+"""Multiples that ``quniform`` counts between its ends."""
 
 
 class DistributionError(ValueError):
@@ -122,7 +127,12 @@ class QUniform(_Range):
         return self.low + round((self.high - self.low) / 2 / self.q) * self.q
 
     def contains(self, value: Scalar) -> bool:
-        return super().contains(value) and _multiple(float(value), self.q)
+        return super().contains(value) and self._counted(float(value))
+
+    def _counted(self, value: float) -> bool:
+        """Whether a value is ``low`` and whole steps, but for what the sum rounds off at the larger end."""
+        steps = round((value - self.low) / self.q)
+        return abs(self.low + steps * self.q - value) <= 4 * math.ulp(max(abs(self.low), abs(self.high)))
 
     def to_data(self) -> dict[str, list[Any]]:
         return {self.word: [self.low, self.high, self.q]}
@@ -130,10 +140,12 @@ class QUniform(_Range):
     @classmethod
     def parse(cls, arguments: Sequence[Any]) -> Distribution:
         low, high, q = _ends(cls.word, arguments, 3)
+        if (high - low) / q > MOST_STEPS:
+            raise DistributionError(f"q must be at least (high - low) / {MOST_STEPS:,}", (cls.word, 2), q)
         for index, end in enumerate((low, high)):
             if not _multiple(end, q):
                 raise DistributionError(f"both ends must be multiples of q = {q:g}", (cls.word, index), end)
-        return cls(low, high, q)
+        return cls(_exact_multiple(low, q), _exact_multiple(high, q), q)
 
 
 @dataclass(frozen=True)
@@ -157,8 +169,8 @@ class _IntRange(Distribution):
         for index, end in enumerate(arguments):
             if isinstance(end, float):
                 raise DistributionError("must be a whole number", (cls.word, index), end)
-        low, high = _ends(cls.word, arguments, 2)
-        return cls(int(low), int(high))
+        _ends(cls.word, arguments, 2)
+        return cls(*arguments)
 
 
 class RandInt(_IntRange):
@@ -178,7 +190,7 @@ class LogRandInt(_IntRange):
 
     @property
     def middle(self) -> Scalar:
-        return round(math.sqrt(self.low * (self.high - 1)))
+        return round(math.sqrt(self.low) * math.sqrt(self.high - 1))
 
 
 @dataclass(frozen=True)
@@ -214,12 +226,14 @@ class Choice(Distribution):
 
     @classmethod
     def parse(cls, arguments: Sequence[Any]) -> Distribution:
-        labels: list[Scalar] = []
+        if len(arguments) > MOST_CHOICES:
+            raise DistributionError(f"may hold at most {MOST_CHOICES} values", (cls.word,), len(arguments))
+        labels: dict[Scalar, None] = {}
         for index, value in enumerate(arguments):
             label = value if isinstance(value, (str, int, float)) else json.dumps(value, separators=(",", ":"))
             if label in labels:
                 raise DistributionError("every choice may stand once", (cls.word, index), value)
-            labels.append(label)
+            labels[label] = None
         if not labels:
             raise DistributionError("must hold at least one value", (cls.word,), [])
         return cls(tuple(labels), tuple(arguments))
@@ -276,6 +290,9 @@ def _ends(word: str, arguments: Sequence[Any], count: int) -> tuple[float, ...]:
     for index, end in enumerate(arguments):
         if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):
             raise DistributionError("must be a finite number", (word, index), end)
+        most = EXACT if word.endswith("randint") else LARGEST
+        if abs(end) > most:
+            raise DistributionError(f"must lie within {format_value(most)} of 0", (word, index), end)
     if not arguments[0] < arguments[1]:
         raise DistributionError("low must lie below high", (word,), list(arguments))
     if word.startswith("log") and arguments[0] <= 0:
@@ -286,4 +303,10 @@ def _ends(word: str, arguments: Sequence[Any], count: int) -> tuple[float, ...]:
 
 
 def _multiple(value: float, step: float) -> bool:
-    return math.isclose(value / step, round(value / step), rel_tol=0, abs_tol=1e-9)
+    """Whether ``value`` is a multiple of ``step``, but for the rounding of decimals: 0.3 is one of 0.1."""
+    return math.isclose(value, round(value / step) * step, rel_tol=1e-12)
+
+
+def _exact_multiple(value: float, step: float) -> float:
+    """The float nearest to the multiple that is meant, in decimals: 3 * 0.1 -> 0.3. So samplers find both ends."""
+    return float(round(value / step) * Decimal(repr(step)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
@@ -117,6 +117,10 @@ class SweepSpec:
     def pinned(self, pins: Mapping[str, str]) -> SweepSpec:
         """The same sweep with the hashes of its pretrained weights, by name."""
         return replace(self, pins=dict(pins))
+
+    def warned(self, warnings: Iterable[str]) -> SweepSpec:
+        """The same sweep with more warnings."""
+        return replace(self, warnings=(*self.warnings, *warnings))
 
     def corners(self) -> Iterator[Resolved]:
         """The checked blocks of every entry at every end or choice of its space."""

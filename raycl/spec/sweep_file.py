@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from raycl.errors import Problem, SpecError, nearest
-from raycl.spec.blocks import Blocks, Catalog, Resolved, corner_points, look_up, point_path
+from raycl.spec.blocks import Blocks, Catalog, Checked, Resolved, corner_points, look_up, point_path
 from raycl.spec.check import (
     Extents,
     Finding,
@@ -34,7 +33,7 @@ from raycl.spec.options import (
     TrainingConfig,
 )
 from raycl.spec.rules import Broken, BrokenRules, validate
-from raycl.spec.source import Path, Source, dotted
+from raycl.spec.source import MAX_PROBLEMS, Path, Source, dotted
 from raycl.spec.space import SEARCH, LogUniform, QUniform, Uniform, format_value
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
@@ -60,6 +59,8 @@ STRATEGY_OVERRIDES = ("training", "model", "memory")
 VARIANT_OVERRIDES = ("stream", "training", "model", "memory", "evaluation", "limits")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
+MOST_ENTRIES, MOST_DIMENSIONS, MOST_POINTS = 1000, 64, 4_000
+"""What a file may ask to be checked in a second or two."""
 _SIZE = re.compile(r"capacity|hidden|width|channels|embedding|units|memory_size|per_class")
 
 _Override = tuple[Path, Any, Path]
@@ -80,6 +81,8 @@ class SweepFile:
         self.catalog = catalog
         self._judged = judged
         self._extents = Extents(catalog)
+        self._checked: Checked = {}
+        self._points = 0
         self._idle = IdleOptions()
         self._problems: dict[Problem, None] = {}
         self._warned: dict[Problem, None] = {}
@@ -99,6 +102,10 @@ class SweepFile:
         self._phases(search, final)
         variants = self._variants()
         strategies = self._mapping(("strategies",), "must name at least one method as a key, such as naive: {}")
+        if len(variants) * len(strategies) > MOST_ENTRIES:
+            rule = f"strategies times variants may give at most {MOST_ENTRIES:,} entries"
+            self._refuse(("strategies",), rule, f"{len(strategies)} x {len(variants)}", key=True)
+            raise SpecError(list(self._problems))
         found = [
             self._entry(variant, overrides, alias) for variant, overrides in variants.items() for alias in strategies
         ]
@@ -133,6 +140,10 @@ class SweepFile:
     def _refuse(self, path: Path, rule: str, value: str = "", key: bool = False, at: Path | None = None) -> None:
         """Note a problem of ``path``; ``at``: where to point instead."""
         place = self.source.place(path if at is None else at, key)
+        if len(self._problems) == MAX_PROBLEMS:
+            raise SpecError(
+                [*sorted(self._problems, key=_in_file_order), Problem("file", _MORE, file=self.source.file)]
+            )
         self._problems[Problem(dotted(path), rule, value, place.line, place.column, self.source.file)] = None
 
     def _warn(self, found: Finding) -> None:
@@ -245,6 +256,11 @@ class SweepFile:
         for path, error in malformed.items():
             origin, shown = blocks.source_path(path), "" if error.value is None else format_value(error.value)
             self._refuse(origin, error.rule, shown, at=origin + error.at)
+        self._points += sum(len(found.ends) for found in blocks.space.values())
+        if len(blocks.space) > MOST_DIMENSIONS or self._points > MOST_POINTS:
+            rule = f"at most {MOST_DIMENSIONS} values of a method may be searched, with {MOST_POINTS:,} ends in all"
+            self._refuse(("strategies", alias), rule, f"{len(blocks.space)} and {self._points}", key=True)
+            return None
         corners = corner_points(blocks.space)
         judged: list[tuple[Setting, Mapping[Path, Path]]] = []
         resolved: Resolved | None = None
@@ -319,7 +335,8 @@ class SweepFile:
             return None
         if name != alias and alias in self.catalog.strategies:
             self._refuse((*path, "strategy"), f"{alias!r} is a method itself; give {name} another alias", repr(name))
-        blocks = Blocks(strategy, {block: copy.deepcopy(self.data.get(block, {})) for block in VARIANT_OVERRIDES})
+        data = {block: self.data.get(block, _EMPTY) for block in VARIANT_OVERRIDES}
+        blocks = Blocks(strategy, data, checked=self._checked)
         blocks.data["options"], blocks.origins["options",] = {}, path
         chosen = self._own(path, own, strategy)
         for target, value, origin in (*chosen, *overrides):
@@ -396,6 +413,8 @@ class SweepFile:
                 self._warn(Finding(origin, rule))
 
 
+_EMPTY: dict[str, Any] = {}
+_MORE = f"has more problems than these {MAX_PROBLEMS}"
 _NAME_RULE = "must consist of letters, digits, '_', '-' and '.', and begin with a letter or digit"
 _EXAMPLES = {"stream": "tasks", "training": "learning_rate", "model": "hidden", "memory": "capacity"}
 _FIELDS = {"training": TrainingConfig.model_fields, "memory": MemoryConfig.model_fields}

@@ -16,6 +16,7 @@ Departures: those of :mod:`raycl.strategies.latent_replay` but for the head, and
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -68,7 +69,7 @@ class AR1LatentReplay(LatentReplay):
                 f"{config.penalty:g}); set an earlier layer, a lower_learning_rate, or penalty: 0"
             )
         self.head = ConsolidatedHead(self.network.head, config.variant)
-        self.pull = PathPenalty(config)
+        self.pull = PathPenalty(config, context.optimizers)
         self._learning = torch.zeros(0, dtype=torch.bool)  # units of the task, where replays are negatives
         self._old_share = 0.0  # of old classes among all
         self._rivals = FrozenEntries({}, {})
@@ -88,6 +89,11 @@ class AR1LatentReplay(LatentReplay):
             self.upper.eval()  # frozen weights with moving statistics would not be frozen
 
     # -- the task ----------------------------------------------------------------------------------------------
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Negatives teach old classes nothing."""
+        negative = self.config.mode == "negative"
+        return [self.context.scenario.units(task)] if negative else super().learning_units(task)
 
     def begin_task(self, task: int, data: TaskData) -> None:
         super().begin_task(task, data)
@@ -121,6 +127,9 @@ class AR1LatentReplay(LatentReplay):
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         self.pull.before_update()
         self._rivals.zero_gradients()
+
+    def remedy(self) -> str:
+        return self.pull.remedy(super().remedy())
 
     def after_update(self, batch: Batch, at: Position) -> None:
         self.pull.after_update()

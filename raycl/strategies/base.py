@@ -19,6 +19,7 @@ from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import MemoryConfig, Options, TrainingConfig
+from raycl.spec.revisions import Change
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
@@ -72,6 +73,8 @@ class Position:
         task: the task that is learned; 0 throughout where boundaries are hidden.
         fraction: share of the phase's updates that are done, 0 <= fraction < 1.
         last: whether this is the last update of the phase.
+        late: bool ``[batch]``, rows that come for the first time after epoch 0, whose full batches had left them over;
+            None where there are none.
     """
 
     task: int
@@ -80,6 +83,7 @@ class Position:
     update: int
     fraction: float
     last: bool
+    late: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,10 @@ class Optimizers(Protocol):
         """Update the named optimisers' parameters; all of them where no name is given."""
         ...
 
+    def step_sizes(self, parameters: Sequence[Tensor]) -> list[Tensor | float]:
+        """After a step: how far it goes for a steady gradient of 1, a number or one for each entry."""
+        ...
+
     def __getitem__(self, name: str) -> torch.optim.Optimizer: ...
 
 
@@ -204,6 +212,8 @@ class Strategy:
     paper: ClassVar[str] = ""
     revision: ClassVar[int] = 1
     """Raised when the same options would leave other numbers than before; part of a trial's hash from 2 on."""
+    changes: ClassVar[tuple[Change, ...]] = ()
+    """Such changes that touch some of the method's trials only."""
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """What ``auto`` means for this method where its paper departs from the general meaning: scenario -> dotted path ->
     value."""
@@ -267,6 +277,33 @@ class Strategy:
         """The optimisers and their parameter groups; the trainer builds, extends or resets all of them."""
         return {"network": Trainable.of(p for p in self.network.parameters() if p.requires_grad)}
 
+    def learning_rows(self, task: int) -> Mapping[nn.Parameter, Sequence[range]]:
+        """Parameters of which a task's losses reach some rows only, and which; rows of the others stay as they are.
+
+        Weight decay and moments would move them without any loss. To be known when optimisers are built.
+        """
+        units, head = self.learning_units(task), self.network.head
+        if units is None or head.outputs != self.context.scenario.outputs(task):  # else it is not one for all tasks
+            return {}
+        return dict.fromkeys(head.parameters(), units)
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Output units whose rows of the head the losses of a task reach; None: all.
+
+        Those that compete in :meth:`cross_entropy`, for the task's rows and for rows in the memory. A method whose
+        losses reach others says so.
+        """
+        scenario, old = self.context.scenario, self.rehearsed()
+        if scenario.policy not in ("own", "current") or self.upper_bound:
+            return None
+        if scenario.policy == "current" and old:
+            return None
+        return [scenario.units(each) for each in sorted({task, *old})]
+
+    def rehearsed(self) -> set[int]:
+        """The tasks whose rows are learned once more, from the memory."""
+        return set(self.memory.tasks.tolist()) if self.uses_memory else set()
+
     # -- the task ----------------------------------------------------------------------------------------------
 
     def begin_task(self, task: int, data: TaskData) -> None:
@@ -320,6 +357,12 @@ class Strategy:
     def remember(self, batch: Batch, at: Position) -> None:
         """Offer the new rows to the memory."""
 
+    def offered(self, at: Position) -> slice | Tensor | None:
+        """Which new rows of an update ``memory.insert`` offers to the memory: all, a mask ``[batch]``, or none."""
+        if at.epoch == 0 or self.context.memory_config.insert == "every_epoch":
+            return slice(None)
+        return at.late
+
     def replayed(self, rows: Table) -> Batch:
         """Rows of the memory as a batch: normalised, augmented anew, marked as replayed."""
         context = self.context
@@ -337,15 +380,21 @@ class Strategy:
     def cross_entropy(self, logits: Tensor, batch: Batch, reduction: str = "mean") -> Tensor:
         """Cross-entropy ``[]`` (or ``[batch]``) over the active units of each row.
 
-        With ``active_logits: current`` replayed rows compete among all units seen, as in Caccia et al. 2022.
+        With ``active_logits: current`` replayed rows, and those of other tasks, compete among all units seen, as in
+        Caccia et al. 2022.
         """
         scenario = self.context.scenario
         if scenario.policy in ("all", "seen") and logits.shape[1] == scenario.outputs(self.task):
             return nn.functional.cross_entropy(logits, batch.y, reduction=reduction)
         mask = scenario.mask(batch.task, scenario.policy, self.task)
-        if scenario.policy == "current":  # a replayed row's unit is not among the current task's
-            mask = torch.where(batch.replayed[:, None], scenario.mask(batch.task, "seen", self.task), mask)
+        if scenario.policy == "current":  # the unit of a row of another task is not among the current task's
+            others = batch.replayed | (batch.task != self.task)
+            mask = torch.where(others[:, None], scenario.mask(batch.task, "seen", self.task), mask)
         return nn.functional.cross_entropy(logits.masked_fill(~mask, float("-inf")), batch.y, reduction=reduction)
+
+    def remedy(self) -> str:
+        """What helps where losses or parameters do not stay finite."""
+        return "lower training.learning_rate or the method's strength"
 
     # -- prediction and state ----------------------------------------------------------------------------------
 
@@ -367,6 +416,18 @@ class Strategy:
     def active_logits(self) -> str:
         """The active-logit policy of training, recorded with results."""
         return self.context.scenario.policy
+
+    def measures(self) -> Mapping[str, float]:
+        """Named numbers of the method's own after the task just learned, kept with its row: ``free_weights``."""
+        return {}
+
+    def warnings(self) -> Sequence[str]:
+        """What has happened up to the task just learned that makes the method less than it is named for.
+
+        Each in one line, with its remedy; they are logged once and stand in the trial's provenance. They follow from
+        the state, and change nothing.
+        """
+        return ()
 
     def parameter_count(self) -> int:
         """Trainable numbers of the method as it stands."""

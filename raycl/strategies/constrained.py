@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raycl.spec.needs import Idle
+from raycl.spec.revisions import LATE_ROWS, Change
 from raycl.strategies.base import Position, Strategy
 from raycl.streams.task import Batch
 
@@ -21,6 +22,7 @@ from raycl.streams.task import Batch
 class Constrained(Strategy, ABC):
     """Project each gradient against :meth:`past_gradients`."""
 
+    changes: ClassVar[tuple[Change, ...]] = (LATE_ROWS,)
     uses_memory: ClassVar[bool] = True
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("memory.batch_size", "memory.combine", "memory.mix"), "stored rows constrain gradients, and add no loss"),
@@ -48,8 +50,9 @@ class Constrained(Strategy, ABC):
             parameter.grad = part.view_as(parameter)
 
     def remember(self, batch: Batch, at: Position) -> None:
-        if at.epoch == 0 or self.context.memory_config.insert == "every_epoch":
-            self.memory.add({"image": batch.image, "label": batch.y, "task": batch.task})
+        rows = self.offered(at)
+        if rows is not None:
+            self.memory.add({"image": batch.image[rows], "label": batch.y[rows], "task": batch.task[rows]})
 
     def parameters(self) -> list[nn.Parameter]:
         """What gradients are of; every one of them takes part, so that none shifts those behind it."""

@@ -9,26 +9,38 @@ Buzzega et al., "Dark experience for general continual learning: a strong, simpl
 Stored are un-augmented rows and the logits of the forward pass of the update that stored them, before its step, never
 refreshed. The squared error is a mean over rows and units, so alpha's scale depends on the number of units.
 
+The head is full from the start, as in the paper: class-incrementally ``active_logits: auto`` is ``all`` here. Stored
+logits then say of later classes that they are unlikely, which is most of what DER gains: with 200 rows of Split MNIST
+DER keeps 73 % so, and 20 % on a head that grows (``seen``), where the squared error runs over the units that existed
+when a row was stored; DER++ 83 % and 68 %.
+
+A row is stored in every epoch that sees it, as in the authors' code (``memory.insert: auto`` is ``every_epoch`` here).
+Stored in the first one alone, logits are those of a network that hardly knows the task: four epochs of Split digits
+keep 21 % so and 47 % otherwise (DER++ 61 % and 76 %).
+
+New rows and each draw go through the network in passes of their own, as in the authors' code (``forward: separate``).
+With batch normalisation the stored logits are then those of new rows beside new rows only. On a CPU an update of DER++
+takes 1.1 times as long as in one joint pass with batches of 128, and 1.5 times (MLP) or 1.2 times (CNN) with batches of
+10.
+
 Departures:
-- Where the head grows, the squared error runs over the units that existed when a row was stored. Class-incrementally
-  stored logits then say nothing of classes to come, which costs most of what DER gains; ``active_logits: all`` makes
-  the whole head exist from the start, as in the paper.
 - Raw logits are compared, whatever units the training softmax leaves out.
-- With several epochs a row is stored in the first one (``memory.insert``).
 - ``memory.combine`` is not read: alpha and beta are the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from raycl.learning.passes import FORWARD, Forward, logits_of_parts
 from raycl.spec.needs import Idle
-from raycl.spec.options import NonNegative
+from raycl.spec.options import Later, NonNegative
+from raycl.spec.revisions import LATE_ROWS, Change
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig
 from raycl.streams.task import Batch
 
@@ -39,6 +51,7 @@ class DERConfig(StrategyConfig):
     search_space: ClassVar[dict[str, Any]] = {"alpha": {"loguniform": [0.05, 1.0]}}
 
     alpha: NonNegative = Field(0.5, description="weight of the squared error to stored logits")
+    forward: Annotated[Forward, Later()] = Field("separate", description=FORWARD)
 
 
 class DERPPConfig(DERConfig):
@@ -56,11 +69,20 @@ class DER(Strategy):
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("memory.combine", "memory.mix"), "alpha and beta weigh the rows that are drawn beside each batch"),
     )
+    revision: ClassVar[int] = 2  # each draw has a forward pass of its own
+    changes: ClassVar[tuple[Change, ...]] = (LATE_ROWS,)
     boundary_free: ClassVar[bool] = True
     uses_memory: ClassVar[bool] = True
     memory_columns = {"logits": ("outputs", torch.float32)}
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "task": {"memory.insert": "every_epoch"},
+        "domain": {"memory.insert": "every_epoch"},
+        "class": {"memory.insert": "every_epoch", "training.active_logits": "all"},
+    }
     naive_when: ClassVar[Mapping[str, Any] | None] = {"alpha": 0.0}
     paper: ClassVar[str] = "Buzzega et al. 2020, Dark experience for general continual learning (arXiv 2004.07211)"
+
+    config: DERConfig
 
     def __init__(self, config: DERConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -81,15 +103,22 @@ class DER(Strategy):
             self._draws[name] = len(batches[-1])
         return Batch.cat(batches)
 
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Stored logits are those of all units."""
+        return None if self.weights()["logits"] else super().learning_units(task)
+
+    def rehearsed(self) -> set[int]:
+        return super().rehearsed() if self._drawn() else set()
+
     def _drawn(self) -> list[str]:
         return [name for name, weight in self.weights().items() if weight]
 
     def loss(self, batch: Batch) -> Losses:
-        logits = self.network(batch.x)
+        sizes = (len(batch) - sum(self._draws.values()), *self._draws.values())
+        logits = logits_of_parts(self.network, batch.x, sizes, self.config.forward)
         self._store(logits)
         if not self._draws:
             return {"task": self.cross_entropy(logits, batch)}
-        sizes = (len(batch) - sum(self._draws.values()), *self._draws.values())
         new, *replayed = self.cross_entropy(logits, batch, reduction="none").split(sizes)
         losses, weights = {"task": new.mean()}, self.weights()
         for part, rows in enumerate(self._draws):
@@ -106,9 +135,10 @@ class DER(Strategy):
         new, at = self._new, self._at
         assert new is not None
         assert at is not None
-        if at.epoch == 0 or self.context.memory_config.insert == "every_epoch":
-            stored = logits[: len(new)].detach()
-            self.memory.add({"image": new.image, "label": new.y, "task": new.task, "logits": stored})
+        rows = self.offered(at)
+        if rows is not None:
+            own = {"image": new.image, "label": new.y, "task": new.task, "logits": logits[: len(new)].detach()}
+            self.memory.add({name: column[rows] for name, column in own.items()})
         for _ in () if at.last else self._drawn():
             self.memory.request(self.replay_size)
 
@@ -118,6 +148,8 @@ class DERPP(DER):
 
     Config = DERPPConfig
     naive_when: ClassVar[Mapping[str, Any] | None] = {"alpha": 0.0, "beta": 0.0}
+
+    config: DERPPConfig
 
     def weights(self) -> dict[str, float]:
         return {"logits": self.config.alpha, "labels": self.config.beta}

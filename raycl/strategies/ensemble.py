@@ -27,13 +27,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
-from raycl.learning.task_inference import largest_probability, least_entropy, undecidable
+from raycl.learning.task_inference import CERTAIN, largest_probability, least_entropy, undecidable
 from raycl.models.network import Network
 from raycl.models.width import matching_width, parameters_with_head
-from raycl.spec.needs import Idle
+from raycl.spec.needs import Idle, Need
+from raycl.spec.revisions import Change
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
+
+SELECTION = Change(
+    "task selection",
+    2,
+    lambda _, blocks: blocks.stream.scenario != "task" and blocks.dump("options")["selector"] != "average",
+)
+"""Uncertainties of heads of different sizes are compared as shares of the largest possible one."""
 
 
 class EnsembleConfig(StrategyConfig):
@@ -64,8 +72,8 @@ class Ensemble(Strategy):
     Config = EnsembleConfig
     zero_shot: ClassVar[bool] = False
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
-    revision: ClassVar[int] = 2
-    """2: uncertainties of heads of different sizes are compared as shares of the largest possible one."""
+    changes: ClassVar[tuple[Change, ...]] = (SELECTION,)
+    needs: ClassVar[tuple[Need, ...]] = (CERTAIN,)
 
     def __init__(self, config: EnsembleConfig, context: Context) -> None:
         super().__init__(config, context)

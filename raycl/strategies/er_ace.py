@@ -6,19 +6,30 @@ rows among all that experience replay would give them. The logits of old classes
 
 Class-incremental only: where tasks share their units, or have a head each, it is experience replay.
 
-Departures: ``unseen`` lets new rows also compete with units whose class no row has had so far, as the mammoth library
-does; they then learn to stay low before their time.
+Besides, ``unseen`` lets new rows compete with units whose class no row has had so far, which so learn to stay low
+before their time. The equation has no such units; the authors' own code (AML) always has them, and so has the mammoth
+library. They exist on a full head only: class-incrementally ``active_logits: auto`` is ``all`` here, on which the
+default is to let them compete, and ``unseen: true`` on a head that grows is refused. The authors' head is 10 times a
+cosine (``model.classifier: auto`` is ``cosine`` here), and new and replayed rows go through it in passes of their own
+(``forward: separate``), whose two mean losses are added.
+
+Departures: the authors' code counts as unseen every unit from the largest seen one on, itself included; here a unit is
+seen once a row has had its class.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from raycl.errors import Problem, SpecError
+from raycl.learning.passes import FORWARD, Forward
 from raycl.spec.needs import Idle
+from raycl.spec.options import Later
 from raycl.strategies.base import Context, Position
 from raycl.strategies.replay import Replay, ReplayConfig
 from raycl.streams.task import Batch
@@ -36,7 +47,11 @@ class ERACEConfig(ReplayConfig):
         ),
     )
 
-    unseen: bool = Field(False, description="new rows also compete with units whose class has not come yet")
+    unseen: Annotated[bool | None, Later(before=False)] = Field(
+        None,
+        description="new rows also compete with units whose class has not come yet; default: where the head is full",
+    )
+    forward: Annotated[Forward, Later()] = Field("separate", description=FORWARD)
 
 
 class ERACE(Replay):
@@ -44,12 +59,22 @@ class ERACE(Replay):
 
     Config = ERACEConfig
     scenarios: ClassVar[frozenset[str]] = frozenset({"class"})
+    revision: ClassVar[int] = 2  # a forward pass for the replayed rows
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "class": {"training.active_logits": "all", "model.classifier": "cosine"}
+    }
     paper: ClassVar[str] = "Caccia et al. 2022, Reducing abrupt representation change (arXiv 2104.05025)"
 
     config: ERACEConfig
 
     def __init__(self, config: ERACEConfig, context: Context) -> None:
+        scenario = context.scenario
+        full = scenario.outputs(0) == scenario.num_outputs
+        if config.unseen and not full:
+            rule = "units that have not come yet exist on a full head only; set training.active_logits: all"
+            raise SpecError([Problem("unseen", rule, "true")])
         super().__init__(config, context)
+        self._unseen = full if config.unseen is None else config.unseen
         self._seen = torch.zeros(context.scenario.num_outputs, dtype=torch.bool, device=context.device)
 
     def draw(self, batch: Batch, at: Position) -> Batch:
@@ -61,12 +86,12 @@ class ERACE(Replay):
         logits = super().logits(batch)
         active = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         active[batch.y[: self._new]] = True
-        if self.config.unseen:
+        if self._unseen:
             active |= ~self._seen[: len(active)]
         return logits.masked_fill(~(active | batch.replayed[:, None]), float("-inf"))
 
     def active_logits(self) -> str:
-        present = "present+unseen" if self.config.unseen else "present"
+        present = "present+unseen" if self._unseen else "present"
         return f"{present}, replayed {super().active_logits()}"
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,11 +14,13 @@ Rows are meant to be features of a frozen backbone (``stream.encode``), under a 
 pixels work as well, as blurred images: rows are averaged as they are stored, as floats, and normalised when they are
 replayed. The stream is seen once, whatever ``training.epochs`` says.
 
+As in the authors' code a memory of one row is not rehearsed.
+
 Departures:
 - ``rehearse_every`` examples may pass between two epochs over the memory, for speed.
 - A class with room for one prototype keeps its running mean; the paper has no pair to merge there.
-- The updates of an epoch are of equal size, within one row; a memory of one row is not rehearsed. Both are for batch
-  normalisation, which cannot learn from a single row.
+- The updates of an epoch are of equal size, within one row, so that none is left with a single row, from which batch
+  normalisation cannot learn; the authors fill the last one up with rows that the epoch has seen.
 - Features are not scaled to unit length.
 """
 
@@ -87,6 +89,12 @@ class ExStream(Strategy):
             raise MethodError(
                 "exstream merges rows by what they hold: memory.selection must be auto and memory.unit class or total "
                 f"(got {memory.selection} and {memory.unit})"
+            )
+        classes = context.scenario.num_outputs
+        if memory.unit == "total" and memory.capacity < classes:
+            raise MethodError(
+                f"exstream: memory.capacity must be at least the number of classes, {classes} in the end (got "
+                f"{memory.capacity}); enlarge it, or count it per class by memory.unit"
             )
         super().__init__(config, context)
         self.config: ExStreamConfig = config

@@ -23,8 +23,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from raycl.errors import Problem, SpecError
 from raycl.learning.class_statistics import ClassStatistics
-from raycl.learning.ownership import FrozenEntries, other_rows
 from raycl.spec.needs import Idle
 from raycl.spec.options import Fraction
 from raycl.strategies.base import (
@@ -32,7 +32,6 @@ from raycl.strategies.base import (
     Epochs,
     Losses,
     Phase,
-    Position,
     Rows,
     Strategy,
     StrategyConfig,
@@ -80,11 +79,13 @@ class FeatureExtraction(Strategy):
         if scenario.active_logits == "auto" and scenario.policy == "seen":
             context = replace(context, scenario=replace(scenario, active_logits="current"))
         super().__init__(config, context)
+        if config.classifier != "softmax" and not self.network.head.affine:
+            rule = f"{config.classifier} is a linear head in closed form; use linear, or classifier: softmax"
+            raise SpecError([Problem("model.classifier", rule, "cosine")])
         self.config: FeatureExtractionConfig = config
         features, covariance = self.network.head.features, config.classifier == "slda"
         self.statistics = ClassStatistics(features, covariance, context.device)
         self._trunk = LowerPart(self.network.backbone, config.freeze)
-        self._idle = FrozenEntries({}, {})
         self._features: Rows | None = None
 
     # -- growth and optimisation -------------------------------------------------------------------------------
@@ -111,9 +112,6 @@ class FeatureExtraction(Strategy):
     # -- the task ----------------------------------------------------------------------------------------------
 
     def begin_task(self, task: int, data: TaskData) -> None:
-        scenario = self.context.scenario
-        if not scenario.shared and scenario.policy in ("own", "current"):
-            self._idle = other_rows(self.network.head, scenario.units(task))
         if self._trunk.frozen(task) and self._trains_head(task) and self._is_seen_again(data):
             self._features = self._extract(data)
 
@@ -155,6 +153,7 @@ class FeatureExtraction(Strategy):
             weight, bias = statistics.nearest_mean()
         else:
             weight, bias = statistics.discriminant(self.config.shrinkage)
+        assert head.bias is not None
         head.weight.copy_(weight)
         head.bias.copy_(bias)
 
@@ -169,9 +168,6 @@ class FeatureExtraction(Strategy):
         else:
             logits = network(batch.x)
         return {"task": self.cross_entropy(logits, batch)}
-
-    def after_update(self, batch: Batch, at: Position) -> None:
-        self._idle.restore()
 
     # -- state -------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -35,7 +35,7 @@ from torch import Tensor
 from raycl.learning.negative_replay import balanced, fixed_rows, learned_units, require_rivals, with_negatives
 from raycl.learning.ownership import FrozenEntries
 from raycl.models.conditional_vae import ConditionalVAE
-from raycl.spec.options import Count, Fraction, Positive
+from raycl.spec.options import CountFromZero, Fraction, Positive, Width, Widths
 from raycl.strategies.base import Context, Losses, Phase, Position, Source, TaskData, Trainable
 from raycl.strategies.consolidated import Consolidated, ConsolidatedConfig, above
 from raycl.strategies.lower_part import no_pixels
@@ -59,14 +59,14 @@ class GenerativeNegativeReplayConfig(ConsolidatedConfig):
     upper_learning_rate: Fraction = Field(
         1.0, description="factor on the learning rate between the cut and the head, once the lower part has settled"
     )
-    replay_batch_size: Annotated[int, Field(ge=0)] | None = Field(
+    replay_batch_size: CountFromZero | None = Field(
         None, description="generated rows per update; 0: none; default: training's batch_size"
     )
     replay_share: Literal["classes"] | Fraction = Field(
         "classes", description="weight of generated rows in the loss; classes: share of old classes among all seen"
     )
-    latent_dim: Count = 32
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    latent_dim: Width = 32
+    hidden: Widths = Field(
         (256,), min_length=1, description="units per layer of the generator's encoder; the decoder mirrors them"
     )
     generator_learning_rate: Positive | None = Field(None, description="default: training's learning_rate")
@@ -118,6 +118,12 @@ class GenerativeNegativeReplay(Consolidated):
             self.upper.eval()  # frozen weights with moving statistics would not be frozen
 
     # -- the task ----------------------------------------------------------------------------------------------
+
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Fixed rivals do not learn; otherwise generated rows reach the units of all classes."""
+        if self.config.mode == "negative" and self.config.rivals == "fixed":
+            return [self.context.scenario.units(task)]
+        return None if task and self._replay_size else super().learning_units(task)
 
     def begin_task(self, task: int, data: TaskData) -> None:
         self._data = data

@@ -18,9 +18,9 @@ generator is kept, for nothing else of it is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -32,7 +32,7 @@ from raycl.learning.distillation import unit_groups
 from raycl.models.network import frozen_statistics
 from raycl.models.vae import VAE
 from raycl.spec.needs import Idle
-from raycl.spec.options import Count, Fraction, Positive
+from raycl.spec.options import Count, Fraction, Positive, Width, Widths
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable, nested_bytes
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -54,8 +54,8 @@ class GenerativeReplayConfig(StrategyConfig):
         Idle(("temperature",), "only targets: soft have one", lambda at: at.options.targets == "hard"),
     )
 
-    latent_dim: Count = 100
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    latent_dim: Width = 100
+    hidden: Widths = Field(
         (400, 400), min_length=1, description="units per layer of the generator's encoder; the decoder mirrors them"
     )
     generator_learning_rate: Positive | None = Field(None, description="default: training's learning_rate")
@@ -108,12 +108,16 @@ class GenerativeReplay(Strategy):
             "generator": replace(Trainable.of(self.generator.parameters()), training=own),
         }
 
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Replays are labelled by every old head."""
+        return None if task and self._share() else super().learning_units(task)
+
     def begin_task(self, task: int, data: TaskData) -> None:
         """Freeze the scholar of the tasks before, without the rows that the head gained for this task."""
         if task and self._share():
             self._heads = Heads(self.context.scenario, task, self.context.device)
             solver = _frozen(self.network)
-            solver |= {name: solver[name][: self._heads.known] for name in ("head.weight", "head.bias")}
+            solver |= {name: solver[name][: self._heads.known] for name in solver if name.startswith("head.")}
             self.previous = {"solver": solver, "decoder": _frozen(self.generator.decoder)}
 
     def _share(self) -> float:

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
 from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator
-from raycl.learning.task_inference import least_entropy, placed, undecidable
+from raycl.learning.task_inference import CERTAIN, least_entropy, placed, undecidable
 from raycl.models.hypernetwork import WeightGenerator
 from raycl.models.target import State, TargetNetwork
+from raycl.spec.needs import Need
 from raycl.strategies.base import Context, Losses, Phase, Position, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -54,6 +55,7 @@ class Hypernetwork(Strategy):
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
+    needs: ClassVar[tuple[Need, ...]] = (CERTAIN,)
 
     def __init__(self, config: GeneratorOptions, context: Context) -> None:
         super().__init__(config, context)

@@ -94,6 +94,10 @@ class HypernetworkReplay(Strategy):
         own = {name: Trainable.of(parameters) for name, parameters in self.vae.parameters().items()}
         return {**super().trainable(task), **own}
 
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Every update has replays of every old task."""
+        return None if task and self.config.replay_share else super().learning_units(task)
+
     def begin_task(self, task: int, data: TaskData) -> None:
         self.vae.begin(self.config.replay_batch_size or self.context.training.batch_size)
         if task and self.config.replay_share:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from raycl.learning.protected_generator import GeneratorOptions
 from raycl.learning.protected_vae import Hidden, ProtectedVAE, ProtectedVAEOptions
+from raycl.spec.needs import Need
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Losses, Phase, Position, StrategyConfig, TaskData, Trainable, total
 from raycl.strategies.generative_replay import check_pixels
@@ -65,6 +66,7 @@ class HypernetworkTIR(Hypernetwork):
 
     Config = HypernetworkTIRConfig
     scenarios: ClassVar[frozenset[str]] = frozenset({"domain", "class"})
+    needs: ClassVar[tuple[Need, ...]] = ()
 
     def __init__(self, config: HypernetworkTIRConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -21,13 +21,15 @@ Departures:
 - ``temperature`` above 1 softens the targets q, which then differ from what the network says when the task begins. The
   paper has no such thing; the code behind van de Ven and Tolias 2019 (arXiv 1904.07734) has 2.
 - The loss is a sum over units, as in algorithm 3; the authors' code, and several libraries, take the mean over them,
-  which divides the gradient by their number.
+  which divides the gradient by their number. So does the paper's list of units end with the task's own; the authors'
+  code trains those of all classes, unseen ones towards 0 (``active_logits: all``).
+- m is rounded down, as in the paper's algorithm 2; the authors' code rounds up, and holds more than K.
 - No weight is decayed and no learning rate lowered but by ``training``; the sweep file says for how long a task is
   learned.
 - With a task id (not in the paper) only the units of the task can win; training is the same.
 - Features are those of un-augmented rows in evaluation mode, both for exemplars and for their means; the authors add
   those of mirrored images. So are the targets, but in augmented streams, where each row has those of what is seen.
-- ``memory.combine`` and ``insert``, and the softmax's ``active_logits``, do not apply.
+- ``memory.combine`` and ``insert`` do not apply; of the softmax's ``active_logits`` there are ``seen`` and ``all``.
 
 Targets are computed once a task, unless the stream augments; then the previous network answers in every update.
 """
@@ -115,6 +117,10 @@ class ICaRL(Strategy):
 
     # -- the task ----------------------------------------------------------------------------------------------
 
+    def learning_units(self, task: int) -> Sequence[range] | None:
+        """Old units have targets too."""
+        return None
+
     def begin_task(self, task: int, data: TaskData) -> None:
         if not self._distills:
             return
@@ -173,8 +179,8 @@ class ICaRL(Strategy):
     def loss(self, batch: Batch) -> Losses:
         new = self._new
         logits = self.network(batch.x)
-        labels = (batch.y[:, None] == torch.arange(new.stop, device=batch.y.device)).to(logits.dtype)
-        losses = {"task": _cross_entropy(logits[:, new.start : new.stop], labels[:, new.start :])}
+        labels = (batch.y[:, None] == torch.arange(logits.shape[1], device=batch.y.device)).to(logits.dtype)
+        losses = {"task": _cross_entropy(logits[:, new.start :], labels[:, new.start :])}
         if new.start:
             targets = self._targets(batch) if self._distills else labels[:, : new.start]
             losses["distillation"] = _cross_entropy(logits[:, : new.start], targets)
@@ -231,7 +237,7 @@ class ICaRL(Strategy):
 
     def active_logits(self) -> str:
         """Units are trained one by one, by sigmoids."""
-        return "seen"
+        return "all" if self.context.scenario.policy == "all" else "seen"
 
     def state_bytes(self) -> int:
         """The previous network, of which a task may keep the answers alone, is charged as a copy."""
@@ -259,8 +265,8 @@ def _check(context: Context) -> None:
     if scenario.shared:
         rule = "icarl needs output units of their own for every class; set per_task"
         problems.append(Problem("model.head", rule, scenario.head))
-    if scenario.active_logits not in ("auto", "seen"):
-        rule = "icarl trains the units of all classes seen, by sigmoids; use auto or seen"
+    if scenario.active_logits not in ("auto", "seen", "all"):
+        rule = "icarl trains the units of all classes seen, by sigmoids; use auto, seen or all"
         problems.append(Problem("training.active_logits", rule, scenario.active_logits))
     if selection not in ("auto", "ranked"):
         rule = "icarl keeps the first rows of each class's ranking; use auto, and say how to rank by exemplars"

@@ -7,27 +7,33 @@ algorithm 1 and section 3.1. With g the gradient of the new rows' loss at theta,
     difference: loss(theta_v) - loss(theta)
     best:       loss(theta_v) - min(loss(theta), the least loss of this row at any earlier scoring)
 
-The highest scores are replayed; the update takes the gradient of both parts at theta. Where no more rows are drawn than
-replayed, this is experience replay.
+The highest scores are replayed; the update takes the gradient of both parts at theta, each from a forward pass of its
+own, and adds them, as the authors' code does. The published numbers are 10 rows replayed of 50 drawn:
+``memory.batch_size`` is 10 where the sweep file leaves it open. As many rows replayed as drawn would be experience
+replay, and are refused.
 
 Departures:
 - Virtual steps and scores are computed in evaluation mode, so that no running statistics move, and on one augmented
   view of each row, the one that is then replayed.
 - ``best`` begins with a row's first scoring, not with the loss at which it was stored.
+- The gradient of the virtual step is computed anew, since the update's own runs in training mode.
 - Rows of the current task are left out as in :mod:`raycl.strategies.replay`.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from raycl.errors import Problem, SpecError
+from raycl.learning.passes import FORWARD, Forward
 from raycl.models.network import frozen_statistics
 from raycl.spec.needs import Need
-from raycl.spec.options import Count, Positive
+from raycl.spec.options import Count, Later, Positive, ScenarioName
 from raycl.strategies.base import Context
 from raycl.strategies.replay import Replay, ReplayConfig
 from raycl.streams.task import Batch
@@ -44,12 +50,17 @@ class MIRConfig(ReplayConfig):
     virtual_learning_rate: Positive | None = Field(
         None, description="of the virtual step, plain SGD; default: training's learning rate"
     )
+    forward: Annotated[Forward, Later()] = Field("separate", description=FORWARD)
 
 
 class MIR(Replay):
     """The most interfered of the drawn rows in every update."""
 
     Config = MIRConfig
+    revision: ClassVar[int] = 2  # a forward pass for the replayed rows
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        scenario: {"memory.batch_size": 10} for scenario in get_args(ScenarioName)
+    }
     needs: ClassVar[tuple[Need, ...]] = (
         Need(
             "subsample",
@@ -66,10 +77,11 @@ class MIR(Replay):
     def __init__(self, config: MIRConfig, context: Context) -> None:
         super().__init__(config, context)
         self._rate = config.virtual_learning_rate or context.training.learning_rate
+        _require_competition(config.subsample, self.replay_size)
 
     @property
     def draw_size(self) -> int:
-        return max(self.config.subsample, self.replay_size)
+        return self.config.subsample
 
     def select(self, batch: Batch) -> Batch:
         rows = super().select(batch)
@@ -107,3 +119,14 @@ class MIR(Replay):
         best = losses if known is None else torch.fmin(losses, known)
         self.memory.write(self.memory.sampled, {"best_loss": best})
         return best
+
+
+def _require_competition(drawn: int, replayed: int) -> None:
+    """Refuse to choose all there is.
+
+    Raises:
+        SpecError: no more rows are drawn than replayed.
+    """
+    if drawn <= replayed:
+        rule = f"mir draws more rows than the {replayed} that it replays; set memory.batch_size below subsample"
+        raise SpecError([Problem("subsample", rule, str(drawn))])

@@ -18,7 +18,8 @@ Departures, or choices that the paper leaves open:
 - While the base learns, the column that teaches it goes on to read the base as it was before, in a copy that lasts for
   the phase; it would drift with its student otherwise.
 - The KL is taken at ``temperature`` T and multiplied by T^2, so that T does not move its weight against the penalty.
-- The paper's second factor online_decay, inside the penalty, is part of ``penalty``.
+- The paper's second factor online_decay, inside the penalty, is part of ``penalty``, which is followed by its gradient
+  or, with ``penalty_step: proximal``, in closed form after the optimiser's step (:mod:`raycl.learning.quadratic`).
 - Laterals reach the head too. Running statistics of the base are not protected.
 - Compression lasts as long as learning did by default, and comes on top of it.
 """
@@ -35,9 +36,9 @@ from torch import Tensor, nn
 from raycl.learning.distillation import distillation, frozen_copy, unit_groups
 from raycl.learning.fisher import diagonal_fisher
 from raycl.learning.own_units import competing_units, require_own_units
-from raycl.learning.quadratic import Quadratic, require_finite
+from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, require_finite
 from raycl.models.columns import Column, GatedAdapter, Taps
-from raycl.spec.options import Count, Fraction, Positive
+from raycl.spec.options import Count, Fraction, Positive, Width
 from raycl.strategies.anchored import Penalty
 from raycl.strategies.base import (
     Context,
@@ -66,11 +67,12 @@ class ProgressCompressConfig(StrategyConfig):
     penalty: Penalty = Field(
         100.0, description="lambda of online EWC while compressing; search 1 to 1e5 on a log scale"
     )
+    penalty_step: PenaltyStep = "gradient"
     online_decay: Fraction = Field(1.0, description="gamma: what is kept of the Fisher information at each task")
     temperature: Positive = Field(2.0, description="of both softmaxes while compressing")
     compress_length: Positive = Field(1.0, description="length of compression as a share of training's")
     reinit: bool = Field(False, description="draw the active column anew for every task; else it goes on")
-    adaptor_dim: Count | None = Field(
+    adaptor_dim: Width | None = Field(
         None, description="units of an adaptor; default: a quarter of the layer's outputs, at least 8"
     )
     fisher: Literal["exact", "sampled"] = Field("exact", description="labels of F: expected over all, or one drawn")
@@ -106,6 +108,11 @@ class ProgressCompress(Strategy):
         """The active column has a new optimiser for every task: a part of it is drawn anew, or was idle before."""
         parts = {f"active {task}": self.active, "knowledge": self.network}
         return {name: Trainable.of(part.parameters()) for name, part in parts.items()}
+
+    def learning_rows(self, task: int) -> Mapping[nn.Parameter, Sequence[range]]:
+        """The active column has as many units as the largest task."""
+        units = (range(len(competing_units(self.context.scenario, task))),)
+        return {**super().learning_rows(task), **dict.fromkeys(self.active.network.head.parameters(), units)}
 
     def begin_task(self, task: int, data: TaskData) -> None:
         if task and self.config.reinit:
@@ -143,7 +150,9 @@ class ProgressCompress(Strategy):
 
         batches, generator = data.batches(FISHER_BATCH, config.fisher_examples), self.context.generator("fisher")
         fisher = diagonal_fisher(self.network, batches, active, config.fisher, generator)
-        require_finite(fisher, f"progress_compress: the Fisher information after task {task}", config.penalty)
+        require_finite(
+            fisher, f"progress_compress: the Fisher information after task {task}", config.penalty, config.penalty_step
+        )
         self.past.replace(_normalised(fisher), dict(self.network.named_parameters()), config.online_decay)
 
     # -- the update --------------------------------------------------------------------------------------------
@@ -168,10 +177,20 @@ class ProgressCompress(Strategy):
         loss = distillation(answers, target, groups, config.temperature, squared=True)
         optimizers.zero_grad()
         loss.backward()
-        if config.penalty:
-            self.past.add_gradients(dict(self.network.named_parameters()), config.penalty)
+        base = dict(self.network.named_parameters())
+        if self._pulls("gradient"):
+            self.past.add_gradients(base, config.penalty)
         optimizers.step("knowledge")
+        if self._pulls("proximal"):
+            self.past.pull(base, config.penalty, optimizers)
         return {"distillation": loss.detach()}
+
+    def _pulls(self, step: PenaltyStep) -> bool:
+        """Whether the base is held, in this way."""
+        return bool(self.config.penalty and self.past.importance) and self.config.penalty_step == step
+
+    def remedy(self) -> str:
+        return f"{super().remedy()}, or {PROXIMAL}" if self._pulls("gradient") else super().remedy()
 
     @property
     def _units(self) -> range:

@@ -30,7 +30,7 @@ from raycl.learning.own_units import require_own_units
 from raycl.models.columns import Adapter, Column, Columns, direct
 from raycl.models.width import matching_width, parameters_with_head
 from raycl.spec.needs import Idle
-from raycl.spec.options import Count
+from raycl.spec.options import Width
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, Trainable
 from raycl.streams.task import Batch
 
@@ -50,7 +50,7 @@ class ProgressiveConfig(StrategyConfig):
     laterals: Literal["adapter", "direct", "none"] = Field(
         "adapter", description="what leads from earlier columns to a layer; none: independent networks"
     )
-    adapter_dim: Count | None = Field(
+    adapter_dim: Width | None = Field(
         None, description="units of an adapter; default: n / 2k in column k for the layer's n outputs, at least 8"
     )
     match_parameters: bool = Field(

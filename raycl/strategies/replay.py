@@ -2,7 +2,11 @@
 
 Chaudhry et al., "On tiny episodic memories in continual learning", 2019 (arXiv 1902.10486); reservoir sampling after
 Vitter 1985. The replayed rows of an update are drawn before its new rows are offered to the memory. The sweep's
-``memory`` block says how large the memory is, which rows stay, and how the two losses are combined.
+``memory`` block says how large the memory is, which rows stay, and how the two losses are combined (``combine``): the
+authors, and the mammoth library, take one mean over new and replayed rows together (``union``, the default) in one
+forward pass; ``sum`` of the two means has twice the gradient under plain SGD.
+
+Where no row is replayed the mean loss of the new ones stands alone, whatever the weights.
 
 Departures:
 - With several epochs a row is offered once (``insert: first_epoch``); ``every_epoch`` offers it anew in each, as some
@@ -13,14 +17,21 @@ Departures:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import Field
 from torch import Tensor
 
+from raycl.learning.passes import FORWARD, Forward, logits_of_parts
 from raycl.spec.needs import Idle
+from raycl.spec.options import Later, ScenarioName
+from raycl.spec.revisions import LATE_ROWS, Change
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig, TaskData
 from raycl.streams.task import Batch
+
+LONE_ROWS = Change("lone rows", 2, lambda _, blocks: blocks.memory.combine == "mean")
+"""New rows without any replayed ones count whole."""
 
 
 class ReplayConfig(StrategyConfig):
@@ -35,6 +46,7 @@ class ReplayConfig(StrategyConfig):
     )
 
     exclude_current: bool = Field(False, description="replay no rows of the current task, or of the batch's classes")
+    forward: Annotated[Forward, Later()] = Field("joint", description=FORWARD)
 
 
 class Replay(Strategy):
@@ -45,8 +57,14 @@ class Replay(Strategy):
         Idle(("memory.mix",), "replayed rows are drawn beside each batch; set batch_size and combine"),
     )
     boundary_free: ClassVar[bool] = True
+    changes: ClassVar[tuple[Change, ...]] = (LATE_ROWS, LONE_ROWS)
     uses_memory: ClassVar[bool] = True
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        scenario: {"memory.combine": "union"} for scenario in get_args(ScenarioName)
+    }
     paper: ClassVar[str] = "Chaudhry et al. 2019, On tiny episodic memories in continual learning (arXiv 1902.10486)"
+
+    config: ReplayConfig
 
     def __init__(self, config: ReplayConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -68,8 +86,9 @@ class Replay(Strategy):
     def draw(self, batch: Batch, at: Position) -> Batch:
         memory = self.memory
         replayed = self.select(batch) if len(memory) else None
-        if at.epoch == 0 or self.context.memory_config.insert == "every_epoch":
-            memory.add({"image": batch.image, "label": batch.y, "task": batch.task})
+        rows = self.offered(at)
+        if rows is not None:
+            memory.add({"image": batch.image[rows], "label": batch.y[rows], "task": batch.task[rows]})
         if not at.last and not self._without_labels:
             memory.request(self.draw_size, self._excluded_task)
         self._new = len(batch)
@@ -87,24 +106,29 @@ class Replay(Strategy):
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits ``[batch, outputs]`` of the training softmax."""
-        logits: Tensor = self.network(batch.x)
-        return logits
+        return logits_of_parts(self.network, batch.x, self._sizes(batch), self.config.forward)
+
+    def _sizes(self, batch: Batch) -> tuple[int, ...]:
+        """New rows, and replayed ones where there are any."""
+        replayed = len(batch) - self._new
+        return (self._new, replayed) if replayed else (self._new,)
 
     def loss(self, batch: Batch) -> Losses:
-        logits = self.logits(batch)
-        if self._new == len(batch):
-            return {"task": _weighted(self.cross_entropy(logits, batch), self._weights()[0])}
-        new_weight, replay_weight = self._weights()
-        per_row = self.cross_entropy(logits, batch, reduction="none")
-        new, replayed = per_row.split((self._new, len(batch) - self._new))
+        logits, sizes = self.logits(batch), self._sizes(batch)
+        if len(sizes) == 1:
+            return {"task": self.cross_entropy(logits, batch)}
+        new_weight, replay_weight = self._weights(*sizes)
+        new, replayed = self.cross_entropy(logits, batch, reduction="none").split(sizes)
         return {"task": _weighted(new.mean(), new_weight), "replay": _weighted(replayed.mean(), replay_weight)}
 
-    def _weights(self) -> tuple[float, float]:
-        """Weights of the mean loss of new and of replayed rows."""
+    def _weights(self, new: int, replayed: int) -> tuple[float, float]:
+        """Weights of the mean loss of so many new and replayed rows."""
         combine = self.context.memory_config.combine
         if combine == "task_share":
             return 1 / (self.task + 1), 1 - 1 / (self.task + 1)
-        return (1.0, 1.0) if combine == "sum" else (0.5, 0.5)
+        if combine == "union":
+            return new / (new + replayed), replayed / (new + replayed)
+        return (0.5, 0.5) if combine == "mean" else (1.0, 1.0)
 
 
 def _weighted(value: Tensor, weight: float) -> Tensor:

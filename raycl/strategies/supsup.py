@@ -3,7 +3,10 @@
 Wortsman, Ramanujan, Liu, Kembhavi, Rastegari, Yosinski and Farhadi, "Supermasks in superposition", NeurIPS 2020 (arXiv
 2006.14769). Weights W are signed constants, there are no biases, and norm layers have no affine parameters. Task i is
 answered by f(x; W * M_i); its mask is learned through scores (:mod:`raycl.models.masked`): the largest of each layer
-(``selection: top_k``, edge-popup, equation 2), or all above 0 (``threshold``, as in the authors' MNIST experiments).
+(``selection: top_k``, edge-popup, equation 2), or all above 0 (``threshold``, as in the authors' MNIST experiments). Of
+top_k every layer keeps the same share by default; ``sparsity: erdos_renyi`` is that of the authors' CIFAR and ImageNet
+settings, in which a layer between i and o units or channels keeps min(1/2, scale * (i + o) / weights), with scales of 1
+to 32: large layers keep less.
 Once its task is over, a mask stays as one bit a weight, and the scores go. W follows from a seed, and is not part of a
 checkpoint.
 
@@ -32,10 +35,25 @@ from torch.func import functional_call
 
 from raycl.errors import Problem, SpecError
 from raycl.learning.superposition import binary, entropy, one_shot, superfluous
-from raycl.learning.task_inference import log_largest_entropy, most_certain, placed, shared_log_entropy, undecidable
-from raycl.models.masked import MaskedWeights, RunningStatistics, above, fix_signed_constants, largest
-from raycl.spec.needs import Idle
-from raycl.spec.options import Count, Fraction
+from raycl.learning.task_inference import (
+    CERTAIN,
+    log_largest_entropy,
+    most_certain,
+    placed,
+    shared_log_entropy,
+    undecidable,
+)
+from raycl.models.masked import (
+    MaskedWeights,
+    RunningStatistics,
+    above,
+    erdos_renyi,
+    fix_signed_constants,
+    largest,
+)
+from raycl.spec.needs import Idle, Need
+from raycl.spec.options import Count, Fraction, Later, Positive
+from raycl.spec.revisions import Change
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -56,6 +74,9 @@ class SupSupConfig(StrategyConfig):
             lambda at: at.stream.scenario == "task",
         ),
         Idle(("kept_fraction",), "only selection: top_k keeps a share", lambda at: at.options.selection != "top_k"),
+        Idle(("sparsity",), "only selection: top_k keeps a share", lambda at: at.options.selection != "top_k"),
+        Idle(("kept_fraction",), "sparsity: erdos_renyi goes by its scale", lambda at: at.options.erdos_renyi),
+        Idle(("erdos_renyi_scale",), "only sparsity: erdos_renyi has a scale", lambda at: not at.options.erdos_renyi),
     )
 
     selection: Literal["top_k", "threshold"] = Field(
@@ -64,12 +85,26 @@ class SupSupConfig(StrategyConfig):
     kept_fraction: Annotated[Fraction, Field(gt=0)] = Field(
         0.5, description="of top_k: share of each layer's weights that a mask keeps (the authors' sparsity)"
     )
-    extra_outputs: Annotated[int, Field(ge=0)] = Field(90, description="superfluous output units, which no label names")
+    sparsity: Annotated[Literal["uniform", "erdos_renyi"], Later()] = Field(
+        "uniform",
+        description="of top_k: the same share of each layer, or less of larger ones, as for CIFAR in the paper",
+    )
+    erdos_renyi_scale: Annotated[Positive, Later()] = Field(
+        8.0,
+        description="of erdos_renyi: a layer keeps min(1/2, scale * (inputs + outputs) / weights); published: 1 to 32",
+    )
+    extra_outputs: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        90, description="superfluous output units, which no label names"
+    )
     inference: Literal["one_shot", "binary", "linear"] = Field(
         "one_shot", description="of a hidden task id: one gradient, one for each halving, or every task in turn"
     )
     objective: Literal["entropy", "G"] = Field("entropy", description="what inference minimises; G: superfluous units")
     inference_rows: Count = Field(1, description="rows, known to be of one task, that a decision is made from")
+
+    @property
+    def erdos_renyi(self) -> bool:
+        return self.selection == "top_k" and self.sparsity == "erdos_renyi"
 
     @model_validator(mode="after")
     def _g_needs_superfluous_units(self) -> SupSupConfig:
@@ -80,6 +115,14 @@ class SupSupConfig(StrategyConfig):
         return self
 
 
+SELECTION = Change(
+    "task selection",
+    2,
+    lambda _, blocks: blocks.stream.scenario != "task" and blocks.dump("options")["inference"] == "linear",
+)
+"""Entropies of tasks of different sizes are compared as shares of the largest possible one."""
+
+
 class SupSup(Strategy):
     """Find a subnetwork of a random network for every task."""
 
@@ -87,6 +130,8 @@ class SupSup(Strategy):
     paper: ClassVar[str] = "Wortsman et al. 2020, Supermasks in superposition (arXiv 2006.14769)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
+    needs: ClassVar[tuple[Need, ...]] = (CERTAIN,)
+    changes: ClassVar[tuple[Change, ...]] = (SELECTION,)
 
     def __init__(self, config: SupSupConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -142,7 +187,13 @@ class SupSup(Strategy):
         """The mask that the scores stand for."""
         if self.config.selection == "threshold":
             return {name: above(scores, 0.0) for name, scores in self.scores.items()}
-        return {name: largest(scores, self.config.kept_fraction) for name, scores in self.scores.items()}
+        return {name: largest(scores, self._kept(scores)) for name, scores in self.scores.items()}
+
+    def _kept(self, scores: Tensor) -> float:
+        """The share of a layer's weights that a mask keeps."""
+        if self.config.sparsity == "uniform":
+            return self.config.kept_fraction
+        return erdos_renyi(scores.shape, self.config.erdos_renyi_scale)
 
     def loss(self, batch: Batch) -> Losses:
         """Cross-entropy over all units of the subnetwork, the superfluous ones included."""

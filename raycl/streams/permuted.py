@@ -20,7 +20,7 @@ class PermutedConfig(StreamConfig):
 
     name: Literal["permuted"]
     scenario: ScenarioName = "domain"
-    tasks: int = Field(10, ge=1)
+    tasks: int = Field(10, ge=1, le=10_000)
     first_task: Literal["permuted", "identity"] = Field(
         "permuted", description="whether the first task's pixels are permuted too"
     )

@@ -1,8 +1,8 @@
-"""What makes a stream unfit to tell methods apart: tasks that are the same task, and classes without images."""
+"""What makes a stream unfit: tasks that are the same task, classes without images, other data than before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -79,3 +79,19 @@ def check_split(source: TaskSource, split: Split) -> None:
                 f"{'learned' if split == 'train' else 'scored'}; {remedy}, or choose classes (stream.class_order) "
                 "that have them"
             )
+
+
+def check_data(source: TaskSource, known: Collection[str]) -> None:
+    """The data are those that finished trials have learned from.
+
+    Raises:
+        DataError: they are others, so that figures of both would be averaged.
+    """
+    digest = source.layout.data_digest
+    others = sorted(set(known) - {digest})
+    if others:
+        raise DataError(
+            "a results folder must hold trials of the same data: those here are not the ones that its finished "
+            f"trials have learned from (digest {digest} here, {', '.join(others)} there); restore the data, or choose "
+            "another results folder"
+        )

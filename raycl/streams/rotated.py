@@ -23,7 +23,7 @@ class RotatedConfig(StreamConfig):
 
     name: Literal["rotated"]
     scenario: ScenarioName = "domain"
-    angles: Literal["even", "random"] | tuple[Degrees, ...] = Field(
+    angles: Literal["even", "random"] | Annotated[tuple[Degrees, ...], Field(max_length=10_000)] = Field(
         "even",
         description="degrees: evenly from 0 to max_angle; one drawn from each of as many equal intervals; or a list",
     )

@@ -22,10 +22,11 @@ class SequenceConfig(StreamConfig):
     name: Literal["sequence"]
     parts: tuple[str, ...] = Field(
         min_length=1,
+        max_length=1000,
         description="one task each: a data set, or classes start to stop - 1 of one: [cifar10, 'cifar100[0:10]']",
     )
     dataset: str = Field("", description="follows from parts")
-    tasks: int = Field(0, ge=0, description="follows from parts")
+    tasks: int = Field(0, ge=0, le=1000, description="follows from parts")
 
     @model_validator(mode="after")
     def _follow_parts(self) -> SequenceConfig:

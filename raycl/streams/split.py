@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raycl.errors import DataError
-from raycl.spec.options import Count, StreamConfig
+from raycl.spec.options import Count, CountFromZero, StreamConfig
 from raycl.streams.randomness import random_state
 from raycl.streams.stream import Stream, TaskClasses
 
@@ -18,7 +18,7 @@ class SplitConfig(StreamConfig):
     """Options of the split stream."""
 
     name: Literal["split"]
-    class_order: Literal["shuffled", "fixed"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    class_order: Literal["shuffled", "fixed"] | Annotated[tuple[CountFromZero, ...], Field(max_length=100_000)] = Field(
         "shuffled", description="order in which classes appear: drawn from the seed, by class id, or these ids"
     )
     classes_per_task: Count | None = Field(

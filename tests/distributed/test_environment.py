@@ -167,11 +167,11 @@ def test_settings_of_others_are_taken_out_and_put_back(monkeypatch: pytest.Monke
 def test_nothing_is_shipped_under_uv_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the mutant: Ray as it is."""
     monkeypatch.setattr(uv_runtime_env_hook, "_get_uv_run_cmdline", lambda: ["uv", "run", "raycl"])
-    monkeypatch.setattr(uv_runtime_env_hook, "hook", lambda env: {"working_dir": os.getcwd()})
+    monkeypatch.setattr(uv_runtime_env_hook, "hook", lambda env: {"working_dir": str(Path.cwd())})
     with no_shipping():
         assert worker._maybe_modify_runtime_env(None, False) is None
     assert ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV is True
-    assert worker._maybe_modify_runtime_env(None, False) == {"working_dir": os.getcwd()}
+    assert worker._maybe_modify_runtime_env(None, False) == {"working_dir": str(Path.cwd())}
 
 
 def test_no_warning_becomes_an_error() -> None:

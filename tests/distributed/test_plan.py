@@ -15,6 +15,7 @@ from raycl.distributed.ledger import Ledger
 from raycl.distributed.plan import EntryPlan, FinalistsPlan, FinalPlan, Job, SearchPlan, read_winner
 from raycl.distributed.suggestions import Outcome, cutoffs, draw, frozen, optuna_space
 from raycl.errors import StoreError
+from raycl.results.decisions import suggestion_path
 from raycl.results.store import Results
 from raycl.spec import space
 from raycl.spec.options import PrunerConfig, SearchConfig
@@ -111,7 +112,7 @@ def test_cutoffs_are_those_computed_by_hand(tmp_path: Path) -> None:
         jobs = plan.jobs()
         for start, end in ((0, 2), (2, 5), (5, 8), (8, 9)):
             for index in range(start, end):
-                stored = decisions(tmp_path)[f"suggestions/{plan.entry.key}/{index:04d}.json"]["cutoffs"]
+                stored = decisions(tmp_path)[suggestion_path(plan.entry, index)]["cutoffs"]
                 assert {int(task): value for task, value in stored.items()} == (_by_hand(population) if start else {})
             for index in range(start, end):
                 curve = {task: round(1000 * accuracy(jobs[index].spec, task)) / 1000 for task in range(5)}

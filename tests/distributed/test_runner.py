@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from pretraining import weights_file
 from sweeping import HEAD, SWEEP, attempts, content, decisions, parsed
+from typer.testing import CliRunner
 
+from raycl.catalog import catalog
+from raycl.cli import app
 from raycl.distributed import cluster
 from raycl.distributed.environment import environment
 from raycl.distributed.runner import run_sweep
-from raycl.errors import FolderInUse, StoreError
+from raycl.errors import COMPLETE, METHODS_FAILED, REFUSED, DataError, FolderInUse, StoreError
 from raycl.live import SweepStatus
 from raycl.matrix import AccuracyMatrix
 from raycl.pretrained import pinned
 from raycl.results.reading import read_trials
 from raycl.results.store import Results
+from raycl.results.tables import comparison
+from raycl.results.tracking import Mirror
+from raycl.spec.sweep import SweepSpec
 from raycl.streams.source import LocalSource
 from raycl.trainer import Trainer
 
+STORED = Path(__file__).parents[1] / "stored"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
@@ -105,10 +119,55 @@ def test_a_failure_of_the_method_is_a_verdict_and_not_retried(ray_cluster: None,
     for retry_failed, tries in ((False, 1), (False, 1), (True, 2)):
         outcome = run_sweep(sweep, tmp_path, retry_failed=retry_failed)
         assert outcome.complete
+        assert len(outcome.failed) == 1
+        assert outcome.failed[0].startswith("naive: 2 of 2 final trials failed: ")
         assert set(attempts(tmp_path).values()) == {tries}
     trials = read_trials(tmp_path).to_pylist()
     assert {trial["status"] for trial in trials} == {"failed"}
     assert all("max_parameters" in trial["reason"] for trial in trials)
+
+
+FAILING = """
+strategies:
+  naive: {}
+  ewc: {penalty: {loguniform: [1, 100]}}
+search: {trials: 2, seeds: [0], generation: 1, startup: 1}
+final: {seeds: [10]}
+"""
+
+
+def test_exit_codes_tell_how_a_sweep_ended(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that no trial of a method keeps: the sweep is complete, the method has failed, and nothing waits."""
+    monkeypatch.setattr(Mirror, "offer", lambda self, spec: None)  # MLflow takes seconds for each folder
+    file, folder = tmp_path / "small.yaml", tmp_path / "results"
+    file.write_text(HEAD + FAILING + "limits: {max_state_bytes: 14000}\n")
+
+    def raycl(*arguments: str | Path) -> tuple[int, str]:
+        result = CliRunner().invoke(app, [str(part) for part in arguments], env={"COLUMNS": "200"})
+        return result.exit_code, result.output
+
+    for command in (("run", file, "--results", folder), ("resume", folder)):
+        code, output = raycl(*command)
+        assert code == METHODS_FAILED, output
+        assert "Incomplete" not in output
+        assert "ewc: no suggestion finished: 2 of 2 search trials failed: " in output
+        assert "max_state_bytes" in output
+    assert set(attempts(folder).values()) == {1}, "nothing is repeated"
+    told = raycl("show", folder, "--failures")[1]
+    assert told.count("Traceback (most recent call last):") == 2
+    for trial in read_trials(folder).to_pylist():
+        path = folder / "trials" / trial["trial"] / "traceback.txt"
+        assert path.exists() == (trial["status"] == "failed")
+        assert (str(path) in told) == path.exists()
+    assert raycl("resume", folder, "--retry-failed")[0] == METHODS_FAILED
+    assert sorted(attempts(folder).values()) == [1, 2, 2]
+
+    file.write_text(file.read_text().replace("digits", "mnist"))
+    code, output = raycl("run", file, "--results", tmp_path / "none", "--data-root", tmp_path / "nowhere")
+    assert (code, "MNIST was not found" in output) == (REFUSED, True)
+    assert not (tmp_path / "none" / "trials").exists()
+    file.write_text(HEAD + "strategies: {naive: {}}\nfinal: {seeds: [10]}\n")
+    assert raycl("run", file, "--results", tmp_path / "whole")[0] == COMPLETE
 
 
 def test_pretrained_weights_reach_the_trials_and_another_file_is_another_sweep(
@@ -214,3 +273,63 @@ def _driver(file: Path, folder: Path, ready: Callable[[], bool], number: signal.
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     return output
+
+
+def test_other_data_are_refused_before_they_are_averaged(ray_cluster: None, tmp_path: Path) -> None:
+    """A label file that was corrected between two runs of one folder: one seed of the old, one of the new."""
+    data, folder = tmp_path / "data", tmp_path / "results"
+    text = """
+name: changed
+stream: {name: split, dataset: "parquet:x", tasks: 2, scenario: class}
+model: {name: mlp, hidden: [8]}
+training: {iterations: 2, batch_size: 8}
+strategies: {naive: {}}
+final: {seeds: [1, 2]}
+"""
+    _write_set(data / "x", shift=0)
+    sweep = parsed(text)
+    assert run_sweep(sweep, folder, data_root=data).complete
+    shutil.rmtree(folder / "trials" / sweep.trial(sweep.entries[0], {}, 2, "final").hash)
+    _write_set(data / "x", shift=1)
+    with pytest.raises(DataError, match=r"same data: those here are not the ones .* restore the data, or choose"):
+        run_sweep(sweep, folder, data_root=data)
+    _write_set(data / "x", shift=0)
+    assert run_sweep(sweep, folder, data_root=data).complete
+    assert len(set(read_trials(folder)["data"].to_pylist())) == 1
+
+
+def _write_set(folder: Path, shift: int) -> None:
+    """Forty random images of four classes, the labels ``shift`` classes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 8, 8), dtype=np.uint8)
+    encoded = []
+    for image in pixels:
+        with io.BytesIO() as file:
+            Image.fromarray(image).save(file, "png")
+            encoded.append({"bytes": file.getvalue(), "path": ""})
+    labels = [(row + shift) % 4 for row in range(40)]
+    for split, rows in (("train", slice(0, 32)), ("test", slice(32, 40))):
+        pq.write_table(pa.table({"image": encoded[rows], "label": labels[rows]}), folder / f"{split}.parquet")
+
+
+def test_a_folder_of_an_earlier_raycl_continues_with_what_has_changed(ray_cluster: None, tmp_path: Path) -> None:
+    """Of its two methods naive gives the same numbers, and is read; der has its paper's head now, and runs anew."""
+    folder = tmp_path / "before"
+    with zipfile.ZipFile(STORED / "before.zip") as kept:
+        kept.extractall(folder)
+    before = {trial["trial"]: trial for trial in read_trials(folder).to_pylist()}
+    sweep = SweepSpec.loads(Results.open(folder).sweep_json, catalog())
+    assert [entry.alias for entry in sweep.entries if entry.mark] == ["der"]
+    stamps = {name: (folder / "trials" / name / "verdict.json").stat().st_mtime_ns for name in before}
+    assert run_sweep(sweep, folder).complete
+    after = {trial["trial"]: trial for trial in read_trials(folder).to_pylist()}
+    assert {name: (folder / "trials" / name / "verdict.json").stat().st_mtime_ns for name in before} == stamps
+    assert {name: trial["average_accuracy"] for name, trial in after.items() if name in before} == {
+        name: trial["average_accuracy"] for name, trial in before.items()
+    }
+    new = [trial for name, trial in after.items() if name not in before]
+    assert {trial["alias"] for trial in new} == {"der"}
+    assert {trial["hp.training.active_logits"] for trial in new} == {"all"}
+    shown = {line.alias: line for line in comparison(folder).lines}
+    assert round(100 * shown["naive"].metrics["average_accuracy"].mean, 2) == 36.44
+    assert set(shown["der"].trials) <= {trial["trial"] for trial in new}, "the former figure is read by nobody"

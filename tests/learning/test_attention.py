@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -100,6 +101,47 @@ def test_beyond_the_clamp_the_gradient_fades_as_the_papers_does() -> None:
     torch.testing.assert_close(slope(gate, e, sharpness), plain * factor, rtol=1e-9, atol=0)
 
 
+def in_float32(embedding: Tensor, sharpness: float, s_max: float) -> Tensor:
+    return gate(embedding, sharpness, s_max, "float32")
+
+
+def test_in_float32_the_gradient_is_the_same_while_a_gate_is_not_1() -> None:
+    for sharpness in (1 / S_MAX, 0.1, 1.0, 7.0):
+        reach = min(6.0, 8.0 / sharpness)
+        embedding = torch.linspace(-reach, reach, 201)
+        torch.testing.assert_close(
+            slope(in_float32, embedding, sharpness), slope(gate, embedding, sharpness), rtol=5e-4, atol=0
+        )
+
+
+def check_open_gates(function: Gate) -> None:
+    """24 log 2 = 16.64: from there on 1 + exp(-s e) is 1 in float32, while exp(s e) is not 0 for a long time."""
+    products = torch.tensor([16.0, 17.0, 30.0, 49.0])
+    limit = S_MAX * float(torch.sigmoid(torch.tensor(1.0)) * torch.sigmoid(torch.tensor(-1.0)))
+    opened = [float(slope(function, torch.ones(1), float(product))) for product in products]
+    closed = [float(slope(function, -torch.ones(1), float(product))) for product in products]
+    assert closed == pytest.approx([limit] * 4, rel=1e-4)
+    assert opened[0] == pytest.approx(limit, rel=0.1)
+    assert opened[1:] == [0.0, 0.0, 0.0]
+
+
+def test_in_float32_an_open_gate_loses_its_gradient_where_its_sigmoid_is_1() -> None:
+    check_open_gates(in_float32)
+
+
+def test_an_exact_gradient_called_float32_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_open_gates(gate)
+
+
+def test_an_open_gate_gets_a_third_of_the_gradient_that_a_closed_one_gets() -> None:
+    """While s rises from 0 to s_max: 24 log 2 of 50 + 1 parts, where rounding allows."""
+    ramp = torch.linspace(1 / S_MAX, S_MAX, 2001).tolist()
+    for function, share in ((in_float32, 24 * math.log(2) / 51), (gate, 1.0)):
+        opened, closed = (sum(float(slope(function, e * torch.ones(1), s)) for s in ramp) for e in (1.0, -1.0))
+        assert opened / closed == pytest.approx(share, rel=0.03)
+
+
 # -- annealing -------------------------------------------------------------------------------------------------
 
 Schedule = Callable[[int, int, int, float], float]
@@ -120,6 +162,21 @@ def test_sharpness_rises_from_end_to_end_in_every_pass() -> None:
 def test_annealing_over_the_whole_task_is_caught() -> None:
     with pytest.raises(AssertionError):
         check_every_pass(lambda update, updates, passes, s_max: annealed(update, updates, 1, s_max))
+
+
+def steps(schedule: Schedule, updates: int, passes: int) -> list[float]:
+    return [round(schedule(update, updates, passes, S_MAX)) for update in range(updates)]
+
+
+def test_passes_of_one_update_share_a_rise() -> None:
+    assert steps(annealed, 10, 10) == [0, 100, 200, 300, 400] * 2
+    assert steps(annealed, 3, 3) == [0, 200, 400]
+    assert steps(annealed, 10, 2) == [0, 100, 200, 300, 400] * 2
+
+
+def test_a_rise_without_steps_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycl.learning.attention.SHORTEST_RISE", 2)
+    assert steps(annealed, 10, 10) == [0, 400] * 5
 
 
 @pytest.mark.parametrize(("updates", "passes"), [(1, 1), (2, 2), (5, 5), (17, 3), (400, 7)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from itertools import permutations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -179,6 +179,38 @@ def test_outstanding_draws_are_part_of_the_state() -> None:
         assert numbers(ours) == numbers(theirs)
         assert buffer.sampled.tolist() == twin.sampled.tolist()
         assert (200 in numbers(ours)) == (count == 6), "requested rows are older than the contents"
+
+
+def check_requested_rows() -> None:
+    """A row that is overwritten between request and draw comes as it was, with its label and task."""
+    buffer = memory()
+    buffer.request(90)
+    other = {"image": torch.full((90, 1, 1, 1), 200, dtype=torch.uint8)}
+    buffer.write(torch.arange(90), {**other, "label": torch.full((90,), 77), "task": torch.full((90,), 5)})
+    drawn = buffer.sample(90)
+    number = torch.tensor(numbers(drawn))
+    assert sorted(number.tolist()) == list(range(90))
+    assert torch.equal(drawn["label"], number % 9)
+    assert torch.equal(drawn["task"], number % 3)
+    assert set(buffer.sample(9)["label"].tolist()) == {77}, "the next draw has them as they are"
+
+
+def test_rows_are_handed_out_as_they_were_when_they_were_requested() -> None:
+    check_requested_rows()
+
+
+@pytest.mark.parametrize("column", ["label", "task"])
+def test_the_check_finds_a_column_as_it_is_now(column: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: pixels as requested under labels, or tasks, as they are now."""
+    sample = Replay.sample
+
+    def now(self: Replay, *asked: Any, **more: Any) -> dict[str, Tensor]:
+        table = sample(self, *asked, **more)
+        return {**table, column: {"label": self.labels, "task": self.tasks}[column][self.sampled]}
+
+    monkeypatch.setattr(Replay, "sample", now)
+    with pytest.raises(AssertionError):
+        check_requested_rows()
 
 
 @pytest.mark.parametrize("unit", ["total", "task"])

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from raycl.catalog import catalog
 from raycl.matrix import Cost, TaskRow
+from raycl.results.comparison import Line, lines
+from raycl.results.decisions import suggestion_path, winner_path
+from raycl.results.store import Results, Verdict
 from raycl.spec.options import MemoryConfig, TrainingConfig
-from raycl.spec.trial import TrialSpec
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import Phase, TrialSpec
+
+HEAD = """
+name: tiny
+stream: {name: permuted, dataset: digits, tasks: 3, scenario: class}
+model: {name: mlp, hidden: [20]}
+memory: {capacity: 10}
+"""
 
 PROVENANCE = {
     "num_tasks": 3,
@@ -50,3 +64,43 @@ def rows(shift: int = 0) -> list[TaskRow]:
     """The example of the metrics' reference: ACC .6, LA .8, BWT -.3, FWT .1, F .3, AAA .75 at shift 0."""
     table = [[10, 10, 10], [90, 10, 20], [70, 80, 30], [60, 50, 70]]
     return [row(task - 1, [value + shift for value in values]) for task, values in enumerate(table)]
+
+
+class Made:
+    """A results folder whose trials end as a test says."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        self.sweep = SweepSpec.parse(text, catalog())
+        self.results = Results.create(folder, self.sweep.dumps(), self.sweep.hash)
+
+    def suggest(self, alias: str, capacities: Sequence[int], cutoffs: Mapping[str, float] | None = None) -> None:
+        for index, capacity in enumerate(capacities):
+            suggestion = {"point": {"memory.capacity": capacity}, "cutoffs": cutoffs or {}}
+            self.results.write_json_once(suggestion_path(self.sweep.entry(alias), index), suggestion)
+
+    def win(self, alias: str, capacity: int) -> None:
+        self.results.write_json_once(winner_path(self.sweep.entry(alias)), {"point": {"memory.capacity": capacity}})
+
+    def spec(self, alias: str, capacity: int | None, seed: int, phase: Phase = "search") -> TrialSpec:
+        point = {} if capacity is None else {"memory.capacity": capacity}
+        return self.sweep.trial(self.sweep.entry(alias), point, seed, phase)
+
+    def end(
+        self, alias: str, capacity: int | None, seed: int, accuracy: float | None, phase: Phase = "search", **more: Any
+    ) -> TrialSpec:
+        """End a trial under the names of one entry: with an accuracy in per cent after its last task, else failed."""
+        spec = self.spec(alias, capacity, seed, phase)
+        store = self.results.trial(spec)
+        attempt = store.begin()
+        if accuracy is not None:
+            correct, total = np.full(3, round(100 * accuracy)), np.full(3, 10_000)
+            store.write_task(attempt, 2, [TaskRow(2, correct, total, Cost(1, 1, 0, 7, 70, 1000, 4000, 500))], {})
+        status = more.pop("status", "failed" if accuracy is None else "finished")
+        value = more.pop("value", None if accuracy is None else accuracy / 100)
+        verdict = Verdict(status, more.pop("reason", ""), value if status == "finished" else None, 2)
+        store.finish(verdict, PROVENANCE, **more)
+        return spec
+
+    def line(self, alias: str) -> Line:
+        (found,) = [line for line in lines(self.results) if line.alias == alias]
+        return found

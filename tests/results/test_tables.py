@@ -16,6 +16,7 @@ from rich.console import Console
 from raycl.catalog import catalog
 from raycl.matrix import TaskRow
 from raycl.results.comparison import Spread
+from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.reading import matrices, read_cells, read_trials
 from raycl.results.store import Results, Verdict
 from raycl.results.tables import compared_matrices, comparison, human_bytes
@@ -110,14 +111,14 @@ def test_a_search_alone_shows_its_best_validation_trial_and_says_so(planned: Res
     for index, (rate, shift) in enumerate(((0.002, 1), (0.005, 7), (0.009, 14))):
         point = {"training.learning_rate": rate}
         if index < sweep.search.trials:  # the third trial is nobody's: `--in-process` ran it
-            planned.write_json_once(f"suggestions/replay/{index:04d}.json", {"point": point, "cutoffs": {}})
+            planned.write_json_once(suggestion_path(entry, index), {"point": point, "cutoffs": {}})
         _end(planned, sweep.trial(entry, point, 0, "search"), shift, value=0.6 + shift / 100)
     line = _by_alias(planned)["replay"]
     assert line.scored_on == "validation"
     assert line.metrics["average_accuracy"].mean == pytest.approx(0.67)
     assert "replay (v)" in str(comparison(planned))
     assert "on validation data" in str(comparison(planned))
-    planned.write_json_once("winners/replay.json", {"point": {"training.learning_rate": 0.005}})
+    planned.write_json_once(winner_path(entry), {"point": {"training.learning_rate": 0.005}})
     winner = {"training.learning_rate": 0.005}
     _end(planned, sweep.trial(entry, winner, 10, "final"), shift=2)
     _end(planned, sweep.trial(entry, {"training.learning_rate": 0.002}, 11, "final"), shift=9)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results.made_results import PROVENANCE, row, rows, spec
+from results.made_results import HEAD, PROVENANCE, Made, row, rows, spec
 
 from raycl.errors import InfrastructureError
 from raycl.results import tracking
@@ -79,6 +79,56 @@ def test_a_trial_is_logged_once_and_whole(tracked: Results, record: Callable[...
     assert files == {"matrix.parquet", "matrix.png", "trial.json"}
     assert (Path(tracked.uri) / "mlartifacts").is_dir()
     assert client.list_artifacts(parent.info.run_id)[0].path == "comparison.txt"
+
+
+def test_runs_that_methods_share_name_all_of_them_and_the_parent_says_how_it_ended(
+    tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    method = "{strategy: replay, memory.capacity: {choice: [50, 100]}}"
+    made = Made(
+        tmp_path / "shared", f"{HEAD}strategies: {{first: {method}, second: {method}}}\nsearch: {{trials: 2}}\n"
+    )
+    shutil.copy(empty_database, Path(made.results.uri) / "mlflow.db")
+    made.suggest("first", [50, 100])
+    shared, own = made.end("first", 50, 0, 20.0), made.end("first", 100, 0, None, reason="boom")
+
+    def runs() -> dict[Any, tuple[str, str, str | None]]:
+        sync(made.results)
+        return {
+            run.data.tags.get("raycl.trial"): (
+                run.info.run_name,
+                run.info.status,
+                run.data.tags.get("raycl.entries"),
+            )
+            for run in _runs(made.results)
+        }
+
+    first = {
+        None: ("tiny", "KILLED", None),
+        shared.hash: ("first search seed 0", "FINISHED", "first"),
+        own.hash: ("first search seed 0", "FAILED", "first"),
+    }
+    assert runs() == first
+    made.suggest("second", [50])  # comes to a trial that is logged already
+    named = {**first, shared.hash: ("first+second search seed 0", "FINISHED", "first, second")}
+    assert runs() == runs() == named
+    made.suggest("second", [50, 50])
+    made.win("first", 50)
+    made.win("second", 50)
+    assert runs() == {**named, None: ("tiny", "FINISHED", None)}
+
+
+def test_a_sweep_that_ended_with_a_failed_method_is_failed_and_not_killed(
+    tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    made = Made(tmp_path / "failed", HEAD + "strategies: {first: {strategy: naive}}\nfinal: {seeds: [10]}\n")
+    shutil.copy(empty_database, Path(made.results.uri) / "mlflow.db")
+    made.end("first", None, 10, None, "final", reason="too large")
+    sync(made.results)
+    (parent,) = [run for run in _runs(made.results) if "raycl.trial" not in run.data.tags]
+    assert parent.info.status == "FAILED"
 
 
 def test_undefined_metrics_are_left_out(tracked: Results, record: Callable[..., Any]) -> None:

@@ -134,6 +134,9 @@ def test_code_that_was_registered_at_run_time_is_part_of_the_name(monkeypatch: p
 def test_a_trial_that_was_stored_by_an_earlier_raycl_keeps_its_name() -> None:
     trial = trials(asked(ewc=Method(First)))["ewc"]
     stored = json.loads(trial.dumps())
+    for path in trial.before:  # it knew none of these
+        block, _, name = path.partition(".")
+        del stored[block][name]
     for key in ("before", "revisions", "code"):
         del stored[key]
     assert TrialSpec.loads(json.dumps(stored)).hash == trial.hash == trials(asked(ewc=Method(Now)))["ewc"].hash

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raycl.distributed.suggestions import Outcome, draw
+from raycl.spec.options import SearchConfig
 from raycl.spec.space import Choice, DistributionError, LogRandInt, LogUniform, QUniform, RandInt, Uniform, find
 
 
@@ -82,3 +86,66 @@ def test_refused(data: dict[str, Any], rule: str, at: tuple[str | int, ...]) -> 
 @pytest.mark.parametrize("data", [3, "uniform", [1, 2], {}, {"a": 1, "uniform": [0, 1]}, {"layers": [1, 2]}])
 def test_ordinary_values_are_no_distributions(data: Any) -> None:
     assert find(data) is None
+
+
+STEPS = st.sampled_from(["0.1", "0.25", "0.3", "1", "7", "0.001", "1e-5", "2.5e3"])
+
+
+def quniform(low: int, count: int, step: str) -> QUniform:
+    """``count`` steps up from the ``low``-th multiple of a step, both ends written as decimals."""
+    ends = [float(Decimal(step) * multiple) for multiple in (low, low + count)]
+    found = find({"quniform": [*ends, float(step)]})
+    assert isinstance(found, QUniform)
+    return found
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(-300, 300), st.integers(1, 60), STEPS, st.integers(0, 2**31))
+def test_draws_of_quniform_are_multiples_within_its_ends(low: int, count: int, step: str, seed: int) -> None:
+    """Of Optuna itself, at random and by TPE, which is shown the ends."""
+    distribution = quniform(low, count, step)
+    space = {"penalty": distribution}
+    seen = [Outcome({"penalty": end}, "finished", index / 9) for index, (_, end) in enumerate(distribution.ends)]
+    for outcomes in ([], seen * 3):
+        value = float(draw(space, SearchConfig(startup=5), seed, outcomes)["penalty"])
+        assert distribution.contains(value)
+        nearest = Decimal(step) * round(Decimal(value) / Decimal(step))
+        assert abs(Decimal(value) - nearest) <= Decimal(
+            4 * math.ulp(max(map(abs, (distribution.low, distribution.high))))
+        )
+        assert low <= round(Decimal(value) / Decimal(step)) <= low + count
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(-5, 5), st.integers(1, 4), STEPS)
+def test_quniform_draws_each_of_its_multiples(low: int, count: int, step: str) -> None:
+    """Both ends among them: Optuna gives up the upper one where it is no whole number of steps away in decimals."""
+    space = {"penalty": quniform(low, count, step)}
+    drawn = {draw(space, SearchConfig(sampler="random"), seed, [])["penalty"] for seed in range(40 * count)}
+    assert len(drawn) == count + 1
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [([1e-10, 0.5, 0.1], 0), ([1e-12, 1, 1], 0), ([0, 1 + 1e-10, 0.25], 1), ([0.1, 0.35, 0.1], 1)],
+)
+def test_ends_that_no_multiple_reaches_are_refused(data: list[float], place: int) -> None:
+    with pytest.raises(DistributionError, match="both ends must be multiples") as error:
+        find({"quniform": data})
+    assert error.value.at == ("quniform", place)
+
+
+@pytest.mark.filterwarnings("ignore:The distribution is specified")
+def test_mutant_the_former_tolerance_draws_what_is_no_multiple() -> None:
+    """An absolute tolerance in steps took 1e-10 for a multiple of 0.1, and draws began there."""
+    low, high, q = 1e-10, 0.5, 0.1
+    assert math.isclose(low / q, round(low / q), rel_tol=0, abs_tol=1e-9)
+    former = QUniform(low, high, q)
+    drawn = {float(draw({"x": former}, SearchConfig(sampler="random"), seed, [])["x"]) for seed in range(20)}
+    assert max(drawn) < 0.41, "0.5 is never drawn"
+    assert not any(math.isclose(value, round(value / q) * q, rel_tol=1e-12) for value in drawn)
+
+
+def test_steps_are_limited() -> None:
+    with pytest.raises(DistributionError, match="q must be at least"):
+        find({"quniform": [0, 1e6, 1e-6]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -98,6 +99,44 @@ def test_the_check_finds_other_logits(wrong: Any, monkeypatch: pytest.MonkeyPatc
         check_stored_logits("derpp", "class")
 
 
+def check_rows_alone(forward: str) -> None:
+    """With batch normalisation, stored logits are those of new rows scaled by the statistics of new rows."""
+    running = made("der", model={"norm": "batch"}, options={"forward": forward})
+    strategy = method(running)
+    store, seen = strategy._store, 0
+
+    def watched(logits: Tensor) -> None:
+        nonlocal seen
+        new = strategy._new
+        assert new is not None
+        with torch.no_grad():
+            alone = copy.deepcopy(strategy.network)(new.x)
+        assert torch.allclose(logits[: len(new)], alone, atol=1e-5)
+        seen += 1
+        store(logits)
+
+    strategy._store = watched  # type: ignore[method-assign]
+    finish(running)
+    assert seen > 40
+
+
+def test_new_rows_go_through_the_network_by_themselves() -> None:
+    check_rows_alone("separate")
+
+
+def test_the_check_finds_one_pass_for_all_rows() -> None:
+    with pytest.raises(AssertionError):
+        check_rows_alone("joint")
+
+
+def test_without_batch_statistics_one_pass_is_the_same_up_to_rounding() -> None:
+    separate, joint = (made(options={"forward": forward}) for forward in ("separate", "joint"))
+    finish(separate)
+    finish(joint)
+    ours, theirs = separate.strategy.network.state_dict(), joint.strategy.network.state_dict()
+    assert all(torch.allclose(value, theirs[name], atol=1e-3) for name, value in ours.items())
+
+
 # -- the loss --------------------------------------------------------------------------------------------------------
 
 
@@ -115,9 +154,9 @@ def last_update(running: Trainer) -> Batch:
     return seen[-1]
 
 
-def check_closed_form(scenario: str) -> None:
+def check_closed_form(scenario: str, **training: Any) -> None:
     """Each part by hand, row by row and unit by unit."""
-    running = made("derpp", scenario, options={"alpha": 0.3, "beta": 0.7})
+    running = made("derpp", scenario, options={"alpha": 0.3, "beta": 0.7}, training={**SGD, **training})
     batch = last_update(running)
     strategy = method(running)
     new, size = len(batch) - 2 * strategy.replay_size, strategy.replay_size
@@ -130,7 +169,8 @@ def check_closed_form(scenario: str) -> None:
         for unit in range(stored.shape[1])
         if not stored[row, unit].isnan()
     ]
-    assert scenario == "domain" or len(errors) < stored.numel(), "some rows are older than some units"
+    grows = scenario == "task" or training.get("active_logits") == "seen"
+    assert (len(errors) < stored.numel()) == grows, "on a head that grows some rows are older than some units"
     assert found["logits"].item() == pytest.approx(0.3 * sum(errors) / len(errors), rel=1e-4)
     ce = strategy.cross_entropy(logits, batch, reduction="none")
     assert found["task"].item() == pytest.approx(ce[:new].mean().item(), rel=1e-5)
@@ -143,11 +183,15 @@ def test_the_loss_has_its_closed_form(scenario: str) -> None:
     check_closed_form(scenario)
 
 
+def test_the_loss_has_its_closed_form_on_a_head_that_grows() -> None:
+    check_closed_form("class", active_logits="seen")
+
+
 def test_the_check_finds_absent_entries_taken_for_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     right = der._squared_error
     monkeypatch.setattr(der, "_squared_error", lambda logits, stored: right(logits, stored.nan_to_num(0.0)))
     with pytest.raises(AssertionError):
-        check_closed_form("class")
+        check_closed_form("class", active_logits="seen")
 
 
 def test_the_check_finds_a_sum_over_units(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +248,11 @@ def same_network(one: Trainer, other: Trainer) -> bool:
 
 @pytest.mark.parametrize("scenario", ["task", "domain", "class"])
 def test_labels_alone_are_experience_replay_to_the_bit(scenario: str) -> None:
-    labels, replay = made("derpp", scenario, options={"alpha": 0.0, "beta": 1.0}), made("replay", scenario)
+    """Where replay takes the means of the two losses by themselves, each from a forward pass of its own."""
+    blocks = {"training": {**SGD, "active_logits": "all"}} if scenario == "class" else {}
+    labels = made("derpp", scenario, options={"alpha": 0.0, "beta": 1.0}, **blocks)
+    memory = {"capacity": 60, "combine": "sum"}
+    replay = made("replay", scenario, options={"forward": "separate"}, memory=memory, **blocks)
     assert counts(finish(labels)) == counts(finish(replay))
     assert same_network(labels, replay)
 

@@ -9,6 +9,8 @@ import torch
 from support import counts, finish, matrix, trainer, trial
 from torch import Tensor
 
+from raycl.errors import SpecError
+from raycl.models.network import CosineHead
 from raycl.strategies.er_ace import ERACE
 from raycl.strategies.replay import Replay
 from raycl.streams.task import Batch
@@ -22,15 +24,15 @@ def made(name: str = "er_ace", **blocks: Any) -> Trainer:
 
 
 def watch_losses(running: Trainer) -> list[tuple[Batch, Tensor, Tensor]]:
-    """Rows of every update, and the gradients of the new and of the replayed loss by the logits' units ``[units]``."""
+    """Rows of every update, and the size of the new and of the replayed loss's gradient by each unit's row."""
     strategy, seen = running.strategy, []
     loss = strategy.loss
 
     def watched(batch: Batch) -> Any:
         losses = loss(batch)
-        bias = strategy.network.head.bias
-        zero = torch.zeros(len(bias))
-        parts = [torch.autograd.grad(part, bias, retain_graph=True)[0].abs() for part in losses.values()]
+        rows = strategy.network.head.weight
+        zero = torch.zeros(len(rows))
+        parts = [torch.autograd.grad(part, rows, retain_graph=True)[0].abs().sum(1) for part in losses.values()]
         seen.append((batch, *[*parts, zero][:2]))
         return losses
 
@@ -42,10 +44,14 @@ def watch_losses(running: Trainer) -> list[tuple[Batch, Tensor, Tensor]]:
 # -- row 31 ----------------------------------------------------------------------------------------------------------
 
 
+EQUATION = {"unseen": False}
+"""As equation 3 has it: units that no row has had so far do not compete either."""
+
+
 def check_asymmetry(**blocks: Any) -> None:
     """The new rows' gradient is exactly 0 at absent units and not at present ones; replayed rows move old units."""
     asked = moved = 0
-    for batch, new, old in watch_losses(made(**blocks)):
+    for batch, new, old in watch_losses(made(options=EQUATION, **blocks)):
         present = torch.zeros(len(new), dtype=torch.bool)
         present[batch.y[~batch.replayed]] = True
         assert (new[~present] == 0).all()
@@ -58,6 +64,11 @@ def check_asymmetry(**blocks: Any) -> None:
 
 def test_new_rows_give_absent_classes_no_gradient() -> None:
     check_asymmetry()
+
+
+@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+def test_new_rows_give_absent_classes_no_gradient_on_a_head_that_grows(classifier: str) -> None:
+    check_asymmetry(training={**SGD, "active_logits": "seen"}, model={"classifier": classifier})
 
 
 def test_new_rows_give_absent_classes_no_gradient_without_boundaries() -> None:
@@ -87,9 +98,9 @@ def test_the_check_finds_a_mask_on_replayed_rows(monkeypatch: pytest.MonkeyPatch
         check_asymmetry()
 
 
-def test_unseen_classes_may_compete() -> None:
+def check_unseen(**blocks: Any) -> None:
     """Units that no row has had so far get a gradient; those of old classes that are absent still get none."""
-    running = made(stream={"boundaries": "hidden"}, options={"unseen": True})
+    running = made(**blocks)
     known: set[int] = set()
     kinds = [0, 0]
     for batch, new, _ in watch_losses(running):
@@ -106,13 +117,45 @@ def test_unseen_classes_may_compete() -> None:
     assert running.strategy.active_logits() == "present+unseen, replayed all"
 
 
+@pytest.mark.parametrize("stream", [{}, {"boundaries": "hidden"}], ids=["given", "hidden"])
+def test_unseen_classes_compete_as_in_the_authors_code(stream: dict[str, str]) -> None:
+    check_unseen(stream=stream)
+
+
+def test_the_check_finds_units_that_do_not_compete() -> None:
+    with pytest.raises(AssertionError):
+        check_unseen(options=EQUATION)
+
+
+def test_on_a_head_that_grows_there_are_no_unseen_units() -> None:
+    """The mutant of before: the option was taken, and did nothing."""
+    training = {**SGD, "active_logits": "seen"}
+    assert made(training=training).strategy.active_logits() == "present, replayed seen"
+    with pytest.raises(SpecError, match=r"unseen: .* set training\.active_logits: all \(got true\)"):
+        made(training=training, options={"unseen": True})
+
+
+def test_its_own_head_is_ten_cosines() -> None:
+    head = made().strategy.network.head
+    assert isinstance(head, CosineHead)
+    assert made(model={"classifier": "linear"}).strategy.network.head.affine
+    finish(running := made())
+    logits = running.strategy.network(torch.rand(50, 1, 8, 8))
+    assert 0 < logits.abs().max() <= 10.00001
+    assert running.strategy.network.head.bias is None
+
+
 # -- relation to replay ----------------------------------------------------------------------------------------------
+
+
+SUM = {"capacity": 60, "combine": "sum"}
 
 
 def all_present(name: str) -> Trainer:
     """One task of two classes in batches of 32: both classes are in every batch."""
     stream = {"tasks": 1, "classes_per_task": 2}
-    running = made(name, stream=stream, training={**SGD, "batch_size": 32})
+    blocks = {"options": {"forward": "separate"}, "model": {"classifier": "cosine"}}
+    running = made(name, stream=stream, training={**SGD, "batch_size": 32}, memory=SUM, **blocks)
     draw = running.strategy.draw
 
     def watched(batch: Batch, at: Any) -> Batch:
@@ -147,7 +190,7 @@ def test_the_check_finds_new_rows_without_a_softmax(monkeypatch: pytest.MonkeyPa
 
 
 def test_it_says_which_units_compete() -> None:
-    assert made().strategy.active_logits() == "present, replayed seen"
+    assert made(options=EQUATION).strategy.active_logits() == "present, replayed all"
 
 
 def test_it_keeps_more_than_naive() -> None:

@@ -257,3 +257,11 @@ def test_it_learns_from_single_examples(model: dict[str, Any]) -> None:
 def test_a_memory_that_merges_takes_no_selection(memory: dict[str, str]) -> None:
     with pytest.raises(MethodError, match="selection must be auto"):
         trainer(trial("exstream", memory=memory))
+
+
+def test_fewer_rows_than_classes_are_refused_before_anything_is_learned() -> None:
+    with pytest.raises(MethodError, match=r"exstream: .* number of classes, 6 in the end \(got 5\)"):
+        trainer(trial("exstream", memory={"capacity": 5}))
+    trainer(trial("exstream", memory={"capacity": 6}))
+    trainer(trial("exstream", memory={"capacity": 1, "unit": "class"}))
+    trainer(trial("exstream", "domain", memory={"capacity": 2}))

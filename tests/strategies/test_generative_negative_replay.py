@@ -158,6 +158,9 @@ def test_fixed_rivals_stand_still_while_new_rows_learn() -> None:
 class LeavesRivalsToTheOptimizer(GenerativeNegativeReplay):
     """A mutant: old rows have no gradient, but decay and moments."""
 
+    def learning_units(self, task: int) -> None:
+        return None
+
     def after_update(self, batch: Batch, at: Position) -> None:
         pass
 

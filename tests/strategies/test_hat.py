@@ -12,7 +12,7 @@ from support import TINY, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.errors import MethodError
-from raycl.learning.attention import ScaledUpdates, annealed
+from raycl.learning.attention import ScaledUpdates, annealed, gate
 from raycl.learning.ownership import FrozenEntries
 from raycl.matrix import AccuracyMatrix
 from raycl.strategies.base import Losses, Position, TaskData
@@ -68,6 +68,9 @@ class ZeroesGradientsOnly(HAT):
 
 class TrainsEveryHead(HAT):
     """A mutant: leaves the rows of other tasks to the optimiser."""
+
+    def learning_units(self, task: int) -> None:
+        return None
 
     def begin_task(self, task: int, data: TaskData) -> None:
         super().begin_task(task, data)
@@ -271,6 +274,24 @@ def test_gates_sharpen_within_every_epoch() -> None:
     check_annealing({"iterations": 9}, [9])
 
 
+def test_epochs_of_one_update_share_a_rise() -> None:
+    check_annealing({"epochs": 12, "batch_size": 512}, [6, 6])
+    check_annealing({"epochs": 3, "batch_size": 512}, [3])
+
+
+def jumps(update: int, updates: int, passes: int, s_max: float) -> float:
+    """A mutant: a pass may have two updates, its ends."""
+    passes = max(1, min(passes, updates // 2))
+    done = min(1.0, update * passes % updates / max(1, updates - passes))
+    return 1 / s_max + (s_max - 1 / s_max) * done
+
+
+def test_a_sharpness_that_jumps_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycl.strategies.hat.annealed", jumps)
+    with pytest.raises(AssertionError):
+        check_annealing({"epochs": 12, "batch_size": 512}, [6, 6])
+
+
 def test_gates_that_sharpen_over_the_whole_task_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raycl.strategies.hat.annealed", lambda update, all, passes, s: annealed(update, all, 1, s))
     with pytest.raises(AssertionError):
@@ -332,7 +353,7 @@ def test_embeddings_move() -> None:
 
 
 def test_embeddings_without_compensation_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.strategies.hat.gate", lambda e, s, s_max: torch.sigmoid(s * e))
+    monkeypatch.setattr("raycl.strategies.hat.gate", lambda e, s, *_: torch.sigmoid(s * e))
     with pytest.raises(AssertionError):
         check_embeddings_move()
 
@@ -345,7 +366,33 @@ def test_embeddings_that_run_away_are_caught(monkeypatch: pytest.MonkeyPatch) ->
     assert float(method(learning).embedding.detach().abs().max()) > 6
 
 
-def unclamped(embedding: Tensor, sharpness: float, s_max: float) -> Tensor:
+def used_by(**options: Any) -> float:
+    """The share of units that two tasks of permuted digits open."""
+    stream = {"name": "permuted", "dataset": "digits", "tasks": 2, "normalize": "mean_std"}
+    learning = running(options=options, stream=stream, training={**PAPER, "epochs": 6}, model={"hidden": [64, 64]})
+    finish(learning)
+    return float(method(learning).used().mean())
+
+
+def check_published_gradient() -> None:
+    """By default the penalty closes as many gates as in float32, fewer than the exact gradient would."""
+    default = used_by()
+    assert default == used_by(compensation="float32")
+    assert default > used_by(compensation="exact") + 0.05
+
+
+def test_the_published_penalty_goes_with_the_published_gradient() -> None:
+    assert HAT.Config().compensation == "float32"
+    check_published_gradient()
+
+
+def test_an_exact_gradient_under_the_published_penalty_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycl.strategies.hat.gate", lambda e, s, s_max, _: gate(e, s, s_max, "exact"))
+    with pytest.raises(AssertionError):
+        check_published_gradient()
+
+
+def unclamped(embedding: Tensor, sharpness: float, s_max: float, compensation: str) -> Tensor:
     """A mutant: the paper's factor without the clamp."""
     gates = torch.sigmoid(sharpness * embedding)
     factor = s_max * (torch.cosh(sharpness * embedding) + 1) / (sharpness * (torch.cosh(embedding) + 1))
@@ -404,6 +451,34 @@ def test_the_last_task_alone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     use(LastInsteadOfMax, monkeypatch)
     with pytest.raises(AssertionError):
         check_capacity({})
+
+
+def test_the_share_of_free_units_is_a_result_of_each_task() -> None:
+    free: list[float] = []
+    learning = running(stream={"tasks": 3})
+    rows = finish(learning, lambda trainer: free.append(1 - float(method(trainer).used().mean())))
+    assert [row.measures["free_units"] for row in rows if row.task >= 0] == pytest.approx(free, abs=1e-6)
+    assert rows[0].measures == {}
+    assert free == sorted(free, reverse=True)
+
+
+def warnings_of(gates: list[list[float]]) -> tuple[str, ...]:
+    """After as many tasks of three, with gates made by hand: two units in the first layer, three in the second."""
+    learning = running(model={"hidden": [2, 3]})
+    strategy = method(learning)
+    for task in range(len(gates)):
+        strategy.grow(task)
+    strategy.gates = [torch.tensor(own) for own in gates]
+    return strategy.warnings()
+
+
+def test_layers_that_are_used_up_or_closed_are_told() -> None:
+    assert warnings_of([[1, 0, 1, 0, 0]]) == ()
+    (full,) = warnings_of([[1, 0, 1, 0, 0], [0, 0.99, 1, 0, 0]])
+    assert full.startswith("no unit of layer 1 is free for the tasks to come")
+    assert warnings_of([[1, 0, 1, 0, 0], [0, 0.99, 1, 0, 0], [1, 0, 0, 0, 1]]) == (), "no task is to come"
+    (closed,) = warnings_of([[1, 0, 0.01, 0, 0]])
+    assert closed.startswith("task 0 has closed every gate of layer 2")
 
 
 def test_an_embedding_belongs_to_its_task_and_does_not_decay() -> None:

@@ -502,7 +502,7 @@ def test_it_goes_on_from_a_checkpoint_between_two_tasks_in_the_same_way() -> Non
     ("blocks", "told"),
     [
         ({"memory": {"selection": "reservoir"}}, "memory.selection"),
-        ({"training": {"active_logits": "all"}}, "training.active_logits"),
+        ({"training": {"active_logits": "current"}}, "training.active_logits"),
         ({"scenario": "task", "model": {"head": "single"}}, "model.head"),
         ({"scenario": "domain"}, "model.head"),
     ],

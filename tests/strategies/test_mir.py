@@ -10,6 +10,8 @@ import torch
 from support import counts, finish, matrix, trainer, trial
 from torch import Tensor, nn
 
+from raycl.errors import SpecError
+from raycl.strategies import mir
 from raycl.strategies.mir import MIR
 from raycl.streams.task import Batch
 from raycl.trainer import Trainer
@@ -217,19 +219,43 @@ def test_to_first_order_the_score_is_the_product_of_gradients() -> None:
 # -- relation to replay ----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def no_competition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mir, "_require_competition", lambda *_: None)
+
+
 def check_equals_replay() -> None:
     """With as many candidates as replayed rows, to the bit."""
-    options = {"exclude_current": True}
-    replay, mir = made("replay", options=options), made(options={**options, "subsample": 10})
-    assert counts(finish(mir)) == counts(finish(replay))
-    ours, theirs = mir.strategy.network.state_dict(), replay.strategy.network.state_dict()
+    options, memory = {"exclude_current": True, "forward": "separate"}, {"capacity": 80, "combine": "sum"}
+    replay = made("replay", options=options, memory=memory)
+    retrieval = made(options={**options, "subsample": 10}, memory=memory)
+    assert counts(finish(retrieval)) == counts(finish(replay))
+    ours, theirs = retrieval.strategy.network.state_dict(), replay.strategy.network.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.usefixtures("no_competition")
 def test_with_no_more_candidates_it_is_experience_replay() -> None:
     check_equals_replay()
 
 
+@pytest.mark.parametrize("subsample", [5, 10])
+def test_so_it_is_refused(subsample: int) -> None:
+    with pytest.raises(SpecError, match=rf"subsample: mir draws more rows than the 10 that it .* \(got {subsample}\)"):
+        made(options={"subsample": subsample})
+    made(options={"subsample": 11})
+
+
+def test_ten_rows_of_fifty_are_replayed_whatever_the_batch_size() -> None:
+    """The published numbers; with the batch size in place of ten nothing would be chosen."""
+    running = trainer(trial("mir"))
+    assert running.trial.training.batch_size == 16
+    assert (method(running).replay_size, method(running).draw_size) == (10, 50)
+    with pytest.raises(SpecError, match=r"subsample: .* \(got 50\)"):
+        made(memory={"batch_size": 128})
+
+
+@pytest.mark.usefixtures("no_competition")
 def test_scored_or_not_the_rows_stay_in_the_order_of_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         MIR, "select", lambda self, batch: self.most_interfered(batch, Replayed.candidates(self, batch))
@@ -238,6 +264,7 @@ def test_scored_or_not_the_rows_stay_in_the_order_of_the_draw(monkeypatch: pytes
     check_equals_replay()
 
 
+@pytest.mark.usefixtures("no_competition")
 def test_the_check_finds_a_mistake_in_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mutant: the rows count twice."""
     select = MIR.select

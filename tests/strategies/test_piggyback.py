@@ -129,6 +129,9 @@ class MovesStatistics(Piggyback):
 class LeavesOtherHeads(Piggyback):
     """A mutant: relies on gradients of zero to keep the heads of other tasks."""
 
+    def learning_units(self, task: int) -> None:
+        return None
+
     def after_update(self, batch: Batch, at: Position) -> None:
         pass
 

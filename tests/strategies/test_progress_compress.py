@@ -355,9 +355,6 @@ def test_fisher_information_that_is_not_normalised_is_caught(monkeypatch: pytest
         check_fisher("domain")
 
 
-# -- who answers, and what it costs ----------------------------------------------------------------------------------
-
-
 def check_small_fisher(normalised: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
     """F = s (3, 4) over two parameters: (0.6, 0.8) whatever s is, but for 0."""
     for scale in (1e-37, 1e-25, 1e-19, 1.0, 1e18):
@@ -380,6 +377,9 @@ def test_a_norm_that_underflows_is_caught() -> None:
 
     with pytest.raises(AssertionError):
         check_small_fisher(floored)
+
+
+# -- who answers, and what it costs ----------------------------------------------------------------------------------
 
 
 def check_answers(learning: Trainer) -> None:

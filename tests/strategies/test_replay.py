@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from support import finish, matrix, trainer, trial
+from torch import Tensor
 
 from raycl.memory.replay import Replay as Buffer
-from raycl.strategies.base import Position
+from raycl.strategies.base import Losses, Position, Source
 from raycl.strategies.replay import Replay
 from raycl.streams.task import Batch
 from raycl.trainer import Trainer
@@ -101,15 +102,105 @@ def test_rows_are_drawn_before_the_new_ones_are_stored(monkeypatch: pytest.Monke
 # -- losses --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("combine", "new", "old"), [("sum", 1, 1), ("mean", 0.5, 0.5), ("task_share", 1 / 3, 2 / 3)])
-def test_losses_are_weighted_means_over_new_and_replayed_rows(combine: str, new: float, old: float) -> None:
-    running = made(memory={"capacity": 40, "combine": combine})
-    _, batch = updates(running)[-1]
+WEIGHTS = {
+    "sum": (1, 1),
+    "mean": (0.5, 0.5),
+    "union": (10 / 17, 7 / 17),
+    "task_share": (1 / 3, 2 / 3),
+}
+"""Of the mean losses of ten new and seven replayed rows, in the third task."""
+
+
+def check_weights(combine: str, new: float, old: float) -> None:
+    running = made(memory={"capacity": 40, "batch_size": 7, "combine": combine})
+    batch = next(batch for at, batch in updates(running) if at.task == 2)
     strategy = running.strategy
+    strategy._new = 10  # as in that update
+    assert len(batch) == 17
     losses = strategy.loss(batch)
     rows = torch.nn.functional.cross_entropy(strategy.network(batch.x), batch.y, reduction="none")
     assert losses["task"].item() == pytest.approx(new * rows[~batch.replayed].mean().item(), rel=1e-5)
     assert losses["replay"].item() == pytest.approx(old * rows[batch.replayed].mean().item(), rel=1e-5)
+    if combine == "union":
+        assert sum(losses.values()).item() == pytest.approx(rows.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("combine", "weights"), WEIGHTS.items())
+def test_losses_are_weighted_means_over_new_and_replayed_rows(combine: str, weights: tuple[float, float]) -> None:
+    check_weights(combine, *weights)
+
+
+def test_the_check_finds_the_mean_of_two_means_for_a_union() -> None:
+    with pytest.raises(AssertionError):
+        check_weights("union", *WEIGHTS["mean"])
+
+
+def test_one_mean_over_both_is_what_auto_means() -> None:
+    """As the authors of experience replay have it; its relatives add the two means."""
+    combined = {name: trial(name).memory.combine for name in ("replay", "er_ace", "mir")}
+    assert combined == {"replay": "union", "er_ace": "auto", "mir": "auto"}
+    check_weights("auto", *WEIGHTS["union"])
+
+
+def check_alone(combine: str) -> None:
+    """Where no row is replayed, the first task is learned as fine-tuning learns it."""
+    naive = made("naive")
+    running = made(options={"exclude_current": True}, memory={"capacity": 40, "combine": combine})
+    naive.run_task()
+    running.run_task()
+    ours, theirs = running.strategy.network.state_dict(), naive.strategy.network.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("combine", WEIGHTS)
+def test_new_rows_alone_count_whole(combine: str) -> None:
+    check_alone(combine)
+
+
+def test_the_check_finds_half_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: the weight of new rows is taken where there are no others, and the first task is learned by half."""
+    loss = Replay.loss
+
+    def weighted(self: Replay, batch: Batch) -> Losses:
+        losses = loss(self, batch)
+        return losses if len(losses) > 1 else {"task": 0.5 * losses["task"]}
+
+    monkeypatch.setattr(Replay, "loss", weighted)
+    with pytest.raises(AssertionError):
+        check_alone("mean")
+
+
+# -- rows that a pass leaves over ------------------------------------------------------------------------------------
+
+
+def check_offered(batch_size: int = 10) -> None:
+    """Every row of a task is offered once, in the update that sees it first."""
+    running = made(training={"optimizer": "sgd", "batch_size": batch_size, "iterations": 150})
+    offered: list[bytes] = []
+    add = running.strategy.memory.add
+
+    def watched(rows: dict[str, Tensor]) -> None:
+        offered.extend(image.numpy().tobytes() for image in rows["image"])
+        add(rows)
+
+    running.strategy.memory.add = watched  # type: ignore[method-assign]
+    running.run_task()
+    pool, _ = running._pool(Source.CURRENT, 0)
+    rows = [image.numpy().tobytes() for image in pool.gather(torch.arange(len(pool)), augment=False).image]
+    assert len(rows) % batch_size, "a pass leaves some rows over"
+    assert sorted(offered) == sorted(rows)
+
+
+@pytest.mark.parametrize("batch_size", [10, 7, 64])
+def test_rows_that_the_first_pass_leaves_over_are_offered_when_they_come(batch_size: int) -> None:
+    check_offered(batch_size)
+
+
+def test_the_check_finds_rows_that_never_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: what comes after the first pass is not offered."""
+    monkeypatch.setattr(Replay, "offered", lambda self, at: slice(None) if at.epoch == 0 else None)
+    with pytest.raises(AssertionError):
+        check_offered()
 
 
 # -- what it buys --------------------------------------------------------------------------------------------------
