@@ -17,6 +17,7 @@ from raycl.errors import DataError, StoreError
 from raycl.loading import normalization
 from raycl.models.weights import SUFFIX, Weights, load_weights, weights_hash, write_weights
 from raycl.results.store import Results
+from raycl.spec.options import ModelConfig
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.streams.contents import CONTENTS, told
@@ -24,8 +25,8 @@ from raycl.streams.source import LocalSource
 from raycl.terminal import tell
 
 BACKBONE = "backbone."
-NOT_THE_BACKBONE = ("head", "init", "weights", "weights_hash", "allow_seen")
-"""Options of a model that say nothing of what is exported."""
+NOT_THE_BACKBONE = frozenset(ModelConfig.model_fields) - {"name"}
+"""What every model has: its head, and where it starts. Its own options say what is exported."""
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import raycl
 from raycl import session as module
 from raycl.errors import InfrastructureError, MethodError, UnknownName
 from raycl.fingerprint import commit
+from raycl.matrix import AccuracyMatrix
 from raycl.results import schema
 from raycl.results.reading import read_trials
 from raycl.results.store import Results, TrialStore
@@ -251,6 +252,22 @@ def test_every_row_says_what_code_and_data_it_comes_from(results: Results) -> No
     resolved = {name: row[f"hp.{name}"] for name in ("training.active_logits", "model.head", "memory.selection")}
     assert resolved == {"training.active_logits": "seen", "model.head": "single", "memory.selection": "reservoir"}
     assert json.loads(row["provenance"])["packages"] == {}
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+def test_a_search_may_maximise_accuracy_over_all_images(results: Results, incremental: bool) -> None:
+    """On tasks of 4, 2 and 2 classes the mean over tasks, the mutant, is another number."""
+    name = f"{'average_incremental_' if incremental else ''}accuracy"
+    spec = trial("naive", stream={"first_task": 4})
+    store = results.trial(spec)
+    value = to_the_end(session(spec, store, metric=f"pooled_{name}"))[-1].metric
+    learned = [row for row in store.rows() if row.task >= 0]
+    seen = [slice(row.task + 1) for row in learned]
+    pooled = [row.correct[own].sum() / row.total[own].sum() for row, own in zip(learned, seen, strict=True)]
+    assert value == pytest.approx(sum(pooled) / 3 if incremental else pooled[-1])
+    assert store.verdict().value == value  # type: ignore[union-attr]
+    unpooled = AccuracyMatrix.of(learned, 3).metrics()
+    assert abs(unpooled["average_incremental_accuracy" if incremental else "average_accuracy"] - value) > 0.02
 
 
 def test_what_a_method_tells_of_itself_is_kept_and_logged_once(

@@ -21,7 +21,7 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raycl.downloads import data_folder
+from raycl.addresses import expanded
 from raycl.errors import DataError, InfrastructureError, RayclError
 from raycl.streams.refusals import check_data, check_split
 from raycl.streams.source import LocalSource, TrainOn
@@ -138,7 +138,7 @@ class StreamShards:
     def __init__(
         self, count: int, data_root: Path | None = None, *, name: str = "raycl", timeout: float = 60.0
     ) -> None:
-        root = data_folder(data_root)
+        root = data_root and expanded(data_root)
         self._data_root = str(root.resolve()) if root else None
         self._timeout = timeout
         self.names = ShardNames(

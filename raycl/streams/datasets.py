@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +71,11 @@ class Images:
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+    @cached_property
+    def names(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """What names the pixels of every image of its own, of the training and of the test images."""
+        return _names(self.train_images), _names(self.test_images)
 
     def fitted(self, shape: tuple[int, int, int]) -> Images:
         """The same set with images of another shape: centred on black, grey repeated to three channels."""
@@ -166,21 +170,27 @@ def _check_copies(images: Images, origin: object) -> None:
     Raises:
         DataError: all of them are.
     """
-    known, tested = set(_names(images.train_images)), list(_names(images.test_images))
-    copies = sum(name in known for name in tested)
-    if copies == len(tested) and len(set(tested)) >= TELLING:
+    copies = copied(images, images)
+    if copies == len(images.test_labels) and len(set(images.names[1])) >= TELLING:
         raise DataError(
             f"{origin}: every one of the {copies} test images is a training image too; give the test set images of "
             "its own"
         )
-    if copies > COPIES * len(tested):
-        log.warning("%s: %d of %d test images are training images too", origin, copies, len(tested))
+    if copies > COPIES * len(images.test_labels):
+        told = f"{copies} of {len(images.test_labels)} test images are training images too"
+        log.warning("%s: %s", origin, told)
 
 
-def _names(images: np.ndarray) -> Iterator[bytes]:
+def copied(tested: Images, trained: Images) -> int:
+    """How many test images of the one set are training images of the other, pixel by pixel."""
+    known = frozenset(trained.names[0])
+    return sum(name in known for name in tested.names[1])
+
+
+def _names(images: np.ndarray) -> tuple[bytes, ...]:
     """A name of every image's pixels."""
-    for image in images:
-        yield hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+    digests = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16) for image in images)
+    return tuple(digest.digest() for digest in digests)
 
 
 def _check_labels(images: Images, origin: object) -> None:

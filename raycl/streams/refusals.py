@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import permutations
 
 import numpy as np
 import torch
 
 from raycl.errors import DataError
+from raycl.streams.datasets import TELLING, Images, copied
 from raycl.streams.stream import Stream, TaskClasses
 from raycl.streams.task import Split, TaskSource
 
@@ -41,6 +43,24 @@ def check_distinct(
                     f"pixel by pixel (got {len(members)} tasks of these classes); take fewer tasks, or others"
                 )
             first[shown] = task
+
+
+def check_copies(images: Mapping[str, Images]) -> None:
+    """No data set of a stream is tested on what another one of it is trained on.
+
+    Args:
+        images: of each data set as it was read; copies within one are refused where it is read.
+
+    Raises:
+        DataError: all test images of one are training images of another.
+    """
+    for (tested, one), (trained, other) in permutations(images.items(), 2):
+        enough = len(set(one.names[1])) >= TELLING
+        if one.image_shape == other.image_shape and enough and copied(one, other) == len(one.test_labels):
+            raise DataError(
+                f"every test image of {tested!r} is a training image of {trained!r}, which this stream trains on; "
+                "take data sets with images of their own"
+            )
 
 
 def check_split(source: TaskSource, split: Split) -> None:

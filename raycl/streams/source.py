@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from raycl.downloads import data_folder
+from raycl.addresses import expanded
 from raycl.errors import DataError
 from raycl.streams import moments
 from raycl.streams.contents import Content, seen
 from raycl.streams.datasets import Images, checked
 from raycl.streams.encode import Encoder, known_features
 from raycl.streams.partition import Rows, partition, subsample
-from raycl.streams.refusals import check_distinct
+from raycl.streams.refusals import check_copies, check_distinct
 from raycl.streams.registry import DATASETS, STREAMS
 from raycl.streams.stream import Stream, TaskClasses
 from raycl.streams.task import Layout, Part, Recipe, Split
@@ -44,7 +44,7 @@ def load_images(name: str, data_root: Path | None, shape: Shape | None = None) -
         UnknownName: no such data set.
         DataError: it is missing or unreadable.
     """
-    data_root = data_folder(data_root)
+    data_root = data_root and expanded(data_root)
     key = (name, data_root.resolve() if data_root else None, shape)
     with _loading:
         if key not in _loaded:
@@ -108,6 +108,7 @@ class LocalSource:
         self._tasks = self._stream.tasks({name: images.num_classes for name, images in self._images.items()})
         self._rows: dict[TaskClasses, Rows] = {}
         named = {name: images.fingerprint if len(names) > 1 else name for name, images in self._raw.items()}
+        check_copies(self._raw)
         check_distinct(self._stream, self._tasks, named, self._base_shape)
 
     @cached_property

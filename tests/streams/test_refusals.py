@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
-from streams.image_sets import write_set
+from streams.image_sets import pixels_of, png, write_set
 
 from raycl.errors import DataError
 from raycl.spec.options import StreamConfig
@@ -124,6 +124,17 @@ def test_one_set_under_two_names(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tasks 0 and 1 of stream 'sequence' are equal"):
         LocalSource(block, 0, tmp_path)
     LocalSource({**block, "parts": ["parquet:a[0:2]", "parquet:b[1:3]"]}, 0, tmp_path)
+
+
+def test_one_set_is_not_tested_on_what_another_is_trained_on(tmp_path: Path) -> None:
+    write_set(tmp_path / "set")
+    other_way_round = "parquet:set?train=test.parquet&test=train.parquet"
+    block = {"name": "sequence", "parts": ["parquet:set", other_way_round], "scenario": "task"}
+    with pytest.raises(DataError, match="every test image of 'parquet:set' is a training image of"):
+        LocalSource(block, 0, tmp_path)
+    images = [[png(image) for image in pixels_of(12, seed=seed)] for seed in (7, 8)]
+    write_set(tmp_path / "other", train={"image": images[0]}, test={"image": images[1]})
+    LocalSource({**block, "parts": ["parquet:set", "parquet:other"]}, 0, tmp_path)
 
 
 class Chunks(Stream):
