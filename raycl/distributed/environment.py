@@ -128,9 +128,11 @@ def _ships_working_dir() -> bool:
 def leading(path: list[str]) -> list[str]:
     """The entries that Python looks through before its own library, made absolute.
 
-    What comes after it is installed; a worker has installed packages of its own.
+    What is installed is left out, also what an installed package puts there, as Ray does: a worker has its own.
     """
     library = Path(sysconfig.get_path("stdlib"))
     own = {str(library), str(library.with_name(f"python{sys.version_info.major}{sys.version_info.minor}.zip"))}
     ends = [place for place, entry in enumerate(path) if entry in own]
-    return [str(Path(entry).absolute()) for entry in path[: ends[0] if ends else 0]]
+    before = [Path(entry).absolute() for entry in path[: ends[0] if ends else 0]]
+    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    return [str(entry) for entry in before if not any(entry.is_relative_to(folder) for folder in installed)]

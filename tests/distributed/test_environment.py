@@ -139,7 +139,15 @@ def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shado
 def test_what_is_looked_through_before_the_library_is_given_to_workers(tmp_path: Path, monkeypatch: Any) -> None:
     library = sysconfig.get_path("stdlib")
     monkeypatch.chdir(tmp_path)
-    path = ["/scripts", "", "src", library, f"{library}/site-packages", "/a/checkout"]
+    path = [
+        f"{sysconfig.get_path('purelib')}/ray/thirdparty_files",
+        "/scripts",
+        "",
+        "src",
+        library,
+        f"{library}/site-packages",
+        "/a/checkout",
+    ]
     assert leading(path) == ["/scripts", str(tmp_path), str(tmp_path / "src")]
     assert leading([library, "/a/checkout"]) == []
     monkeypatch.setattr(sys, "path", path)
