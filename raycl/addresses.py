@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from raycl.errors import StoreError
+from raycl.errors import PathError
 
 SECRET = re.compile(r"(?<=://)([^/?#@\s:]*):([^/?#\s]*)@")
 """User and password before a host; the password may itself hold ``@`` or ``:``."""
@@ -16,12 +16,12 @@ def expanded(path: str | Path) -> Path:
     """The path with a leading ``~`` or ``~name`` replaced by that home.
 
     Raises:
-        StoreError: there is no such home.
+        PathError: there is no such home.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise StoreError(
+        raise PathError(
             f"{path}: a leading ~ stands for a home folder ({error}); write ./~ for a file's name"
         ) from error
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 import raycl
-from raycl.addresses import expanded
+from raycl.addresses import expanded, shown
 from raycl.errors import COMPLETE, METHODS_FAILED, RayclError, SpecError, exit_code
-from raycl.terminal import standard_error, standard_output, tell
+from raycl.terminal import Complaints, standard_error, standard_output, tell
 
 if TYPE_CHECKING:
     from raycl.spec.sweep import SweepSpec
@@ -73,7 +76,7 @@ MaxConcurrent = Annotated[
 def _complain(lines: Iterable[str]) -> None:
     console = standard_error()
     for line in lines:
-        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(shown(line), style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _version(asked: bool) -> None:
@@ -278,4 +281,7 @@ def _run(
 
 def main() -> None:
     """The ``raycl`` command."""
+    if any("error" in option for option in sys.warnoptions):  # others' code, which this process runs, warns at times
+        warnings.simplefilter("default")
+    logging.lastResort = Complaints(logging.WARNING)
     app()

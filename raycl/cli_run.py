@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from raycl.addresses import shown
 from raycl.errors import COMPLETE, METHODS_FAILED, STOPPED, UnknownName, nearest
 from raycl.live import LiveTable
 from raycl.matrix import AccuracyMatrix
@@ -152,8 +153,8 @@ def run_on_ray(
     for note in outcome.notes:
         console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)
     for name, told in (
-        ("results", outcome.folder),
-        ("table", f"raycl show {shlex.quote(outcome.folder)}"),
+        ("results", shown(outcome.folder)),
+        ("table", f"raycl show {shlex.quote(shown(outcome.folder))}"),
         ("MLflow", ui_command(outcome.folder)),
     ):
         console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)
@@ -168,5 +169,5 @@ def sync_results(folder: str) -> None:
 
     logged = sync(folder)
     uri = tracking_uri(folder)
-    told = f"logged {logged} trials to {uri}" if uri else "set MLFLOW_TRACKING_URI to say where runs are logged"
+    told = f"logged {logged} trials to {shown(uri)}" if uri else "set MLFLOW_TRACKING_URI to say where runs are logged"
     tell(told)

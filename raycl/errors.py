@@ -3,6 +3,7 @@
     RayclError
     ├── SpecError            a sweep file breaks a rule; carries every problem with its place
     ├── UnknownName          a name that no registry knows; suggests the nearest
+    ├── PathError            a path names no place of this machine
     ├── DataError            a data set is missing, unreadable or does not fit the stream
     ├── MethodError          a strategy failed on its own: told to the search as a failure, never retried
     ├── InfrastructureError  a worker, actor, node or storage was lost: retried, never told to the search
@@ -58,6 +59,10 @@ class SpecError(RayclError):
 
 class UnknownName(RayclError):
     """A name that no registry knows."""
+
+
+class PathError(RayclError):
+    """A path names no place of this machine."""
 
 
 class DataError(RayclError):

@@ -7,8 +7,8 @@ units for that task, or the row was left out (joint training has one row).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Cost:
         return replace(self, evaluation_seconds=seconds)
 
 
-COST_COLUMNS = tuple(field.name for field in fields(Cost))
+COST_COLUMNS = tuple(column.name for column in fields(Cost))
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,14 @@ class TaskRow:
     Attributes:
         task: the task just learned; -1 for the row before training.
         correct, total: int64 ``[num_tasks]``; ``total`` is 0 where the cell is null.
+        measures: numbers of the method's own after the task, such as the share of weights that are free.
     """
 
     task: int
     correct: np.ndarray
     total: np.ndarray
     cost: Cost = Cost()
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 METRICS = (

@@ -90,11 +90,13 @@ class TrialSession:
         self._trainer = Trainer(trial, source, storage=storage, device=device, data_root=data_root)
         self._rows: list[TaskRow] = []
         self._curve: dict[int, float] = {}
+        self._warnings: tuple[str, ...] = ()
         restored = store.restore()
         if restored is not None:
             manifest, files = restored
             self._trainer.load_state_dict(checkpoint.decode(files))
             self._extend(store.rows(manifest))
+            self._warnings = tuple(self._trainer.strategy.warnings())
 
     @property
     def num_tasks(self) -> int:
@@ -126,9 +128,17 @@ class TrialSession:
         task = trainer.next_task - 1
         self._extend(rows)
         state = checkpoint.encode(trainer.state_dict())
+        self._warn()
         self._store.write_task(self._attempt, task, rows, state, self._provenance())
         verdict = self._judge()
         return self._ended(verdict) if verdict is not None else self._progress(None)
+
+    def _warn(self) -> None:
+        """Log what the method tells of its state after a task, each once."""
+        before, self._warnings = self._warnings, tuple(self._trainer.strategy.warnings())
+        for text in self._warnings:
+            if text not in before:
+                log.warning("%s: %s", self._store.spec.alias, text)
 
     def close(self) -> None:
         """Give back what the trial holds outside its store."""
@@ -179,6 +189,7 @@ class TrialSession:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            **({"warnings": list(self._warnings)} if self._warnings else {}),
         }
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
+from raycl.addresses import shown
 from raycl.errors import OutputError
 
 PIPED = 128
@@ -41,6 +42,17 @@ def standard_error() -> Console:
 def tell(text: str) -> None:
     """Write one line to standard output as it is."""
     standard_output().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Complaints(logging.Handler):
+    """Writes warnings where complaints go, without the passwords of the addresses in them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = shown(self.format(record))
+            standard_error().print(text, markup=False, highlight=False, soft_wrap=True)
+        except Exception:  # as logging's own do; a message that cannot be made ends nothing
+            self.handleError(record)
 
 
 class Output:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -243,8 +243,7 @@ class Trainer:
             values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
             raise MethodError(
                 f"{self.trial.strategy}: losses and parameters must stay finite (got {values} in task {at.task}, phase "
-                f"{at.phase!r}, epoch {at.epoch}); lower training.learning_rate or the method's strength, "
-                f"here {self.trial.options}"
+                f"{at.phase!r}, epoch {at.epoch}); {self.strategy.remedy()}, here {self.trial.options}"
             )
 
     # -- rows --------------------------------------------------------------------------------------------------
@@ -325,6 +324,10 @@ class Trainer:
     # -- measuring ---------------------------------------------------------------------------------------------
 
     def _measure(self, task: int, cost: Cost) -> TaskRow:
+        row = self._evaluated(task, cost)
+        return row if task < 0 else replace(row, measures=dict(self.strategy.measures()))
+
+    def _evaluated(self, task: int, cost: Cost) -> TaskRow:
         started = time.perf_counter()
         if task >= 0 and not self.strategy.measured(task):
             nothing = torch.zeros(self.num_tasks, dtype=torch.int64).numpy()

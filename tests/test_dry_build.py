@@ -1,4 +1,4 @@
-"""What only a built network can refuse, told by the command and from Python, without building more than is worth it."""
+"""What only a built network can refuse, from the command and from Python, building no more than a look is worth."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = (
     "errors fingerprint",
-    "registry randomness downloads terminal addresses",
+    "addresses",
+    "registry randomness downloads terminal",
     "spec",
     "models",
     "streams",

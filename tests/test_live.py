@@ -130,5 +130,25 @@ def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
+def test_a_method_without_a_result_says_why_and_is_not_green() -> None:
+    failed = replace(
+        EWC, phase="final", total=0, done=0, running=0, pruned=0, failed_before=3, failure="no winner: boom"
+    )
+    assert plain(failed) == "ewc: failed, no winner: boom"
+    screen = Screen(terminal=False)
+    screen.console.print(*table("demo", replace(STATUS, entries=(failed,))))
+    (line,) = [line for line in screen.lines if line.startswith("ewc")]
+    assert line.split()[:2] == ["ewc", "failed"]
+    assert " 3 " in line, "failures of earlier phases stay"
+
+
+def test_failures_of_earlier_phases_stay_in_the_table() -> None:
+    entry = replace(EWC, phase="final", failed=1, failed_before=2)
+    assert "1 failed, 2 failed before" in plain(entry)
+    screen = Screen(terminal=False)
+    screen.console.print(*table("demo", replace(STATUS, entries=(entry,))))
+    assert " 3 " in next(line for line in screen.lines if line.startswith("ewc"))
+
+
 def test_plain_line_names_failures() -> None:
     assert plain(replace(EWC, failed=2)).endswith("1 pruned, 2 failed, best 81.20 %")

@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from raycl.catalog import catalog
-from raycl.results.decisions import winner_path
+from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.store import Results
 from raycl.session import TrialSession
 from raycl.spec.sweep import SweepSpec
@@ -52,6 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         point: Mapping[str, Scalar] = {}
         if entry.space:
             points = [{"memory.capacity": capacity} for capacity in (20, 50)]
+            for index, suggested in enumerate(points):
+                results.write_json_once(suggestion_path(entry, index), {"point": suggested, "cutoffs": {}})
             point = max(points, key=lambda at: _learn(results, sweep.trial(entry, at, 0, "search")))
             results.write_json_once(winner_path(entry), {"point": point})
         for seed in (10, 11):

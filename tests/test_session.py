@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from support import counts, finish, trainer, trial
 
 import raycl
 from raycl import session as module
-from raycl.errors import InfrastructureError, UnknownName
+from raycl.errors import InfrastructureError, MethodError, UnknownName
 from raycl.fingerprint import commit
+from raycl.results import schema
 from raycl.results.reading import read_trials
 from raycl.results.store import Results, TrialStore
 from raycl.session import Progress, TrialSession
 from raycl.spec.trial import TrialSpec
+from raycl.strategies.packnet import PackNet
 from raycl.streams.source import LocalSource
 from raycl.trainer import Trainer, trial_code
 
@@ -248,3 +251,49 @@ def test_every_row_says_what_code_and_data_it_comes_from(results: Results) -> No
     resolved = {name: row[f"hp.{name}"] for name in ("training.active_logits", "model.head", "memory.selection")}
     assert resolved == {"training.active_logits": "seen", "model.head": "single", "memory.selection": "reservoir"}
     assert json.loads(row["provenance"])["packages"] == {}
+
+
+def test_what_a_method_tells_of_itself_is_kept_and_logged_once(
+    results: Results, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Measures per task and after the last one, warnings in the provenance; also by a session that goes on."""
+    spec = trial("packnet", "task", options={"prune_fraction": 0.0})
+    first = session(spec, results.trial(spec))
+    first.step()
+    assert first._provenance()["warnings"][0].startswith("no weight of any layer is free")
+    first.step()
+    logged = [record for record in caplog.records if "no weight of any layer is free" in record.message]
+    assert len(logged) == 1
+    first.close()
+    steps = to_the_end(session(spec, results.trial(spec)))
+    assert [step.task for step in steps] == [2]
+    assert [row.measures for row in results.trial(spec).rows()] == [{}, *[{"free_weights": 0.0}] * 3]
+    (row,) = read_trials(results).to_pylist()
+    assert row["measure.free_weights"] == 0.0
+
+
+def test_methods_without_numbers_of_their_own_keep_the_columns_of_before(results: Results) -> None:
+    spec = trial("naive")
+    to_the_end(session(spec, results.trial(spec)))
+    rows = results.trial(spec).rows()
+    assert schema.rows_table(rows).schema.equals(schema.ROWS)
+    assert all(row.measures == {} for row in rows)
+    told = [replace(row, measures={"free_units": 0.25}) for row in rows]
+    assert schema.rows_of(schema.rows_table(told))[0].measures == {"free_units": 0.25}
+
+
+def test_a_task_that_fails_halfway_tells_nothing_of_its_state(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a task of PackNet is learned it owns all that was free; nothing is used up by that."""
+    spec = trial("packnet", "task")
+    running = session(spec, results.trial(spec))
+    running.step()
+
+    def fails(self: PackNet, *_: object) -> None:
+        raise MethodError("halfway")
+
+    monkeypatch.setattr(PackNet, "after_update", fails)
+    assert running.step().verdict is not None
+    assert running._trainer.strategy.warnings(), "the mutant: asked in the middle of a task"
+    assert "warnings" not in running._provenance()

@@ -14,7 +14,7 @@ from results.made_results import PROVENANCE, rows, spec
 from rich.table import Table
 
 from raycl.addresses import shown
-from raycl.errors import OutputError
+from raycl.errors import REFUSED, OutputError
 from raycl.results.store import Results, Verdict
 from raycl.terminal import Output, standard_output, written_as
 
@@ -137,7 +137,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, made: Path) -> None:
     for arguments in (("check", file), ("show", made), ("schema",), ("ls", "models"), ("pack", made, tmp_path)):
         done = raycl(*arguments, shell="> /dev/full")
         assert (done.returncode, done.stderr.decode().splitlines()) == (
-            1,
+            REFUSED,
             ["error: output cannot be written (No space left on device); send it elsewhere"],
         )
 
@@ -174,7 +174,7 @@ def test_pack_into_a_file_is_one_line(tmp_path: Path, made: Path) -> None:
     (tmp_path / "file").write_text("")
     for target in (tmp_path / "file", tmp_path / "file" / "below"):
         done = raycl("pack", made, target)
-        assert done.returncode == 1
+        assert done.returncode == REFUSED
         assert done.stderr.decode().startswith(f"error: {target}: must be a folder to write into")
         assert len(done.stderr.splitlines()) == 1
 
@@ -193,11 +193,11 @@ def test_a_variable_that_is_set_to_nothing_says_nothing(tmp_path: Path, monkeypa
 def test_homes_are_found_and_absent_ones_told(made: Path, tmp_path: Path) -> None:
     assert raycl("show", f"~/{made.name}", HOME=str(made.parent)).returncode == 0
     done = raycl("show", "~nobody-of-this-name/results")
-    assert done.returncode == 1
+    assert done.returncode == REFUSED
     assert done.stderr.decode().startswith("error: ~nobody-of-this-name/results: a leading ~ stands for a home")
     (tmp_path / "tiny.yaml").write_text(SWEEP)
     done = raycl("run", "~/tiny.yaml", "--data-root", "~no-such-user/data", HOME=str(tmp_path))
-    assert (done.returncode, b"Traceback" in done.stderr) == (1, False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (REFUSED, False)
 
 
 @pytest.mark.parametrize(

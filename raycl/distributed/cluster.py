@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
-from raycl.addresses import expanded
+from raycl.addresses import expanded, shown
+from raycl.distributed import address as place
 from raycl.distributed.environment import DriversPath, environment, for_ray, no_shipping, quiet
 from raycl.errors import InfrastructureError, StoreError
 from raycl.spec.options import ResourcesConfig
@@ -72,8 +73,11 @@ def connected(name: str, address: str | None) -> Iterator[Connection]:
     if ray.is_initialized():
         yield Connection(own=False, ours=False)
         return
-    target = address or os.environ.get("RAY_ADDRESS") or None
-    with quiet():
+    target = place.target(address)
+    if target is not None:
+        place.knock(target)
+    with quiet(), ExitStack() as stack:
+        folder = stack.enter_context(place.ray_folder()) if target is None else None
         _authenticate(own=target is None)
         try:
             with environment(for_ray()), no_shipping():
@@ -84,9 +88,13 @@ def connected(name: str, address: str | None) -> Iterator[Connection]:
                     include_dashboard=None if target else False,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
+                    _temp_dir=folder,
                 )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise InfrastructureError(_unreachable(target, error)) from error
+        except BaseException:  # told to stop while it starts
+            ray.shutdown()
+            raise
         try:
             yield Connection(own=target is None, ours=True)
         finally:
@@ -162,7 +170,7 @@ def _authenticate(own: bool) -> None:
 
 
 def _unreachable(target: str | None, error: Exception) -> str:
-    where = f"the Ray cluster at {target}" if target else "a Ray cluster on this machine"
+    where = f"the Ray cluster at {shown(target)}" if target else "a Ray cluster on this machine"
     return (
         f"{where} cannot be reached: {error}. If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
         "(or RAY_AUTH_TOKEN_PATH); if it was started without one, set RAY_AUTH_MODE=disabled"

@@ -115,7 +115,7 @@ def run_sweep(
         studies.offer(lambda: mirror.add(record))
         listener.offer(lambda: on_record(record))
 
-    def shown(status: SweepStatus) -> None:
+    def look(status: SweepStatus) -> None:
         display.offer(lambda: on_status(status))
 
     metric = sweep.search.metric if sweep.search else "average_accuracy"
@@ -131,7 +131,7 @@ def run_sweep(
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
         plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
-        watch = Watch(sweep, ledger, plans, shown)
+        watch = Watch(sweep, ledger, plans, look)
         run = _Run(sweep, ledger, plans, root, address, max_concurrent, watch, lease, interruption, stack)
         try:
             reason = run()
@@ -228,7 +228,9 @@ class _Run:
 
     def _connect(self) -> tuple[cluster.Connection, StreamShards]:
         """The connection, and the stream actors: they belong to the driver, and outlive every trial."""
+        self.interruption.nothing_runs = True
         connection = self.stack.enter_context(cluster.connected(self.sweep.name, self.address))
+        self.interruption.nothing_runs = False
         self.interruption.catch()  # Ray has put its own handler in place, which ends the process
         nodes = [node for node in ray.nodes() if node["Alive"]]
         root = None if self.data_root is None else Path(self.data_root)

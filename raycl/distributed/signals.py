@@ -22,9 +22,11 @@ class Interruption:
 
     Attributes:
         signal: name of the first signal; empty while there was none.
+        nothing_runs: the first signal ends the block at once, too.
     """
 
     signal: str = ""
+    nothing_runs: bool = False
 
     def check(self) -> None:
         """Raise where a signal came.
@@ -47,7 +49,7 @@ class Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again, self.signal = bool(self.signal), signal.Signals(number).name
-        if again:
+        if again or self.nothing_runs:
             raise Interrupted(self.signal)
 
 

@@ -21,6 +21,7 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raycl.downloads import data_folder
 from raycl.errors import DataError, InfrastructureError, RayclError
 from raycl.streams.refusals import check_data, check_split
 from raycl.streams.source import LocalSource, TrainOn
@@ -137,7 +138,8 @@ class StreamShards:
     def __init__(
         self, count: int, data_root: Path | None = None, *, name: str = "raycl", timeout: float = 60.0
     ) -> None:
-        self._data_root = str(data_root.resolve()) if data_root else None
+        root = data_folder(data_root)
+        self._data_root = str(root.resolve()) if root else None
         self._timeout = timeout
         self.names = ShardNames(
             tuple(f"{name}-stream-{number}" for number in range(count)), ray.get_runtime_context().namespace

@@ -176,6 +176,11 @@ class Attention:
     def units(self) -> int:
         return sum(self.sizes)
 
+    def split(self, units: Tensor) -> tuple[Tensor, ...]:
+        """``[units]`` -> those of each layer, from the first to the last."""
+        layers: tuple[Tensor, ...] = units.split(self.sizes)
+        return layers
+
     def _gated(self, behind: nn.Module, *layers: tuple[nn.Module, int | None]) -> int:
         """Put gates behind a module that passes on the (summed) outputs of layers, given with their sources."""
         group = len(self.sizes)

@@ -60,6 +60,15 @@ class Ownership:
             for name, owner in self.owner.items()
         }
 
+    def free(self) -> dict[str, float]:
+        """The share of each tensor's entries that no task owns."""
+        return {name: float((owner == 0).float().mean()) for name, owner in self.owner.items()}
+
+    def free_share(self) -> float:
+        """The share of all entries that no task owns."""
+        entries = sum(owner.numel() for owner in self.owner.values())
+        return sum(int((owner == 0).sum()) for owner in self.owner.values()) / max(1, entries)
+
     def packed_bytes(self, tasks: int) -> int:
         """Bytes of all owners for so many tasks at ceil(log2(tasks + 1)) bits an entry."""
         return -(-sum(owner.numel() for owner in self.owner.values()) * tasks.bit_length() // 8)

@@ -8,7 +8,8 @@ single-incremental-task scenarios", 2019 (arXiv 1806.08568), section 3.3: to the
 
 with omega of :mod:`raycl.learning.path_integral`. A limit on F lets a very small damping be used, with which
 importances spread over orders of magnitude: without it a few parameters would oscillate. Their code does not cut
-negative omega.
+negative omega. ``penalty_step: proximal``, which the papers do not have, takes the pull in closed form after the
+optimiser's step (:mod:`raycl.learning.quadratic`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.learning.path_integral import PathIntegral
-from raycl.learning.quadratic import Quadratic
+from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, StepSizes
 from raycl.spec.needs import Idle
 from raycl.spec.options import Options, Positive
 
@@ -34,13 +35,14 @@ class PathPenaltyOptions(Options):
 
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(
-            ("damping", "importance_scale", "max_importance"),
+            ("penalty_step", "damping", "importance_scale", "max_importance"),
             "with penalty: 0 nothing is pulled",
             lambda at: not at.options.penalty,
         ),
     )
 
     penalty: Penalty = Field(0.0, description="strength of the pull; 0: none")
+    penalty_step: PenaltyStep = "gradient"
     damping: Positive = Field(1e-7, description="xi, added to squared displacements")
     importance_scale: Positive = Field(1.5e-3, description="factor on what a task adds to importances")
     max_importance: Positive = Field(1e-3, description="an importance is at most this")
@@ -51,10 +53,12 @@ class PathPenalty:
 
     Args:
         options: strength and limits.
+        optimizers: which make the updates.
     """
 
-    def __init__(self, options: PathPenaltyOptions) -> None:
+    def __init__(self, options: PathPenaltyOptions, optimizers: StepSizes) -> None:
         self._options = options
+        self._optimizers = optimizers
         self.past = Quadratic()
         self._parameters: Mapping[str, Tensor] = {}
         self._path: PathIntegral | None = None
@@ -69,12 +73,23 @@ class PathPenalty:
         """Keep the gradients of the task's loss, then add those of the pull."""
         if self._path is not None:
             self._path.before_update()
-            if self.past.importance:
+            if self.pulls("gradient"):
                 self.past.add_gradients(self._parameters, 2 * self._options.penalty)
 
     def after_update(self) -> None:
+        """Take the proximal step of the pull, then add what both have done to the path."""
         if self._path is not None:
+            if self.pulls("proximal"):
+                self.past.pull(self._parameters, 2 * self._options.penalty, self._optimizers)
             self._path.after_update()
+
+    def pulls(self, step: PenaltyStep) -> bool:
+        """Whether there is a pull, followed in this way."""
+        return bool(self._options.penalty and self.past.importance) and self._options.penalty_step == step
+
+    def remedy(self, otherwise: str) -> str:
+        """What helps where parameters do not stay finite."""
+        return f"{otherwise}, or {PROXIMAL}" if self.pulls("gradient") else otherwise
 
     def end(self) -> None:
         """Add the importances of the task, and pull towards where it ends."""

@@ -1,15 +1,51 @@
-"""A quadratic pull towards earlier parameters, weighted per parameter: 1/2 sum F (theta - theta*)^2."""
+"""A quadratic pull towards earlier parameters, weighted per parameter: s/2 sum F (theta - theta*)^2.
+
+Two ways to follow it. ``gradient`` adds s F (theta - theta*) to the task's gradient, and the optimiser steps along the
+sum: with plain SGD of rate r every such step multiplies the distance by 1 - r s F, which grows without end where
+r s F > 2. Importances add up, so on a long stream any strength passes that. ``proximal`` takes the optimiser's step
+along the task's gradient and then goes to where the pull and the way just made balance, in closed form,
+
+    theta <- argmin 1/2 (theta' - theta)^2 / r + s/2 F (theta' - theta*)^2 = (theta + r s F theta*) / (1 + r s F)
+
+which brings theta nearer to theta* whatever r s F is. In the limit of small steps both are the same. r is the step size
+of :mod:`raycl.learning.step_size`, which for adaptive optimisers differs from entry to entry. What the gradient form
+puts into the optimiser the proximal step keeps out of it: moments, second moments and gradient clipping are those of
+the task's loss alone, and weight decay is part of the step before.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from raycl.errors import MethodError
+from raycl.spec.options import Later
+
+PenaltyStep = Annotated[
+    Literal["gradient", "proximal"],
+    Later(),
+    Field(
+        description="gradient: the pull is added to the task's gradient; proximal: in closed form after the task's "
+        "step, stable at any strength and on streams of any length"
+    ),
+]
+"""How a quadratic penalty is followed."""
+
+PROXIMAL = "set penalty_step: proximal, which is stable at any strength"
+"""The remedy where the gradient form diverges."""
+
+
+class StepSizes(Protocol):
+    """Optimisers, after a step."""
+
+    def step_sizes(self, parameters: Sequence[Tensor]) -> list[Tensor | float]:
+        """How far the step goes for a steady gradient of 1, a number or one for each entry."""
+        ...
 
 
 class Quadratic:
@@ -56,6 +92,24 @@ class Quadratic:
                 parameter.grad[rows].addcmul_(importance, distance, value=strength)
 
     @torch.no_grad()
+    def pull(self, parameters: Mapping[str, Tensor], strength: float, optimizers: StepSizes) -> None:
+        """theta <- (theta + x theta*) / (1 + x), x = step size * strength * F: the proximal step, after the task's.
+
+        Parameters without a gradient are at rest, and so are rows that the optimiser did not step. F is not negative.
+
+        Args:
+            optimizers: which made the task's step, and know how far it goes.
+        """
+        moving = [name for name in self.importance if parameters[name].grad is not None]
+        sizes = optimizers.step_sizes([parameters[name] for name in moving])
+        for name, size in zip(moving, sizes, strict=True):
+            parameter, importance = parameters[name], self.importance[name]
+            rows = slice(len(importance)) if importance.dim() else ...
+            times = importance * (strength * (size[rows] if isinstance(size, Tensor) else size))
+            times.clamp_(max=torch.finfo(times.dtype).max / 2)  # infinity over infinity is no share
+            parameter[rows].lerp_(self.anchor[name], times.div_(1 + times))
+
+    @torch.no_grad()
     def value(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """1/2 sum F (theta - theta*)^2, ``[]``; after :meth:`merge` a constant is missing."""
         parts = []
@@ -72,16 +126,20 @@ class Quadratic:
         self.anchor = {name: value.to(device, copy=True) for name, value in state["anchor"].items()}
 
 
-def require_finite(importance: Mapping[str, Tensor], subject: str, penalty: float) -> None:
+def require_finite(importance: Mapping[str, Tensor], subject: str, penalty: float, step: str) -> None:
     """The trainer looks at losses and parameters; importances of a penalty that diverges may overflow before they do.
+
+    Args:
+        step: how the penalty is followed.
 
     Raises:
         MethodError: an entry is infinite or NaN; ``subject`` says whose importance it is.
     """
+    instead = f", or {PROXIMAL}" if step == "gradient" else ""
     if not torch.stack([torch.isfinite(value).all() for value in importance.values()]).all():
         raise MethodError(
             f"{subject} must be finite (got infinite or NaN entries); lower penalty ({penalty:g}) or "
-            "training.learning_rate"
+            f"training.learning_rate{instead}"
         )
 
 

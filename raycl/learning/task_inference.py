@@ -15,12 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from raycl.spec.needs import Need
+from raycl.spec.needs import Extent, Need
+from raycl.spec.options import StreamConfig
+from raycl.spec.revisions import Change
 from raycl.streams.scenario import Scenario
+
+if TYPE_CHECKING:
+    from raycl.spec.blocks import Resolved
 
 CERTAINTY = Need(
     "stream.tasks",
@@ -31,10 +37,25 @@ CERTAINTY = Need(
 )
 """What :func:`undecidable` refuses, as the reader of a sweep file can tell it."""
 
+COMPARED_AS_SHARES = Change("task selection", 2, lambda _, blocks: _by_certainty(blocks) and not _even(blocks.stream))
+"""Of ensembles and SupSup: tasks of different sizes were compared by their uncertainties as they are."""
+
+
+def _by_certainty(blocks: Resolved) -> bool:
+    own = blocks.options
+    hidden = blocks.stream.scenario != "task"
+    return hidden and getattr(own, "inference", "linear") == "linear" and getattr(own, "selector", "") != "average"
+
+
+def _even(stream: StreamConfig) -> bool:
+    """Whether the tasks of a stream are known to have equally many classes."""
+    split_evenly = stream.name == "split" and getattr(stream, "first_task", None) is None
+    return split_evenly or stream.name in ("permuted", "rotated")
+
 
 def undecidable(scenario: Scenario) -> str | None:
     """Why the tasks of a scenario cannot be told apart by the certainty of their networks; None where they can."""
-    if scenario.task_given or scenario.num_tasks == 1 or min(scenario.sizes) > 1:
+    if scenario.task_given or Extent(scenario.sizes).told_apart:
         return None
     sizes = ", ".join(map(str, scenario.sizes))
     return (

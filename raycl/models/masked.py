@@ -61,6 +61,15 @@ def largest(scores: Tensor, fraction: float) -> Tensor:
     return _decided(sizes, torch.zeros_like(flat).index_fill_(0, kept, 1).view_as(sizes))
 
 
+def erdos_renyi(shape: torch.Size, scale: float) -> float:
+    """The share of a layer's weights ``[outputs, inputs, *kernel]`` that a sparse network keeps, at most one half.
+
+    Evci et al., "Rigging the lottery", ICML 2020 (arXiv 1911.11134), give a layer connections in proportion to its
+    inputs and outputs; as the code of Wortsman et al. 2020, whose scale and cut at one half these are.
+    """
+    return min(0.5, scale * (shape[0] + shape[1]) / shape.numel())
+
+
 class MaskedWeights:
     """The weights of a module's linear and convolutional layers, which masks let through or not.
 

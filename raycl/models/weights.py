@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from raycl.downloads import DOWNLOAD_VARIABLE, allowed
+from raycl.downloads import DOWNLOAD_VARIABLE, allowed, data_folder
 from raycl.errors import DataError, UnknownName, nearest
 from raycl.models.network import Network
 from raycl.models.registry import MODELS
@@ -95,6 +95,7 @@ def find_weights(name: str, data_root: Path | None) -> Path:
         DataError: the file is missing; the message says where it must lie.
     """
     check_name(name)
+    data_root = data_folder(data_root)
     known = WEIGHTS.get(name) if name in WEIGHTS else None
     if data_root is None and not Path(name).is_absolute():
         raise DataError(f"weights {name!r} lie below a data root (got none); pass --data-root or set RAYCL_DATA")

@@ -112,7 +112,8 @@ def compared(results: Results) -> tuple[list[Line], int]:
     else:
         standing = standings(sweep, results, Told(sweep, results, trials))
         found = [_line(one, results, trials) for one in standing]
-        begun = [name for name in begun if name in owners(standing)]  # others are nobody's, and hold nobody up
+        asked = owners(standing)
+        begun = [name for name in begun if name in asked]  # others are nobody's, and hold nobody up
     found = _referred(found, results, {name: trial["seed"] for name, trial in trials.items()})
     variants = list(dict.fromkeys(line.variant for line in found))
     return sorted(found, key=lambda line: (variants.index(line.variant), *_rank(line))), len(begun)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raycl.errors import StoreError
+from raycl.results.comparison import owners_of
 from raycl.results.reading import Folder, opened, read_cells, read_trials
 
 CELLS, TRIALS, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
@@ -17,7 +18,8 @@ CELLS, TRIALS, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
 def pack(folder: Folder, target: Path) -> tuple[int, int]:
     """Write ``trials.parquet`` and ``cells.parquet``, sorted by trial, with the sweep in their metadata.
 
-    Both are what :func:`read_trials` and :func:`read_cells` give; pandas, DuckDB and notebooks read them alone.
+    Both are what :func:`read_trials` and :func:`read_cells` give; pandas, DuckDB and notebooks read them alone. The
+    column ``entries`` of the trials names every method that asks for one, as ``alias`` is only that which ran it first.
 
     Args:
         target: a folder, made where it does not exist; files of these names in it are replaced.
@@ -30,7 +32,9 @@ def pack(folder: Folder, target: Path) -> tuple[int, int]:
         StoreError: the target is no folder, or cannot be written.
     """
     results = opened(folder)
-    trials, cells = read_trials(results), read_cells(results)
+    trials, cells, owners = read_trials(results), read_cells(results), owners_of(results)
+    asking = [owners.get(name, ()) for name in trials["trial"].to_pylist()]
+    trials = trials.append_column("entries", pa.array(asking, pa.list_(pa.string())))
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -2,7 +2,8 @@
 
 ``rows``: one row per learned task of one trial, with its counts as lists; the trial's own log.
 ``cells``: one row per cell of the accuracy matrix, long; cells without examples are left out.
-``trials``: one row per trial: who, how it ended, metrics, cost, hyperparameters as typed columns ``hp.*``.
+``trials``: one row per trial: who, how it ended, metrics, cost, hyperparameters as typed columns ``hp.*``, and
+numbers of the method's own after the last task as ``measure.*``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ ROWS = pa.schema(
     ],
     metadata=_METADATA,
 )
+
+MEASURES = "measures"
+"""A further column of the rows of methods that have numbers of their own, as JSON: name -> value."""
 
 CELLS = pa.schema(
     [
@@ -127,16 +131,21 @@ def rows_table(rows: Sequence[TaskRow]) -> pa.Table:
         "total": [np.asarray(row.total, dtype=np.int32) for row in rows],
     }
     columns |= {name: [getattr(row.cost, name) for row in rows] for name in COST_COLUMNS}
-    return pa.table(columns, schema=ROWS)
+    table = pa.table(columns, schema=ROWS)
+    if any(row.measures for row in rows):
+        measures = [json.dumps(dict(row.measures), sort_keys=True) for row in rows]
+        table = table.append_column(MEASURES, pa.array(measures, pa.string()))
+    return table
 
 
 def rows_of(table: pa.Table) -> list[TaskRow]:
-    """The task rows of a table of schema :data:`ROWS`."""
+    """The task rows of a table of schema :data:`ROWS`, with or without :data:`MEASURES`."""
+    measures = table[MEASURES].to_pylist() if MEASURES in table.column_names else ["{}"] * table.num_rows
     costs = table.select(COST_COLUMNS).to_pylist()
     return [
-        TaskRow(task, _counts(correct), _counts(total), Cost(**cost))
-        for task, correct, total, cost in zip(
-            table["task"].to_pylist(), table["correct"], table["total"], costs, strict=True
+        TaskRow(task, _counts(correct), _counts(total), Cost(**cost), json.loads(own or "{}"))
+        for task, correct, total, cost, own in zip(
+            table["task"].to_pylist(), table["correct"], table["total"], costs, measures, strict=True
         )
     ]
 
@@ -188,6 +197,8 @@ def trials_table(
         "spec": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
     }
     table = pa.table({field.name: pa.array([values.get(field.name)], field.type) for field in TRIALS}, schema=TRIALS)
+    for name, value in sorted(learned[-1].measures.items() if learned else ()):
+        table = table.append_column(f"measure.{name}", pa.array([value], pa.float64()))
     ran_with = hyperparameters(spec) | provenance.get("resolved", {})
     for name, value in sorted(ran_with.items()):  # one order, however the options were read
         table = table.append_column(f"hp.{name}", pa.array([value]))

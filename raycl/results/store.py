@@ -2,6 +2,7 @@
 
     sweep.json                              the sweep, and its hash
     lease.json                              who drives it at present
+    folder.json                             the folder's own name, for tracking servers that hold several of one sweep
     trials/<hash>/spec.json                 the trial's resolved specification
     trials/<hash>/attempts/0000.json        who ran it, and when
     trials/<hash>/rows/0005-0000.parquet    what task 5 left, written by attempt 0
@@ -25,6 +26,7 @@ import os
 import re
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -40,6 +42,7 @@ from raycl.results.lease import Lease
 from raycl.spec.trial import TrialSpec
 
 FOLDER_FORMAT = 1
+IDENTITY = "folder.json"
 MOST_TRACEBACK = 200_000
 """Characters of a traceback that are kept, from its end."""
 _TRIAL = re.compile(r"[0-9a-f]{16}")
@@ -107,6 +110,11 @@ class Results:
     @property
     def uri(self) -> str:
         return self.files.uri
+
+    @property
+    def identity(self) -> str:
+        """What this folder is called in other places, as a tracking server; made once, and kept when it is renamed."""
+        return str(self.write_json_once(IDENTITY, {"id": uuid.uuid4().hex})["id"])
 
     def trial(self, spec: TrialSpec) -> TrialStore:
         return TrialStore(self.files, spec, self.name)

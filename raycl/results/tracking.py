@@ -12,8 +12,6 @@ import math
 import os
 import queue
 import shlex
-import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -21,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from raycl.addresses import shown
 from raycl.errors import InfrastructureError, RayclError
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.results import plots, schema
@@ -28,9 +27,9 @@ from raycl.results.comparison import owners_of
 from raycl.results.reading import Folder, opened
 from raycl.results.store import Results, TrialStore
 from raycl.results.tables import comparison
+from raycl.results.tracking_address import DATABASE, beside, tracking_uri, ui_command, unusable
 from raycl.spec.trial import TrialSpec
 
-DATABASE = "mlflow.db"
 QUEUE_LENGTH = 1000
 RETRY_SECONDS = 60.0
 """After a failure the server is left alone for so long."""
@@ -40,25 +39,8 @@ BATCH = 500
 """Metrics per request; servers refuse more than 1000."""
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
+__all__ = ["Mirror", "sync", "tracking_uri", "ui_command"]
 log = logging.getLogger(__name__)
-
-
-def tracking_uri(folder: Folder) -> str | None:
-    """``MLFLOW_TRACKING_URI``, or a SQLite file beside local results; None where neither can be."""
-    asked = os.environ.get("MLFLOW_TRACKING_URI")
-    local = opened(folder).files.local
-    if asked or local is None:
-        return asked or None
-    return _beside(local)
-
-
-def ui_command(folder: Folder) -> str:
-    """What a person types to see the runs; the address itself where a server is used; empty where nothing is logged."""
-    uri = tracking_uri(folder)
-    if uri is None or uri.startswith("http"):
-        return uri or ""
-    program = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
-    return shlex.join([program, "ui", "--backend-store-uri", uri])
 
 
 def sync(folder: Folder) -> int:
@@ -79,9 +61,7 @@ def sync(folder: Folder) -> int:
     except RayclError:
         raise
     except Exception as error:  # MLflow raises its own, those of requests and of SQLAlchemy
-        raise InfrastructureError(
-            f"tracking server {uri} cannot be used ({_short(error)}); results are on disk, run `raycl sync` later"
-        ) from error
+        raise InfrastructureError(unusable(results, uri, error)) from error
     return logged
 
 
@@ -129,7 +109,7 @@ class Mirror:
         self._thread.join(timeout)
         self.dirty = self.dirty or self._thread.is_alive()
         if self.dirty:
-            log.warning("some runs are not in MLflow; `raycl sync %s` logs them", shlex.quote(self._results.uri))
+            log.warning("some runs are not in MLflow; `raycl sync %s` logs them", shlex.quote(shown(self._results.uri)))
         return not self.dirty
 
     def _work(self) -> None:
@@ -150,20 +130,22 @@ class Mirror:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             if not self._warned:
                 self._warned = True
-                log.warning("MLflow at %s cannot be used (%s); results are on disk", self._uri, _short(error))
+                told = isinstance(error, RayclError)
+                log.warning("%s", error if told else unusable(self._results, str(self._uri), error))
 
 
 class _Runs:
-    """The runs of one sweep on one tracking server."""
+    """The runs of one results folder on one tracking server, where another folder may hold the same sweep."""
 
     def __init__(self, results: Results, uri: str) -> None:
         self._results = results
-        self._beside = results.files.local is not None and uri == _beside(results.files.local)
+        self._folder = results.identity
+        self._beside = results.files.local is not None and uri == beside(results.files.local)
         if self._beside and not results.files.exists(DATABASE):
             _make_database(results)
         self._client = _client(uri)
-        self._experiment = self._find_experiment()
-        self._parent = self._find_parent()
+        self._uri = uri
+        self._experiment, self._parent = self._find()
 
     def log(self, spec: TrialSpec) -> bool:
         """Log a trial that has ended; False where that is done already, or where it has not ended."""
@@ -171,8 +153,10 @@ class _Runs:
         seal, verdict = store.seal(), store.verdict()
         if verdict is None:
             return False
-        for run in self._search(f"tags.`raycl.trial` = '{spec.hash}'"):
+        for run in self._own(f"tags.`raycl.trial` = '{spec.hash}'", seal):
             if run.data.tags.get("raycl.logged") == seal:
+                if run.data.tags.get("mlflow.parentRunId") != self._parent:  # that one was deleted, or another folder's
+                    self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent)
                 return False
             self._client.delete_run(run.info.run_id)  # half written, or the trial has ended anew since
         history = store.history()
@@ -208,7 +192,7 @@ class _Runs:
         shared = {name: keys for name, keys in owners_of(self._results).items() if len(keys) > 1}
         for name, keys in shared.items():
             told = ", ".join(keys)
-            for run in self._search(f"tags.`raycl.trial` = '{name}'"):
+            for run in self._of_folder([self._experiment], f"tags.`raycl.trial` = '{name}'"):
                 if run.data.tags.get("raycl.entries") != told:
                     _, _, rest = str(run.info.run_name).partition(" ")
                     self._client.set_tag(run.info.run_id, "mlflow.runName", f"{'+'.join(keys)} {rest}"[:250])
@@ -246,25 +230,62 @@ class _Runs:
             (Path(folder) / "trial.json").write_text(spec.dumps())
             self._client.log_artifacts(run_id, folder)
 
-    def _find_experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self._results.name)
-        if found is not None:
-            return str(found.experiment_id)
+    def _find(self) -> tuple[str, str]:
+        """The experiment and the sweep's own run: those of this folder, whatever the sweep was called before.
+
+        Raises:
+            InfrastructureError: the experiment was deleted.
+        """
+        named = self._client.get_experiment_by_name(self._results.name)
+        active = named is not None and named.lifecycle_stage == "active"
+        parent = next(self._parents([named.experiment_id]), None) if active else None
+        if parent is None:
+            others = [one.experiment_id for one in self._client.search_experiments()]
+            parent = next(self._parents(others, adopts=False), None)
+        if parent is not None:
+            if parent.info.run_name != self._results.name:
+                self._client.update_run(parent.info.run_id, name=self._results.name)
+            return str(parent.info.experiment_id), str(parent.info.run_id)
+        if named is not None and not active:
+            raise InfrastructureError(
+                f"MLflow's experiment {self._results.name!r} at {shown(self._uri)} was deleted; restore it (`mlflow "
+                f"experiments restore --experiment-id {named.experiment_id}`), or remove it for good (`mlflow gc`), "
+                "then run `raycl sync`"
+            )
+        self._experiment = self._make_experiment() if named is None else str(named.experiment_id)
+        return self._experiment, self._create(self._results.name, {"raycl.kind": "sweep"}, time.time())
+
+    def _make_experiment(self) -> str:
         home = (Path(self._results.uri) / "mlartifacts").as_uri() if self._beside else None
         return str(self._client.create_experiment(self._results.name, artifact_location=home))
 
-    def _find_parent(self) -> str:
-        found = next(self._search("tags.`raycl.kind` = 'sweep'"), None)
-        if found is not None:
-            return str(found.info.run_id)
-        return self._create(self._results.name, {"raycl.kind": "sweep"}, time.time())
+    def _parents(self, experiments: Sequence[str], adopts: bool = True) -> Iterator[Any]:
+        condition = "tags.`raycl.kind` = 'sweep'"
+        yield from self._of_folder(experiments, condition)
+        if adopts:
+            yield from self._adopted(experiments, condition)
 
-    def _search(self, condition: str) -> Iterator[Any]:
-        own = f"tags.`raycl.sweep` = '{self._results.sweep_hash}' and {condition}"
-        yield from self._client.search_runs([self._experiment], own, max_results=50)
+    def _own(self, condition: str, seal: str) -> Iterator[Any]:
+        """This folder's runs; among those that no folder claims, the one that its results were logged in."""
+        yield from self._of_folder([self._experiment], condition)
+        yield from self._adopted([self._experiment], f"{condition} and tags.`raycl.logged` = '{seal}'")
+
+    def _of_folder(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
+        yield from self._search(experiments, f"tags.`raycl.folder` = '{self._folder}' and {condition}")
+
+    def _adopted(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
+        """Runs of earlier versions, which knew the sweep and not the folder."""
+        for run in self._search(experiments, f"tags.`raycl.sweep` = '{self._results.sweep_hash}' and {condition}"):
+            if "raycl.folder" not in run.data.tags:
+                self._client.set_tag(run.info.run_id, "raycl.folder", self._folder)
+                yield run
+
+    def _search(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
+        if experiments:
+            yield from self._client.search_runs(list(experiments), condition, max_results=50)
 
     def _create(self, name: str, tags: dict[str, str], began: float) -> str:
-        tags = {**tags, "raycl.sweep": self._results.sweep_hash}
+        tags = {**tags, "raycl.sweep": self._results.sweep_hash, "raycl.folder": self._folder}
         run = self._client.create_run(self._experiment, start_time=int(1000 * began), tags=tags, run_name=name)
         return str(run.info.run_id)
 
@@ -289,10 +310,6 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def _beside(folder: Path) -> str:
-    return f"sqlite:///{folder / DATABASE}"
-
-
 def _make_database(results: Results) -> None:
     """Make the SQLite file elsewhere and put it into place whole.
 
@@ -300,7 +317,7 @@ def _make_database(results: Results) -> None:
     run can use.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _client(_beside(Path(folder))).search_experiments(max_results=1)
+        _client(beside(Path(folder))).search_experiments(max_results=1)
         results.files.write_once(DATABASE, (Path(folder) / DATABASE).read_bytes())
 
 
@@ -334,7 +351,3 @@ def _text(value: str | int | float | bool) -> str:
 def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(values), size):
         yield values[start : start + size]
-
-
-def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from raycl.learning.quadratic import Quadratic
+from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic
 from raycl.strategies.base import Context, Position, Strategy, StrategyConfig
 from raycl.streams.task import Batch
 
@@ -19,13 +19,16 @@ class AnchoredConfig(StrategyConfig):
     """Strength of the pull."""
 
     penalty: Penalty = 1.0
+    penalty_step: PenaltyStep = "gradient"
 
 
 class Anchored(Strategy):
     """Fine-tuning with ``factor * penalty / 2 * sum importance (theta - anchor)^2`` added to every task's loss.
 
-    The gradient of the penalty is added in closed form after the backward pass. What a subclass adds is
-    :meth:`~raycl.strategies.base.Strategy.end_task`: how importance is found, and whether quadratics add up.
+    The penalty's gradient is added in closed form after the backward pass (``penalty_step: gradient``), or its proximal
+    step is taken after the optimiser's (``proximal``); what that means, :mod:`raycl.learning.quadratic` says. What a
+    subclass adds is :meth:`~raycl.strategies.base.Strategy.end_task`: how importance is found, and whether quadratics
+    add up.
     """
 
     Config = AnchoredConfig
@@ -44,8 +47,19 @@ class Anchored(Strategy):
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
-        if self.config.penalty and self.past.importance:
+        if self._pulls("gradient"):
             self.past.add_gradients(self.parameters(), self.factor * self.config.penalty)
+
+    def after_update(self, batch: Batch, at: Position) -> None:
+        if self._pulls("proximal"):
+            self.past.pull(self.parameters(), self.factor * self.config.penalty, self.context.optimizers)
+
+    def _pulls(self, step: PenaltyStep) -> bool:
+        """Whether there is a penalty, followed in this way."""
+        return bool(self.config.penalty and self.past.importance) and self.config.penalty_step == step
+
+    def remedy(self) -> str:
+        return f"{super().remedy()}, or {PROXIMAL}" if self._pulls("gradient") else super().remedy()
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "past": self.past.state_dict()}

@@ -60,7 +60,7 @@ class AR1(Consolidated):
 
     def __init__(self, config: AR1Config, context: Context) -> None:
         super().__init__(config, context, variant=config.variant, learning_rate=config.trunk_learning_rate)
-        self.pull = PathPenalty(config)
+        self.pull = PathPenalty(config, context.optimizers)
 
     def begin_task(self, task: int, data: TaskData) -> None:
         super().begin_task(task, data)
@@ -69,6 +69,9 @@ class AR1(Consolidated):
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         self.pull.before_update()
+
+    def remedy(self) -> str:
+        return self.pull.remedy(super().remedy())
 
     def after_update(self, batch: Batch, at: Position) -> None:
         self.pull.after_update()

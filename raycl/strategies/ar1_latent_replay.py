@@ -69,7 +69,7 @@ class AR1LatentReplay(LatentReplay):
                 f"{config.penalty:g}); set an earlier layer, a lower_learning_rate, or penalty: 0"
             )
         self.head = ConsolidatedHead(self.network.head, config.variant)
-        self.pull = PathPenalty(config)
+        self.pull = PathPenalty(config, context.optimizers)
         self._learning = torch.zeros(0, dtype=torch.bool)  # units of the task, where replays are negatives
         self._old_share = 0.0  # of old classes among all
         self._rivals = FrozenEntries({}, {})
@@ -127,6 +127,9 @@ class AR1LatentReplay(LatentReplay):
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         self.pull.before_update()
         self._rivals.zero_gradients()
+
+    def remedy(self) -> str:
+        return self.pull.remedy(super().remedy())
 
     def after_update(self, batch: Batch, at: Position) -> None:
         self.pull.after_update()

@@ -392,6 +392,10 @@ class Strategy:
             mask = torch.where(others[:, None], scenario.mask(batch.task, "seen", self.task), mask)
         return nn.functional.cross_entropy(logits.masked_fill(~mask, float("-inf")), batch.y, reduction=reduction)
 
+    def remedy(self) -> str:
+        """What helps where losses or parameters do not stay finite."""
+        return "lower training.learning_rate or the method's strength"
+
     # -- prediction and state ----------------------------------------------------------------------------------
 
     def predict(self, x: Tensor, task: int | None) -> Tensor:
@@ -412,6 +416,18 @@ class Strategy:
     def active_logits(self) -> str:
         """The active-logit policy of training, recorded with results."""
         return self.context.scenario.policy
+
+    def measures(self) -> Mapping[str, float]:
+        """Named numbers of the method's own after the task just learned, kept with its row: ``free_weights``."""
+        return {}
+
+    def warnings(self) -> Sequence[str]:
+        """What has happened up to the task just learned that makes the method less than it is named for.
+
+        Each in one line, with its remedy; they are logged once and stand in the trial's provenance. They follow from
+        the state, and change nothing.
+        """
+        return ()
 
     def parameter_count(self) -> int:
         """Trainable numbers of the method as it stands."""

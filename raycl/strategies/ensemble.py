@@ -28,7 +28,13 @@ from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
 from raycl.learning.own_units import own_head_only
-from raycl.learning.task_inference import CERTAINTY, largest_probability, least_entropy, undecidable
+from raycl.learning.task_inference import (
+    CERTAINTY,
+    COMPARED_AS_SHARES,
+    largest_probability,
+    least_entropy,
+    undecidable,
+)
 from raycl.models.network import Network
 from raycl.models.width import matching_width, parameters_with_head
 from raycl.spec.needs import Idle, Need
@@ -36,13 +42,6 @@ from raycl.spec.revisions import Change
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
-
-SELECTION = Change(
-    "task selection",
-    2,
-    lambda _, blocks: blocks.stream.scenario != "task" and blocks.dump("options")["selector"] != "average",
-)
-"""Uncertainties of heads of different sizes are compared as shares of the largest possible one."""
 
 
 class EnsembleConfig(StrategyConfig):
@@ -74,7 +73,7 @@ class Ensemble(Strategy):
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("each network of an ensemble"), CERTAINTY)
     zero_shot: ClassVar[bool] = False
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
-    changes: ClassVar[tuple[Change, ...]] = (SELECTION,)
+    changes: ClassVar[tuple[Change, ...]] = (COMPARED_AS_SHARES,)
 
     def __init__(self, config: EnsembleConfig, context: Context) -> None:
         super().__init__(config, context)

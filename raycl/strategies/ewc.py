@@ -7,7 +7,8 @@ online: Schwarz et al., "Progress & Compress", ICML 2018 (arXiv 1805.06370), sec
     online:   L = L_t + penalty / 2 * F (theta - theta_(t-1))^2,  F <- online_decay * F + F_t
 
 Departures: the past quadratics of ``separate`` are merged into one, exactly, so that state does not grow with tasks;
-the penalty's gradient is added in closed form after the backward pass; ``online_decay`` acts once, where F accumulates.
+``online_decay`` acts once, where F accumulates; the penalty's gradient is added in closed form after the backward pass,
+and ``penalty_step: proximal`` takes the pull in closed form after the optimiser's step, which the papers do not have.
 The Fisher information is a mean over examples of one task, taken over the units of the training softmax. Running
 statistics of batch norm are not protected.
 """
@@ -64,7 +65,9 @@ class EWC(Anchored):
             self.config.fisher,
             self.context.generator("fisher"),
         )
-        require_finite(fisher, f"ewc: the Fisher information after task {task}", self.config.penalty)
+        require_finite(
+            fisher, f"ewc: the Fisher information after task {task}", self.config.penalty, self.config.penalty_step
+        )
         if self.config.mode == "online":
             self.past.replace(fisher, self.parameters(), self.config.online_decay)
         else:

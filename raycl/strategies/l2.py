@@ -6,8 +6,8 @@ found out which weights matter.
 
     L = L_t + penalty / 2 * sum (theta - theta_(t-1))^2
 
-Departure: one pull, to the last task's weights, as in the comparison of Hsu et al. 2018 (arXiv 1810.12488), whose code
-has no 1/2.
+Departures: one pull, to the last task's weights, as in the comparison of Hsu et al. 2018 (arXiv 1810.12488), whose code
+has no 1/2; ``penalty_step: proximal`` takes it in closed form after the optimiser's step.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ The teacher is the network as it stood before the task. One softmax per old head
 all units seen before in class-incremental learning, one over the shared units in domain-incremental learning. The
 weight decay R of equation 1 is ``training.weight_decay``; old heads are trained along.
 
-Departures: the KL form, which differs from the paper's cross-entropy by a constant; by default times T^2 (Hinton et al.
-2015, arXiv 1503.02531), which the paper does not write: ``squared_temperature`` is part of the result, since a
-penalty found with one convention is T^2 off with the other. Teacher answers are computed anew for every batch, so that
-augmented images have theirs. ``combine: task_share`` and ``new_units: included`` are those of van de Ven and Tolias
-2019 (arXiv 1904.07734).
+Departures: no warm-up by default. The paper first trains the new head alone, trunk and old heads held, until it no
+longer improves, and calls what this gives its method a slight enhancement; how long that is it does not say, it costs
+epochs that other methods do not have, and tasks that share their units have no new head to warm. It is
+``warmup_epochs``, as many as a sweep asks for. The KL form, which differs from the paper's cross-entropy by a constant;
+by default times T^2 (Hinton et al. 2015, arXiv 1503.02531), which the paper does not write: ``squared_temperature`` is
+part of the result, since a penalty found with one convention is T^2 off with the other. Teacher answers are computed
+anew for every batch, so that augmented images have theirs. ``combine: task_share`` and ``new_units: included`` are
+those of van de Ven and Tolias 2019 (arXiv 1904.07734).
 """
 
 from __future__ import annotations
@@ -59,7 +62,9 @@ class LwFConfig(StrategyConfig):
         "excluded", description="class-incremental: whether the student's softmax runs over new units too, target 0"
     )
     warmup_epochs: CountFromZero = Field(
-        0, description="epochs in which only the new output units learn, before all weights do"
+        0,
+        description="epochs in which only the new output units learn, before all weights do, on top of training's; a "
+        "step of the paper's procedure, there until convergence; 0: none",
     )
 
 

@@ -10,8 +10,9 @@ gradient of the squared norm of the logits (:mod:`raycl.learning.sensitivity`); 
 
 Departures: only the units that were active in training count as output (the task's own head, or the classes seen);
 ``decay`` below 1, which the paper does not have; Omega_t is taken on the training data of the task, while the paper may
-also take other unlabelled data; the penalty's gradient is added in closed form after the backward pass. Running
-statistics of batch norm are not protected.
+also take other unlabelled data; the penalty's gradient is added in closed form after the backward pass;
+``penalty_step: proximal``, which the paper does not have, takes the pull in closed form after the optimiser's step.
+Running statistics of batch norm are not protected.
 """
 
 from __future__ import annotations
@@ -59,5 +60,6 @@ class MAS(Anchored):
             data.batches(IMPORTANCE_BATCH, self.config.importance_examples),
             lambda batch: scenario.mask(batch.task, scenario.policy, task),
         )
-        require_finite(importance, f"mas: the importance of parameters after task {task}", self.config.penalty)
+        subject = f"mas: the importance of parameters after task {task}"
+        require_finite(importance, subject, self.config.penalty, self.config.penalty_step)
         self.past.replace(importance, self.parameters(), self.config.decay)

@@ -5,6 +5,8 @@ Mallya and Lazebnik, "PackNet: adding multiple tasks to a single network by iter
 layer the smallest of its own, and retrains what it kept. Task j is answered with the weights of tasks up to j, its own
 head, and the biases and norm layers of the first task, which are frozen afterwards, running statistics included.
 
+The share of weights that are free after each task is kept with its results, and a layer that is used up is told.
+
 The number of tasks is not known, so the last task is pruned like any other; ``prune_fraction: equal_share`` uses it:
 every one of T tasks keeps 1/T, and the last one all that is left, without a retraining phase. Departures: the first
 task is learned from scratch, not taken from ImageNet; entries are put back after every update rather than only masked
@@ -153,6 +155,21 @@ class PackNet(Strategy):
             raise MethodError("packnet: needs the task id to predict; use scenario task")
         features: Tensor = functional_call(self.network.backbone, self.ownership.visible(self._weights(), task), (x,))
         return self.network.head.alone(features, self.context.scenario.units(task))
+
+    def measures(self) -> dict[str, float]:
+        """``free_weights``: the share of the weights that later tasks may still train."""
+        return {"free_weights": self.ownership.free_share()}
+
+    def warnings(self) -> tuple[str, ...]:
+        """Which layers are used up while tasks are still to come."""
+        full = [name for name, share in self.ownership.free().items() if share == 0]
+        if not full or self.task + 1 >= self.context.num_tasks:
+            return ()
+        layers = "any layer" if len(full) == len(self._owned) else ", ".join(full)
+        return (
+            f"no weight of {layers} is free for the tasks to come: what they learn is their head on a trunk that does "
+            f"not move there; raise prune_fraction (got {self.config.prune_fraction}), or take a wider model",
+        )
 
     def state_bytes(self) -> int:
         """Owners are charged as packed bits; in memory and in checkpoints they are bytes."""

@@ -18,7 +18,8 @@ Departures, or choices that the paper leaves open:
 - While the base learns, the column that teaches it goes on to read the base as it was before, in a copy that lasts for
   the phase; it would drift with its student otherwise.
 - The KL is taken at ``temperature`` T and multiplied by T^2, so that T does not move its weight against the penalty.
-- The paper's second factor online_decay, inside the penalty, is part of ``penalty``.
+- The paper's second factor online_decay, inside the penalty, is part of ``penalty``, which is followed by its gradient
+  or, with ``penalty_step: proximal``, in closed form after the optimiser's step (:mod:`raycl.learning.quadratic`).
 - Laterals reach the head too. Running statistics of the base are not protected.
 - Compression lasts as long as learning did by default, and comes on top of it.
 """
@@ -35,7 +36,7 @@ from torch import Tensor, nn
 from raycl.learning.distillation import distillation, frozen_copy, unit_groups
 from raycl.learning.fisher import diagonal_fisher
 from raycl.learning.own_units import competing_units, own_head_only, require_own_units
-from raycl.learning.quadratic import Quadratic, require_finite
+from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, require_finite
 from raycl.models.columns import Column, GatedAdapter, Taps
 from raycl.spec.needs import Need
 from raycl.spec.options import Count, Fraction, Positive, Width
@@ -67,6 +68,7 @@ class ProgressCompressConfig(StrategyConfig):
     penalty: Penalty = Field(
         100.0, description="lambda of online EWC while compressing; search 1 to 1e5 on a log scale"
     )
+    penalty_step: PenaltyStep = "gradient"
     online_decay: Fraction = Field(1.0, description="gamma: what is kept of the Fisher information at each task")
     temperature: Positive = Field(2.0, description="of both softmaxes while compressing")
     compress_length: Positive = Field(1.0, description="length of compression as a share of training's")
@@ -150,7 +152,9 @@ class ProgressCompress(Strategy):
 
         batches, generator = data.batches(FISHER_BATCH, config.fisher_examples), self.context.generator("fisher")
         fisher = diagonal_fisher(self.network, batches, active, config.fisher, generator)
-        require_finite(fisher, f"progress_compress: the Fisher information after task {task}", config.penalty)
+        require_finite(
+            fisher, f"progress_compress: the Fisher information after task {task}", config.penalty, config.penalty_step
+        )
         self.past.replace(_normalised(fisher), dict(self.network.named_parameters()), config.online_decay)
 
     # -- the update --------------------------------------------------------------------------------------------
@@ -175,10 +179,20 @@ class ProgressCompress(Strategy):
         loss = distillation(answers, target, groups, config.temperature, squared=True)
         optimizers.zero_grad()
         loss.backward()
-        if config.penalty:
-            self.past.add_gradients(dict(self.network.named_parameters()), config.penalty)
+        base = dict(self.network.named_parameters())
+        if self._pulls("gradient"):
+            self.past.add_gradients(base, config.penalty)
         optimizers.step("knowledge")
+        if self._pulls("proximal"):
+            self.past.pull(base, config.penalty, optimizers)
         return {"distillation": loss.detach()}
+
+    def _pulls(self, step: PenaltyStep) -> bool:
+        """Whether the base is held, in this way."""
+        return bool(self.config.penalty and self.past.importance) and self.config.penalty_step == step
+
+    def remedy(self) -> str:
+        return f"{super().remedy()}, or {PROXIMAL}" if self._pulls("gradient") else super().remedy()
 
     @property
     def _units(self) -> range:

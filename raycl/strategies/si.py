@@ -9,13 +9,15 @@ to 5:
 omega integrates over the updates of one task: the gradient of the task's loss alone, before clipping, times the
 displacement that the optimiser really made. There is no 1/2: ``penalty`` is the paper's c.
 
-Departures: the penalty's gradient is added in closed form after the backward pass. Negative omega is cut at 0, which
-the paper does not write; ``clamp: false`` leaves it, and then such weights are pushed away from their place.
+Departures: the penalty's gradient is added in closed form after the backward pass; ``penalty_step: proximal``, which
+the paper does not have, takes the pull in closed form after the optimiser's step, and omega sees both as one
+displacement. Negative omega is cut at 0, which the paper does not write; ``clamp: false`` leaves it, and then such
+weights are pushed away from their place.
 """
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raycl.learning.path_integral import PathIntegral
 from raycl.spec.options import Positive
@@ -32,6 +34,12 @@ class SIConfig(AnchoredConfig):
     penalty: Penalty = Field(1.0, description="c; search 1e-3 to 1e5 on a log scale")
     damping: Positive = Field(0.1, description="xi; it and the penalty trade off, so fix one of them")
     clamp: bool = Field(True, description="weights that raised the loss are unimportant, not repelled")
+
+    @model_validator(mode="after")
+    def _a_push_has_no_minimum(self) -> SIConfig:
+        if self.penalty_step == "proximal" and not self.clamp:
+            raise ValueError("a proximal step needs importances that are not negative; set clamp: true, or gradient")
+        return self
 
 
 class SI(Anchored):
@@ -57,6 +65,7 @@ class SI(Anchored):
         super().edit_gradients(batch, at)
 
     def after_update(self, batch: Batch, at: Position) -> None:
+        super().after_update(batch, at)
         if self._path is not None:
             self._path.after_update()
 

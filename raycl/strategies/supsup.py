@@ -3,7 +3,10 @@
 Wortsman, Ramanujan, Liu, Kembhavi, Rastegari, Yosinski and Farhadi, "Supermasks in superposition", NeurIPS 2020 (arXiv
 2006.14769). Weights W are signed constants, there are no biases, and norm layers have no affine parameters. Task i is
 answered by f(x; W * M_i); its mask is learned through scores (:mod:`raycl.models.masked`): the largest of each layer
-(``selection: top_k``, edge-popup, equation 2), or all above 0 (``threshold``, as in the authors' MNIST experiments).
+(``selection: top_k``, edge-popup, equation 2), or all above 0 (``threshold``, as in the authors' MNIST experiments). Of
+top_k every layer keeps the same share by default; ``sparsity: erdos_renyi`` is that of the authors' CIFAR and ImageNet
+settings, in which a layer between i and o units or channels keeps min(1/2, scale * (i + o) / weights), with scales of 1
+to 32: large layers keep less.
 Once its task is over, a mask stays as one bit a weight, and the scores go. W follows from a seed, and is not part of a
 checkpoint.
 
@@ -35,15 +38,24 @@ from raycl.learning.own_units import own_head_only
 from raycl.learning.superposition import binary, entropy, one_shot, superfluous
 from raycl.learning.task_inference import (
     CERTAINTY,
+    COMPARED_AS_SHARES,
     log_largest_entropy,
     most_certain,
     placed,
     shared_log_entropy,
     undecidable,
 )
-from raycl.models.masked import MaskedWeights, RunningStatistics, above, fix_signed_constants, largest
+from raycl.models.masked import (
+    MaskedWeights,
+    RunningStatistics,
+    above,
+    erdos_renyi,
+    fix_signed_constants,
+    largest,
+)
 from raycl.spec.needs import Idle, Need
-from raycl.spec.options import Count, Fraction
+from raycl.spec.options import Count, Fraction, Later, Positive
+from raycl.spec.revisions import Change
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -64,6 +76,9 @@ class SupSupConfig(StrategyConfig):
             lambda at: at.stream.scenario == "task",
         ),
         Idle(("kept_fraction",), "only selection: top_k keeps a share", lambda at: at.options.selection != "top_k"),
+        Idle(("sparsity",), "only selection: top_k keeps a share", lambda at: at.options.selection != "top_k"),
+        Idle(("kept_fraction",), "sparsity: erdos_renyi goes by its scale", lambda at: at.options.erdos_renyi),
+        Idle(("erdos_renyi_scale",), "only sparsity: erdos_renyi has a scale", lambda at: not at.options.erdos_renyi),
     )
 
     selection: Literal["top_k", "threshold"] = Field(
@@ -71,6 +86,14 @@ class SupSupConfig(StrategyConfig):
     )
     kept_fraction: Annotated[Fraction, Field(gt=0)] = Field(
         0.5, description="of top_k: share of each layer's weights that a mask keeps (the authors' sparsity)"
+    )
+    sparsity: Annotated[Literal["uniform", "erdos_renyi"], Later()] = Field(
+        "uniform",
+        description="of top_k: the same share of each layer, or less of larger ones, as for CIFAR in the paper",
+    )
+    erdos_renyi_scale: Annotated[Positive, Later()] = Field(
+        8.0,
+        description="of erdos_renyi: a layer keeps min(1/2, scale * (inputs + outputs) / weights); published: 1 to 32",
     )
     extra_outputs: Annotated[int, Field(ge=0, le=65_536)] = Field(
         90, description="superfluous output units, which no label names"
@@ -80,6 +103,10 @@ class SupSupConfig(StrategyConfig):
     )
     objective: Literal["entropy", "G"] = Field("entropy", description="what inference minimises; G: superfluous units")
     inference_rows: Count = Field(1, description="rows, known to be of one task, that a decision is made from")
+
+    @property
+    def erdos_renyi(self) -> bool:
+        return self.selection == "top_k" and self.sparsity == "erdos_renyi"
 
     @model_validator(mode="after")
     def _g_needs_superfluous_units(self) -> SupSupConfig:
@@ -98,6 +125,7 @@ class SupSup(Strategy):
     paper: ClassVar[str] = "Wortsman et al. 2020, Supermasks in superposition (arXiv 2006.14769)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
+    changes: ClassVar[tuple[Change, ...]] = (COMPARED_AS_SHARES,)
 
     def __init__(self, config: SupSupConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -153,7 +181,13 @@ class SupSup(Strategy):
         """The mask that the scores stand for."""
         if self.config.selection == "threshold":
             return {name: above(scores, 0.0) for name, scores in self.scores.items()}
-        return {name: largest(scores, self.config.kept_fraction) for name, scores in self.scores.items()}
+        return {name: largest(scores, self._kept(scores)) for name, scores in self.scores.items()}
+
+    def _kept(self, scores: Tensor) -> float:
+        """The share of a layer's weights that a mask keeps."""
+        if self.config.sparsity == "uniform":
+            return self.config.kept_fraction
+        return erdos_renyi(scores.shape, self.config.erdos_renyi_scale)
 
     def loss(self, batch: Batch) -> Losses:
         """Cross-entropy over all units of the subnetwork, the superfluous ones included."""

@@ -24,6 +24,7 @@ import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
+from raycl.downloads import data_folder
 from raycl.errors import DataError
 from raycl.models.weights import WEIGHTS, backbone, load_weights, weights_hash
 from raycl.spec.options import EncodeConfig
@@ -79,6 +80,7 @@ class Encoder:
 
     def __init__(self, config: EncodeConfig, data_root: Path | None) -> None:
         self._config = config
+        data_root = data_folder(data_root)
         self._folder = None if data_root is None else data_root / FOLDER
         self._weights = load_weights(config.weights, data_root, config.weights_hash)
         decisive = {

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raycl.downloads import data_folder
 from raycl.errors import DataError
 from raycl.streams import moments
 from raycl.streams.contents import Content, seen
@@ -43,6 +44,7 @@ def load_images(name: str, data_root: Path | None, shape: Shape | None = None) -
         UnknownName: no such data set.
         DataError: it is missing or unreadable.
     """
+    data_root = data_folder(data_root)
     key = (name, data_root.resolve() if data_root else None, shape)
     with _loading:
         if key not in _loaded:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import tempfile
+import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,17 +47,25 @@ class VisionSet:
                     f"or set {DOWNLOAD_VARIABLE}=1 to download them"
                 )
             self._download(data_root, place)
-        train, test = self._read(data_root, True), self._read(data_root, False)
-        return Images(_pixels(train.data), _labels(train.targets), _pixels(test.data), _labels(test.targets))
+        with ExitStack() as stack:
+            packed = _packed(place)
+            if not packed:
+                root = data_root
+            else:  # as they are published; torchvision reads unpacked files only
+                root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raycl-")))
+                _unpack(place, packed, root / self.folder)
+            train, test = self._read(root, place, True), self._read(root, place, False)
+            return Images(_pixels(train.data), _labels(train.targets), _pixels(test.data), _labels(test.targets))
 
-    def _read(self, root: Path, train: bool) -> Any:
+    def _read(self, root: Path, place: Path, train: bool) -> Any:
+        """A split from torchvision's files under ``root``; ``place`` is where the user keeps them."""
         from torchvision import datasets
 
         try:
             return getattr(datasets, self.kind)(root=str(root), train=train, download=False)
         except (RuntimeError, OSError, ValueError, TypeError, EOFError, AssertionError) as error:
             raise DataError(
-                f"{self.kind} cannot be read from {root / self.folder} ({type(error).__name__}: {error}); "
+                f"{self.kind} cannot be read from {place} ({type(error).__name__}: {error}); "
                 f"remove that folder and fetch it again, for example with {DOWNLOAD_VARIABLE}=1"
             ) from error
 
@@ -74,6 +85,29 @@ class VisionSet:
             raise DataError(
                 f"{self.kind} could not be downloaded to {place} ({error}); fetch it by other means"
             ) from error
+
+
+def _packed(place: Path) -> list[Path]:
+    """The .gz files of a folder that do not lie there unpacked as well."""
+    return sorted(file for file in place.glob("*.gz") if not file.with_suffix("").is_file())
+
+
+def _unpack(place: Path, packed: list[Path], beside: Path) -> None:
+    """Make ``beside`` the folder ``place`` with every file unpacked; the user's own folder stays as it is.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    beside.mkdir(parents=True)
+    for file in place.iterdir():
+        if file.suffix != ".gz" and file.is_file():
+            (beside / file.name).symlink_to(file.absolute())
+    for file in packed:
+        try:
+            with gzip.open(file) as source, (beside / file.stem).open("wb") as target:
+                shutil.copyfileobj(source, target)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{file} cannot be unpacked ({type(error).__name__}: {error}); fetch it again") from error
 
 
 def _pixels(data: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ from raycl.distributed import environment as surroundings
 from raycl.distributed.environment import DriversPath, environment, for_ray, leading, no_shipping, quiet
 from raycl.results.reading import read_trials
 
+RAYCL = Path(sys.executable).with_name("raycl")
 TINY = """\
 name: tiny
 stream: {name: split, dataset: digits, tasks: 3, classes_per_task: 2, scenario: class, train_per_task: 20}
@@ -103,6 +104,7 @@ def test_the_check_finds_the_directories_of_rays_own_choice(shadowing: Path) -> 
 
 @pytest.mark.ray
 def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shadowing: Path) -> None:
+    """And though the reader of what it prints leaves after the first line."""
     file, results = shadowing / "tiny.yaml", shadowing / "results"
     file.write_text(TINY)
     theirs = {
@@ -117,7 +119,7 @@ def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shado
         "RAY_ADDRESS": "",
     }
     done = subprocess.run(
-        [Path(sys.executable).with_name("raycl"), "run", file, "--results", results],
+        ["bash", "-c", 'set -o pipefail; "$0" "$@" | head -1', str(RAYCL), "run", file, "--results", results],
         cwd=shadowing,
         env={**os.environ, **theirs},
         capture_output=True,
@@ -129,7 +131,9 @@ def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shado
     assert "Traceback" not in done.stderr
     (trial,) = read_trials(results).to_pylist()
     assert (trial["status"], trial["reason"]) == ("finished", "")
+    assert len(done.stdout.splitlines()) == 1
     assert (results / "mlflow.db").is_file()
+    assert not (results / "lease.json").exists()
 
 
 def test_what_is_looked_through_before_the_library_is_given_to_workers(tmp_path: Path, monkeypatch: Any) -> None:

@@ -28,10 +28,10 @@ from typer.testing import CliRunner
 
 from raycl.catalog import catalog
 from raycl.cli import app
-from raycl.distributed import cluster
+from raycl.distributed import cluster, runner
 from raycl.distributed.environment import environment
 from raycl.distributed.runner import run_sweep
-from raycl.errors import COMPLETE, METHODS_FAILED, REFUSED, DataError, FolderInUse, StoreError
+from raycl.errors import COMPLETE, METHODS_FAILED, REFUSED, DataError, FolderInUse, InfrastructureError, StoreError
 from raycl.live import SweepStatus
 from raycl.matrix import AccuracyMatrix
 from raycl.pretrained import pinned
@@ -125,6 +125,30 @@ def test_a_failure_of_the_method_is_a_verdict_and_not_retried(ray_cluster: None,
     trials = read_trials(tmp_path).to_pylist()
     assert {trial["status"] for trial in trials} == {"failed"}
     assert all("max_parameters" in trial["reason"] for trial in trials)
+
+
+ONE = HEAD + "strategies: {naive: {}}\nfinal: {seeds: [1]}\n"
+
+
+def test_what_ends_a_run_that_began_is_told_and_what_keeps_it_from_beginning_is_raised(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> int:
+        raise InfrastructureError("the machine has died")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_fit", dies)
+        outcome = run_sweep(parsed(ONE), tmp_path)
+    assert (outcome.complete, outcome.reason) == (False, f"the machine has died; {runner.CONTINUES}")
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "slots", dies)
+        with pytest.raises(InfrastructureError, match="has died"):
+            run_sweep(parsed(ONE), tmp_path)
+    with monkeypatch.context() as patch:  # whatever Tune says: the folder says that trials are left
+        patch.setattr(runner, "_fit", lambda drive, sweep: None)
+        outcome = run_sweep(parsed(ONE), tmp_path)
+    assert (outcome.complete, outcome.reason) == (False, f"trials of naive are left; {runner.CONTINUES}")
+    assert run_sweep(parsed(ONE), tmp_path).complete
 
 
 FAILING = """

@@ -8,9 +8,14 @@ from torch import Tensor, nn
 
 from raycl.learning.path_integral import PathIntegral
 from raycl.learning.path_penalty import PathPenalty, PathPenaltyOptions, without_norms
+from raycl.learning.quadratic import StepSizes
+from raycl.optimizers import OptimizerSet
+from raycl.spec.options import TrainingConfig
+from raycl.strategies.base import Trainable
 
 LIMIT = 0.5
 OPTIONS = PathPenaltyOptions(penalty=10.0, damping=0.01, importance_scale=1.0, max_importance=LIMIT)
+OPTIMIZERS = OptimizerSet(TrainingConfig())  # of no parameters: only the proximal step asks them
 
 
 def updated(pull: PathPenalty, theta: nn.Parameter, gradient: Tensor, move: Tensor) -> Tensor:
@@ -27,7 +32,7 @@ def check_pull(kind: type[PathPenalty]) -> None:
     """Two tasks of one update each, by hand."""
     theta = nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     gradient, move = torch.tensor([-1.0, -0.02, 1.0, 0.0]), torch.full((4,), 0.1)
-    pull = kind(OPTIONS)
+    pull = kind(OPTIONS, OPTIMIZERS)
     pull.begin({"theta": theta})
     assert torch.equal(updated(pull, theta, gradient, move), gradient), "the first task is free"
     pull.end()
@@ -61,8 +66,8 @@ class RecordsThePull(PathPenalty):
 class Unlimited(PathPenalty):
     """A mutant: importances have no upper limit."""
 
-    def __init__(self, options: PathPenaltyOptions) -> None:
-        super().__init__(options.model_copy(update={"max_importance": 1e9}))
+    def __init__(self, options: PathPenaltyOptions, optimizers: StepSizes) -> None:
+        super().__init__(options.model_copy(update={"max_importance": 1e9}), optimizers)
 
 
 class Repels(PathPenalty):
@@ -80,8 +85,8 @@ class Repels(PathPenalty):
 class HalvesThePull(PathPenalty):
     """A mutant: a factor 1/2 that the paper does not have."""
 
-    def __init__(self, options: PathPenaltyOptions) -> None:
-        super().__init__(options.model_copy(update={"penalty": options.penalty / 2}))
+    def __init__(self, options: PathPenaltyOptions, optimizers: StepSizes) -> None:
+        super().__init__(options.model_copy(update={"penalty": options.penalty / 2}), optimizers)
 
 
 @pytest.mark.parametrize("mutant", [RecordsThePull, Unlimited, Repels, HalvesThePull])
@@ -90,9 +95,45 @@ def test_wrong_pulls_are_caught(mutant: type[PathPenalty]) -> None:
         check_pull(mutant)
 
 
+def check_proximal_pull(kind: type[PathPenalty]) -> None:
+    """By hand: r = .1, s = 2 * 10, F = .5: x = 1, half of the way back to the anchor after the step of the task."""
+    theta = nn.Parameter(torch.tensor([1.0]))
+    optimizers = OptimizerSet(TrainingConfig(optimizer="sgd", learning_rate=0.1))
+    optimizers.build({"network": Trainable.of([theta])})
+    pull = kind(OPTIONS.model_copy(update={"penalty_step": "proximal"}), optimizers)
+    pull.begin({"theta": theta})
+    updated(pull, theta, -torch.ones(1), torch.tensor([0.1]))
+    pull.end()
+    assert pull.past.importance["theta"].item() == LIMIT
+    pull.begin({"theta": theta})
+    theta.grad = torch.tensor([-2.0])
+    pull.before_update()
+    assert theta.grad.item() == -2.0
+    optimizers.step()
+    pull.after_update()
+    assert theta.item() == pytest.approx(1.1 + 0.2 / 2)
+    pull.end()
+    assert pull.past.importance["theta"].item() == LIMIT
+    assert pull._path is None
+
+
+class ForgetsTheTwo(PathPenalty):
+    """A mutant: the paper's penalty has no 1/2, so the pull has a 2."""
+
+    def after_update(self) -> None:
+        if self._path is not None and self.pulls("proximal"):
+            self.past.pull(self._parameters, self._options.penalty, self._optimizers)
+
+
+def test_a_proximal_pull_by_hand() -> None:
+    check_proximal_pull(PathPenalty)
+    with pytest.raises(AssertionError):
+        check_proximal_pull(ForgetsTheTwo)
+
+
 def test_without_a_penalty_nothing_is_kept() -> None:
     theta = nn.Parameter(torch.ones(2))
-    pull = PathPenalty(PathPenaltyOptions(penalty=0.0))
+    pull = PathPenalty(PathPenaltyOptions(penalty=0.0), OPTIMIZERS)
     pull.begin({"theta": theta})
     assert torch.equal(updated(pull, theta, torch.ones(2), torch.ones(2)), torch.ones(2))
     pull.end()
@@ -101,7 +142,7 @@ def test_without_a_penalty_nothing_is_kept() -> None:
 
 def test_state_comes_back() -> None:
     theta = nn.Parameter(torch.ones(2))
-    pull, again = PathPenalty(OPTIONS), PathPenalty(OPTIONS)
+    pull, again = PathPenalty(OPTIONS, OPTIMIZERS), PathPenalty(OPTIONS, OPTIMIZERS)
     pull.begin({"theta": theta})
     updated(pull, theta, -torch.ones(2), torch.ones(2))
     pull.end()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from raycl.errors import MethodError
-from raycl.learning.quadratic import Quadratic, require_finite
+from raycl.learning.quadratic import Quadratic, StepSizes, require_finite
+from raycl.optimizers import OptimizerSet
+from raycl.spec.options import TrainingConfig
+from raycl.strategies.base import Trainable
 
 STRENGTH = 1e10
 
@@ -180,6 +184,155 @@ def test_state_goes_round() -> None:
 
 @pytest.mark.parametrize("wrong", [float("inf"), float("nan")])
 def test_importances_that_are_not_finite_are_an_error_that_names_the_penalty(wrong: float) -> None:
-    require_finite({"w": torch.ones(2), "v": torch.zeros(1)}, "ewc: F", 1e13)
+    require_finite({"w": torch.ones(2), "v": torch.zeros(1)}, "ewc: F", 1e13, "gradient")
     with pytest.raises(MethodError, match=r"ewc: F must be finite .*lower penalty \(1e\+13\)"):
-        require_finite({"w": torch.ones(2), "v": torch.tensor([wrong])}, "ewc: F", 1e13)
+        require_finite({"w": torch.ones(2), "v": torch.tensor([wrong])}, "ewc: F", 1e13, "gradient")
+
+
+# -- the proximal step -----------------------------------------------------------------------------------------------
+
+
+def optimizers(theta: Mapping[str, Tensor], **options: object) -> OptimizerSet:
+    made = OptimizerSet(TrainingConfig.model_validate({"optimizer": "sgd", "learning_rate": 0.3, **options}))
+    made.build({"network": Trainable.of([p for p in theta.values() if isinstance(p, nn.Parameter)])})
+    return made
+
+
+def check_closed_form(kind: type[Quadratic]) -> None:
+    """Three tasks in float64: (theta + r s sum F_i theta_i) / (1 + r s sum F_i), at r = .3, s = 7."""
+    random = torch.Generator().manual_seed(0)
+    quadratic, total, weighted = kind(), torch.zeros(50).double(), torch.zeros(50).double()
+    for task in range(3):
+        importance, anchor = torch.rand(2, 50, generator=random, dtype=torch.float64) * 10.0 ** (task - 1)
+        importance[:5] = 0
+        quadratic.merge({"w": importance}, {"w": nn.Parameter(anchor)})
+        total, weighted = total + importance, weighted + importance * anchor
+    theta = {"w": nn.Parameter(torch.randn(50, generator=random, dtype=torch.float64))}
+    start = theta["w"].detach().clone()
+    theta["w"].grad = torch.zeros_like(start)
+    quadratic.pull(theta, 7.0, optimizers(theta))
+    expected = (start + 0.3 * 7 * weighted) / (1 + 0.3 * 7 * total)
+    torch.testing.assert_close(theta["w"].detach(), expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(theta["w"][:5], start[:5]), "what holds nothing is left to the last bit"
+
+
+class Halved(Quadratic):
+    """A mutant: a second 1/2."""
+
+    def pull(self, parameters: Mapping[str, Tensor], strength: float, optimizers: StepSizes) -> None:
+        super().pull(parameters, strength / 2, optimizers)
+
+
+class Explicit(Quadratic):
+    """A mutant: a gradient step on the penalty, after the task's."""
+
+    @torch.no_grad()
+    def pull(self, parameters: Mapping[str, Tensor], strength: float, optimizers: StepSizes) -> None:
+        (size,) = optimizers.step_sizes([parameters["w"]])
+        parameters["w"].sub_(size * strength * self.importance["w"] * (parameters["w"] - self.anchor["w"]))
+
+
+def test_the_proximal_step_is_its_closed_form() -> None:
+    check_closed_form(Quadratic)
+
+
+@pytest.mark.parametrize("mutant", [Halved, Explicit, LastAnchor])
+def test_other_steps_are_caught(mutant: type[Quadratic]) -> None:
+    with pytest.raises(AssertionError):
+        check_closed_form(mutant)
+
+
+@pytest.mark.parametrize("importance", [1e-30, 1.0, 1e10, 3e38])
+def test_it_is_nearer_to_the_anchor_at_any_strength(importance: float) -> None:
+    quadratic, theta = Quadratic(), parameter(-2.0, 3.0)
+    quadratic.merge({"w": torch.full((2,), importance)}, parameter(1.0, 1.0))
+    theta["w"].grad = torch.zeros(2)
+    quadratic.pull(theta, 1e15, optimizers(theta))
+    assert ((theta["w"] >= torch.tensor([-2.0, 1.0])) & (theta["w"] <= torch.tensor([1.0, 3.0]))).all()
+    if importance >= 1:
+        assert theta["w"].tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_parameters_at_rest_are_not_pulled() -> None:
+    quadratic, theta = Quadratic(), parameter(2.0)
+    quadratic.merge({"w": torch.ones(1)}, parameter(1.0))
+    quadratic.pull(theta, 1.0, optimizers(theta))
+    assert theta["w"].item() == 2.0
+
+
+def followed(proximal: bool, rate: float, momentum: float, kind: type[Quadratic] = Quadratic) -> Tensor:
+    """Where gradient descent stands at time 1 (1 / rate steps), on the loss 1/2 B (theta - b)^2 with F = (4, 1, 0)."""
+    quadratic = kind()
+    quadratic.merge({"w": torch.tensor([4.0, 1.0, 0.0])}, parameter(1.0, -2.0, 5.0))
+    theta = {"w": nn.Parameter(torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64))}
+    quadratic.importance = {"w": quadratic.importance["w"].double()}
+    quadratic.anchor = {"w": quadratic.anchor["w"].double()}
+    steps = optimizers(theta, learning_rate=rate * (1 - momentum), momentum=momentum)
+    for _ in range(round(1 / rate)):
+        steps.zero_grad()
+        (0.5 * torch.tensor([1.0, 3.0, 2.0]) * (theta["w"] - torch.tensor([-1.0, 2.0, 0.5])).square()).sum().backward()
+        if not proximal:
+            quadratic.add_gradients(theta, 0.7)
+        steps.step()
+        if proximal:
+            quadratic.pull(theta, 0.7, steps)
+    return theta["w"].detach()
+
+
+def gaps(momentum: float, kind: type[Quadratic] = Quadratic) -> list[float]:
+    """Largest distances of both forms, at rates that are halved three times."""
+    rates = [0.005 / 2**halving for halving in range(4)]
+    forms = [(followed(True, rate, momentum, kind), followed(False, rate, momentum)) for rate in rates]
+    return [float((one - other).abs().max()) for one, other in forms]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_both_forms_meet_in_the_limit_of_small_steps(momentum: float) -> None:
+    found = gaps(momentum)
+    ratios = [larger / smaller for larger, smaller in pairwise(found)]
+    assert all(1.8 < ratio < 2.2 for ratio in ratios), "the distance falls as the rate does"
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_pull_of_another_strength_is_caught(momentum: float) -> None:
+    found = gaps(momentum, Halved)
+    assert found[-1] > 0.9 * found[0]
+
+
+ADAPTIVE = ["adam", "adamw", "adagrad", "rmsprop"]
+
+
+def resting_place(name: str) -> tuple[Tensor, Tensor]:
+    """Where task and pull balance, at strength 1000 and a loss of as small a gradient; and where they should."""
+    first, second = torch.tensor([4.0, 1.0, 0.5]), torch.tensor([1.0, 3.0, 2.0])
+    a, b = torch.tensor([1.0, -2.0, 0.3]), torch.tensor([-1.0, 2.0, 0.5])
+    quadratic, theta = Quadratic(), {"w": nn.Parameter(a.clone())}
+    quadratic.merge({"w": 1e-5 * first}, {"w": nn.Parameter(a)})
+    steps = optimizers(theta, optimizer=name, learning_rate=0.5 if name == "adagrad" else 1e-2)
+    for _ in range(2000):
+        steps.zero_grad()
+        (0.5 * 1e-2 * second * (theta["w"] - b).square()).sum().backward()
+        steps.step()
+        quadratic.pull(theta, 1e3, steps)
+    return theta["w"].detach(), (first * a + second * b) / (first + second)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaptive_steps_rest_where_the_gradients_cancel(name: str) -> None:
+    found, expected = resting_place(name)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_the_learning_rate_alone_is_another_strength(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycl.optimizers.step_size", lambda optimizer, parameter: optimizer.param_groups[0]["lr"])
+    found, expected = resting_place(name)
+    assert (found - expected).abs().max() > 0.1
+
+
+def test_the_error_names_the_proximal_step_only_where_it_is_another() -> None:
+    wrong = {"w": torch.tensor([float("inf")])}
+    with pytest.raises(MethodError, match="set penalty_step: proximal, which is stable at any strength"):
+        require_finite(wrong, "ewc: F", 1.0, "gradient")
+    with pytest.raises(MethodError, match=r"training\.learning_rate$"):
+        require_finite(wrong, "ewc: F", 1.0, "proximal")

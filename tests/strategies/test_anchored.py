@@ -107,3 +107,132 @@ def class_incremental(name: str) -> float:
 def test_it_is_no_help_where_classes_of_different_tasks_are_told_apart(name: str) -> None:
     """With no old image in the batch, nothing pulls the output units of old and new classes apart."""
     assert class_incremental(name) <= class_incremental("naive") + 0.02
+
+
+# -- the proximal step -----------------------------------------------------------------------------------------------
+
+FACTORS = {"ewc": 1.0, "l2": 1.0, "si": 2.0, "mas": 2.0}
+"""2 where the paper writes its penalty without the 1/2."""
+RATE = 0.1
+PLAIN = {"optimizer": "sgd", "learning_rate": RATE, "iterations": 1}
+
+
+def check_one_update(name: str, factor: float) -> None:
+    """In the first update of the second task: (theta + r lambda F theta*) / (1 + r lambda F), theta after its step."""
+    penalty = 30.0 / RATE
+    options = {"penalty": penalty, "penalty_step": "proximal"}
+    learning, naive = (
+        trainer(trial(method, "domain", options=own, training=PLAIN))
+        for method, own in ((name, options), ("naive", {}))
+    )
+    learning.run_task()
+    naive.run_task()
+    held = past(learning)
+    learning.run_task()
+    naive.run_task()
+    stepped = dict(naive.strategy.network.named_parameters())
+    assert max(float(value.max()) for value in held.importance.values()) > 1e-3
+    for key, theta in learning.strategy.network.named_parameters():
+        pull = RATE * penalty * factor * held.importance[key].double()
+        expected = (stepped[key].double() + pull * held.anchor[key]) / (1 + pull)
+        torch.testing.assert_close(theta.detach().double(), expected.detach(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_proximal_update_has_the_factor_of_the_paper(name: str) -> None:
+    check_one_update(name, FACTORS[name])
+    with pytest.raises(AssertionError):
+        check_one_update(name, 3 - FACTORS[name])
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain", "class"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_proximal_step_without_a_penalty_is_naive_to_the_bit(name: str, scenario: str) -> None:
+    options = {**(catalog().strategies.get(name).naive_when or {}), "penalty_step": "proximal"}
+    learning, naive = trainer(trial(name, scenario, options=options)), trainer(trial("naive", scenario))
+    finish(learning)
+    finish(naive)
+    for key, value in naive.strategy.network.state_dict().items():
+        assert torch.equal(learning.strategy.network.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adagrad", "rmsprop"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_proximal_step_is_stable_at_any_strength_and_holds_what_matters(name: str, optimizer: str) -> None:
+    training = {"optimizer": optimizer, "learning_rate": 3e-3, "momentum": 0.9}
+    moved = []
+    for penalty in (1e-3, 1e13):
+        options = {"penalty": penalty, "penalty_step": "proximal"}
+        learning = trainer(trial(name, "domain", options=options, training=training))
+        learning.run_task()
+        held = past(learning)
+        learning.run_task()
+        moved.append(float(held.value(dict(learning.strategy.network.named_parameters()))))
+    assert moved[1] < 1e-2 * moved[0]
+
+
+def fall(name: str) -> float:
+    """How many times nearer both forms are with a quarter of the learning rate and four times the updates."""
+
+    def gap(quarters: int) -> float:
+        training = {"optimizer": "sgd", "learning_rate": 0.02 / 4**quarters, "iterations": 40 * 4**quarters}
+        ends = []
+        for step in ("gradient", "proximal"):
+            options = {"penalty": 100.0 if name == "ewc" else 2.0, "penalty_step": step}
+            learning = trainer(trial(name, "domain", stream={"tasks": 2}, options=options, training=training))
+            finish(learning)
+            ends.append(torch.cat([p.detach().flatten() for p in learning.strategy.network.parameters()]))
+        return float((ends[0] - ends[1]).norm())
+
+    return gap(0) / gap(1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_proximal_step_equals_the_gradient_in_the_limit_of_small_steps(name: str) -> None:
+    """By four where the distance falls as the learning rate does; the paths that SI integrates come nearer too."""
+    assert 3 < fall(name) < 7
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_pull_of_half_the_strength_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pull = Quadratic.pull
+    monkeypatch.setattr(Quadratic, "pull", lambda self, theta, strength, steps: pull(self, theta, strength / 2, steps))
+    assert fall(name) < 1.5
+
+
+def hundred_tasks(name: str, step: str, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """Permuted digits with SGD; nothing is measured on the way, which would take most of the time."""
+    options = {"penalty_step": step, **LONG_STREAMS[name]}
+    stream = {"name": "permuted", "tasks": 100, "train_per_task": 60}
+    training = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 20, "epochs": 2}
+    learning = trainer(trial(name, "domain", stream=stream, model={"hidden": [16]}, training=training, options=options))
+    nothing = torch.zeros(100, dtype=torch.int64).numpy()
+    monkeypatch.setattr(learning._evaluator, "measure", lambda strategy, task: (nothing, nothing))
+    return learning
+
+
+LONG_STREAMS: dict[str, dict[str, Any]] = {
+    "ewc": {"penalty": 10.0},
+    "si": {"penalty": 10.0},
+    "mas": {},
+    "progress_compress": {"penalty": 1000.0},
+}
+
+
+@pytest.mark.parametrize("name", list(LONG_STREAMS))
+def test_a_hundred_tasks_stay_finite_where_a_gradient_step_ends(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importances add up until learning rate * penalty * F passes 2. The gradient form is the mutant."""
+    finish(hundred_tasks(name, "proximal", monkeypatch))
+    with pytest.raises(MethodError, match="set penalty_step: proximal, which is stable at any strength"):
+        finish(hundred_tasks(name, "gradient", monkeypatch))
+
+
+def test_an_importance_that_repels_has_no_proximal_step() -> None:
+    with pytest.raises(ValueError, match="set clamp: true"):
+        trial("si", options={"clamp": False, "penalty_step": "proximal"})
+
+
+def test_the_older_options_alone_name_a_trial() -> None:
+    """The option came later: at its default it is no part of what a trial is called."""
+    for name in (*METHODS, "ar1", "ar1_latent_replay", "progress_compress"):
+        assert catalog().strategies.get(name).Config.later()["penalty_step"] == ("gradient", None)

@@ -453,6 +453,34 @@ def test_the_last_task_alone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         check_capacity({})
 
 
+def test_the_share_of_free_units_is_a_result_of_each_task() -> None:
+    free: list[float] = []
+    learning = running(stream={"tasks": 3})
+    rows = finish(learning, lambda trainer: free.append(1 - float(method(trainer).used().mean())))
+    assert [row.measures["free_units"] for row in rows if row.task >= 0] == pytest.approx(free, abs=1e-6)
+    assert rows[0].measures == {}
+    assert free == sorted(free, reverse=True)
+
+
+def warnings_of(gates: list[list[float]]) -> tuple[str, ...]:
+    """After as many tasks of three, with gates made by hand: two units in the first layer, three in the second."""
+    learning = running(model={"hidden": [2, 3]})
+    strategy = method(learning)
+    for task in range(len(gates)):
+        strategy.grow(task)
+    strategy.gates = [torch.tensor(own) for own in gates]
+    return strategy.warnings()
+
+
+def test_layers_that_are_used_up_or_closed_are_told() -> None:
+    assert warnings_of([[1, 0, 1, 0, 0]]) == ()
+    (full,) = warnings_of([[1, 0, 1, 0, 0], [0, 0.99, 1, 0, 0]])
+    assert full.startswith("no unit of layer 1 is free for the tasks to come")
+    assert warnings_of([[1, 0, 1, 0, 0], [0, 0.99, 1, 0, 0], [1, 0, 0, 0, 1]]) == (), "no task is to come"
+    (closed,) = warnings_of([[1, 0, 0.01, 0, 0]])
+    assert closed.startswith("task 0 has closed every gate of layer 2")
+
+
 def test_an_embedding_belongs_to_its_task_and_does_not_decay() -> None:
     learning = running(training={"optimizer": "adamw", "weight_decay": 0.1, "reset_optimizer": False})
     learning.run_task()

@@ -10,6 +10,7 @@ import torch
 from support import finish, matrix, trainer, trial
 from torch import Tensor, nn
 
+from raycl import checkpoint
 from raycl.catalog import catalog
 from raycl.models.network import GrowingHead
 from raycl.strategies.base import Strategy
@@ -100,6 +101,12 @@ def test_a_gradient_of_zero_that_moves_rows_is_caught(
         check_old_rows(trainer(spec))
 
 
+@pytest.mark.parametrize("training", [DECAY, KEPT], ids=["decay", "kept"])
+@pytest.mark.parametrize("name", ["ewc", "si", "mas", "l2", "progress_compress"])
+def test_a_proximal_step_leaves_idle_rows_alone(name: str, training: dict[str, Any]) -> None:
+    check_old_rows(trainer(trial(name, "task", options={"penalty_step": "proximal"}, training=training)))
+
+
 def test_units_that_do_not_compete_class_incrementally_stay_too() -> None:
     training = {**DECAY, "active_logits": "current"}
     assert idle_tasks(trainer(trial("naive", "class", training=training))) == 2
@@ -113,6 +120,21 @@ def test_replayed_rows_reach_their_heads_and_those_no_longer_in_memory_do_not() 
     learning.run_task()
     assert learning.strategy.rehearsed() == {1}
     assert idle_tasks(learning) == 1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "adagrad", "rmsprop"])
+def test_moments_that_were_laid_aside_resume_to_the_bit(optimizer: str) -> None:
+    training = {"optimizer": optimizer, "momentum": 0.9, "weight_decay": 1e-3, "reset_optimizer": False}
+    spec = trial("ewc", "task", training=training)
+    straight, resumed = trainer(spec), trainer(spec)
+    finish(straight)
+    while not resumed.done:
+        resumed.run_task()
+        state = checkpoint.decode(checkpoint.encode(resumed.state_dict()))
+        resumed = trainer(spec)
+        resumed.load_state_dict(state)
+    for name, value in straight.strategy.network.state_dict().items():
+        assert torch.equal(value, resumed.strategy.network.state_dict()[name]), name
 
 
 FIVE_TASKS = {"tasks": 5}

@@ -97,6 +97,57 @@ def test_each_task_owns_its_share() -> None:
     check_shares("equal_share", lambda task: 1 / 3)
 
 
+# -- what is left for later tasks ---------------------------------------------------------------------------------
+
+
+def free_weights(options: dict[str, Any], hidden: list[int] | None = None) -> list[float]:
+    learning = running(options=options, model={"hidden": hidden or [32, 16]})
+    return [row.measures["free_weights"] for row in finish(learning) if row.task >= 0]
+
+
+def test_the_share_of_free_weights_is_a_result_of_each_task() -> None:
+    assert free_weights({"prune_fraction": 0.6}) == pytest.approx([0.6, 0.36, 0.216], abs=1e-3)
+    assert free_weights({"prune_fraction": "equal_share"}) == pytest.approx([2 / 3, 1 / 3, 0], abs=1e-3)
+    assert free_weights({"prune_fraction": 0.0}) == [0, 0, 0]
+
+
+def check_used_up_is_told() -> None:
+    """Nothing pruned leaves the second task nothing; the last task may take all that is left."""
+    for fraction, told in ((0.0, [True, True, False]), ("equal_share", [False, False, False])):
+        learning, found = running(options={"prune_fraction": fraction}), []
+        finish(learning, lambda trainer, found=found: found.append(method(trainer).warnings()))
+        assert [bool(texts) for texts in found] == told
+        if fraction == 0.0:
+            ((text,), _, _) = found
+            assert text.startswith("no weight of any layer is free for the tasks to come")
+            assert "raise prune_fraction (got 0.0)" in text
+
+
+def test_capacity_that_is_used_up_is_told() -> None:
+    check_used_up_is_told()
+
+
+def test_a_layer_that_is_used_up_alone_is_named() -> None:
+    """Of a single weight nothing is pruned: round(.2) is 0."""
+    learning = running(options={"prune_fraction": 0.2}, model={"hidden": [16, 1, 1]})
+    learning.run_task()
+    (text,) = method(learning).warnings()
+    assert "no weight of 5.weight is free" in text
+
+
+class GoesOnWithoutAWord(PackNet):
+    """A mutant: heads on a trunk that does not move, and nobody knows."""
+
+    def warnings(self) -> tuple[str, ...]:
+        return ()
+
+
+def test_going_on_without_a_word_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycl.strategies.packnet.PackNet", GoesOnWithoutAWord)
+    with pytest.raises(AssertionError):
+        check_used_up_is_told()
+
+
 class RanksAllLayers(Ownership):
     """A mutant: one ranking over the layers, so that a layer of small weights loses more than its share."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from raycl.errors import MethodError, SpecError
 from raycl.learning import superposition
+from raycl.models.masked import erdos_renyi
 from raycl.results.store import Results
 from raycl.session import TrialSession
 from raycl.strategies import supsup
@@ -490,3 +491,37 @@ def test_tasks_of_one_class_are_refused_where_the_id_is_hidden() -> None:
     with pytest.raises(MethodError, match=r"supsup: a network of one class .*got tasks of 1, 2, 2 classes"):
         running("class", stream=one)
     running("task", stream=one)
+
+
+# -- how many weights a mask keeps -----------------------------------------------------------------------------------
+
+
+def kept_by_layer(**options: Any) -> dict[str, float]:
+    """64 pixels, layers of 100 and 20 units, and a head of 2 classes and 8 superfluous units."""
+    learning = running(model={"hidden": [100, 20]}, options={"extra_outputs": 8, **options})
+    learning.run_task()
+    strategy = method(learning)
+    masks = strategy.masked.split(strategy.masked.unpack(strategy.bits[0]))
+    return {name: float(mask.float().mean()) for name, mask in masks.items()}
+
+
+def test_every_layer_keeps_the_same_share_or_large_ones_less() -> None:
+    """Erdos-Renyi by hand: 8 (64 + 100) / 6400, 8 (100 + 20) / 2000, and min(1/2, 8 (20 + 10) / 200)."""
+    even = kept_by_layer(kept_fraction=0.3)
+    assert list(even.values()) == pytest.approx([0.3, 0.3, 0.3], abs=0.003)
+    uneven = kept_by_layer(sparsity="erdos_renyi")
+    assert list(uneven.values()) == pytest.approx([0.205, 0.48, 0.5], abs=1e-4)
+    half = kept_by_layer(sparsity="erdos_renyi", erdos_renyi_scale=4.0)
+    assert list(half.values()) == pytest.approx([0.1025, 0.24, 0.5], abs=1e-4)
+
+
+def test_a_uniform_budget_called_erdos_renyi_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supsup, "erdos_renyi", lambda shape, scale: 0.5)
+    uneven = kept_by_layer(sparsity="erdos_renyi")
+    assert list(uneven.values()) == pytest.approx([0.5, 0.5, 0.5], abs=1e-3)
+
+
+def test_channels_and_not_positions_count() -> None:
+    """A convolution of 3 x 3 from 8 to 16 channels: (16 + 8) / (16 * 8 * 9)."""
+    assert erdos_renyi(torch.Size([16, 8, 3, 3]), 1.0) == pytest.approx(24 / 1152)
+    assert erdos_renyi(torch.Size([16, 8, 3, 3]), 32.0) == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torchvision
-from streams.image_sets import pixels_of, write_set
+from streams.image_sets import pixels_of, write_mnist, write_set
 
-from raycl.errors import DataError
+from raycl.errors import DataError, PathError
 from raycl.streams.datasets import DIGITS, Images, checked
 from raycl.streams.registry import DATASETS
 from raycl.streams.source import LocalSource, load_images
@@ -119,6 +120,52 @@ class TestDownload:
         with pytest.raises(DataError, match=rf"could not be downloaded to {tmp_path}.*no route to host"):
             DATASETS.get("mnist").load(tmp_path)
         assert list(tmp_path.iterdir()) == []
+
+
+class TestPackedMnist:
+    """Files as they are published, ``.gz``, in torchvision's folder: torchvision itself does not find them."""
+
+    def pack(self, raw: Path, keep: bool, only: str = "") -> None:
+        for file in [file for file in raw.iterdir() if only in file.name]:
+            (raw / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            if not keep:
+                file.unlink()
+
+    @pytest.mark.parametrize(("keep", "only"), [(False, ""), (True, ""), (False, "images"), (False, "t10k")])
+    def test_packed_unpacked_or_both(self, tmp_path: Path, keep: bool, only: str) -> None:
+        raw = write_mnist(tmp_path)
+        plain = DATASETS.get("mnist").load(tmp_path)
+        self.pack(raw, keep, only)
+        before = sorted(raw.iterdir())
+        assert DATASETS.get("mnist").load(tmp_path).fingerprint == plain.fingerprint
+        assert sorted(raw.iterdir()) == before, "the folder is left as it was"
+
+    def test_torchvision_alone_finds_nothing(self, tmp_path: Path) -> None:
+        self.pack(write_mnist(tmp_path), keep=False)
+        with pytest.raises(RuntimeError, match="not found"):
+            torchvision.datasets.MNIST(root=str(tmp_path), train=True, download=False)
+
+    @pytest.mark.parametrize("left", [0, 10, 2000])
+    def test_a_damaged_file_is_named(self, tmp_path: Path, left: int) -> None:
+        raw = write_mnist(tmp_path)
+        self.pack(raw, keep=False)
+        file = raw / "train-images-idx3-ubyte.gz"
+        file.write_bytes(file.read_bytes()[:left])
+        with pytest.raises(DataError, match=f"{file} cannot be unpacked" if left else f"cannot be read from {raw}"):
+            DATASETS.get("mnist").load(tmp_path)
+
+
+class TestHomeFolder:
+    def test_a_tilde_is_the_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        write_set(tmp_path / "data" / "set")
+        block = {"name": "split", "dataset": "parquet:set", "tasks": 3}
+        assert LocalSource(block, 0, Path("~/data")).layout == LocalSource(block, 0, tmp_path / "data").layout
+        assert load_images("parquet:set", Path("~/data")) is load_images("parquet:set", tmp_path / "data")
+
+    def test_nobodys_home_is_one_clear_error(self) -> None:
+        with pytest.raises(PathError, match="~nobody-at-all/x: a leading ~ stands for a home folder"):
+            load_images("digits", Path("~nobody-at-all/x"))
 
 
 class TestRealMnist:
