@@ -15,6 +15,7 @@ from raycl.distributed.streams import RemoteSource, ShardNames
 from raycl.results.store import Results, TrialStore, Verdict
 from raycl.session import INFRASTRUCTURE, Progress, TrialSession
 from raycl.spec.trial import TrialSpec
+from raycl.warm_up import warm_up
 
 LOST = (*INFRASTRUCTURE, RayError)
 """What says nothing about the method: the trial is lost, and runs again."""
@@ -28,6 +29,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        warm_up()
         self._job = config
         self._running: TrialSession | None = None
         self._replay: ShardedStorage | None = None

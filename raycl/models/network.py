@@ -51,17 +51,20 @@ class GrowingHead(nn.Module):
         self.weight = nn.Parameter(torch.cat([self.weight.data, weight.to(device)]))
         self.bias = nn.Parameter(torch.cat([self.bias.data, bias.to(device)]))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """float ``[batch, features]`` -> logits ``[batch, outputs]``."""
-        return nn.functional.linear(features, self.weight, self.bias)
+    def forward(self, features: Tensor, units: range | None = None) -> Tensor:
+        """float ``[batch, features]`` -> logits ``[batch, outputs]``, or those of some units alone."""
+        if units is None:
+            return nn.functional.linear(features, self.weight, self.bias)
+        rows = slice(units.start, units.stop)
+        return nn.functional.linear(features, self.weight[rows], self.bias[rows])
 
     def own(self, features: Tensor, units: range) -> Tensor:
         """float ``[batch, features]`` -> logits ``[batch, len(units)]`` of these units.
 
         Only their rows are multiplied: a product with more rows, as the head grows, may round differently.
         """
-        rows = slice(units.start, units.stop)
-        return nn.functional.linear(features, self.weight[rows], self.bias[rows])
+        logits: Tensor = self(features, units)  # a call like any other, so that hooks see it
+        return logits
 
     def alone(self, features: Tensor, units: range) -> Tensor:
         """:meth:`own` where these units lie in ``[batch, outputs]``, and minus infinity elsewhere."""

@@ -48,6 +48,9 @@ CELLS = pa.schema(
     metadata=_METADATA,
 )
 
+COUNTED_LATER = ("forward_examples", "gradient_examples")
+"""Costs that results of before do not have: null where they are read."""
+
 METRICS = tuple(AccuracyMatrix.from_array([[1.0]]).metrics())
 
 PROVENANCE = {
@@ -80,8 +83,9 @@ TRIALS = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""``*_seconds`` add up over tasks and attempts, ``updates`` and ``examples`` over tasks; parameters and bytes are those
-after the last task. ``selected_by`` names the data that chose the point."""
+"""``*_seconds`` add up over tasks and attempts, ``updates`` and counts of examples over tasks, null where a task
+has none; parameters, bytes and the buffer's examples are those after the last task. ``selected_by`` names the data that
+chose the point."""
 
 
 def encode(table: pa.Table, compression: str = "zstd") -> bytes:
@@ -127,8 +131,9 @@ def rows_table(rows: Sequence[TaskRow]) -> pa.Table:
 
 
 def rows_of(table: pa.Table) -> list[TaskRow]:
-    """The task rows of a table of schema :data:`ROWS`."""
-    costs = table.select(COST_COLUMNS).to_pylist()
+    """The task rows of a table of schema :data:`ROWS`, or of before, without :data:`COUNTED_LATER`."""
+    stored = [name for name in COST_COLUMNS if name not in COUNTED_LATER or name in table.column_names]
+    costs = table.select(stored).to_pylist()
     return [
         TaskRow(task, _counts(correct), _counts(total), Cost(**cost))
         for task, correct, total, cost in zip(
@@ -226,5 +231,13 @@ def _cost(learned: Sequence[TaskRow], seconds: Mapping[str, float]) -> dict[str,
     if not learned:
         return dict(seconds)
     last = learned[-1].cost
-    sums = {name: sum(getattr(row.cost, name) for row in learned) for name in ("updates", "examples")}
+    sums = {
+        name: _sum([getattr(row.cost, name) for row in learned]) for name in ("updates", "examples", *COUNTED_LATER)
+    }
     return {name: getattr(last, name) for name in COST_COLUMNS} | sums | dict(seconds)
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    """A total of which a part is not known is not known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

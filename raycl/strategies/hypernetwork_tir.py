@@ -72,6 +72,7 @@ class HypernetworkTIR(Hypernetwork):
         self.inference = context.new_network()
         random = context.generator("hypernetwork_tir")
         self.vae = ProtectedVAE(context.image_shape, config.vae, random, context.device)
+        context.watch(self.vae.encoder, self.vae.decoder)
 
     def _check_inference(self) -> None:
         """The inference network tells tasks of any size apart."""
