@@ -17,9 +17,20 @@ import numpy as np
 class Cost:
     """What learning one task took, and what the method holds after it.
 
-    Seconds, updates and examples are those of this task alone; examples are rows of the batches that updates are made
-    from, and those of a strategy's extra passes. Rows that a method adds to a batch (replays, generated rows, the rows
-    behind a constraint) are not among them. Bytes and parameters are totals after the task.
+    Seconds and counts are those of this task alone; bytes, parameters and the buffer's examples are totals after it.
+    What is done once in a process (:mod:`raycl.warm_up`) and every evaluation, that of the untrained network included,
+    are in no count, and in no seconds but ``evaluation_seconds``.
+
+    Attributes:
+        wall_seconds, cpu_seconds: from growing the network to the end of the task.
+        evaluation_seconds: of the evaluation after the task, on the wall.
+        updates: of the trainer's loop, and those that a method makes beside it.
+        examples: rows of the batches that updates are made from, and of a method's extra passes. Rows that a method
+            adds to a batch (replays, generated rows, the rows behind a constraint) are not among them: methods compare
+            by the two counts below.
+        forward_examples: rows through networks, each row once for every network and every pass, as
+            :class:`raycl.meter.Meter` counts them.
+        gradient_examples: backward passes of rows, alike. Both are None where nobody counted, as in results of before.
     """
 
     wall_seconds: float = 0.0
@@ -31,6 +42,8 @@ class Cost:
     state_bytes: int = 0
     buffer_bytes: int = 0
     buffer_examples: int = 0
+    forward_examples: int | None = None
+    gradient_examples: int | None = None
 
     def evaluated(self, seconds: float) -> Cost:
         """The same cost with the seconds of evaluation filled in."""

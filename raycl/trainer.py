@@ -22,6 +22,7 @@ from raycl.matrix import Cost, TaskRow
 from raycl.memory.buffer import ReplayBuffer, Table, everything
 from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import Replay
+from raycl.meter import Clock, Meter
 from raycl.models.network import Network, xavier
 from raycl.models.registry import Model
 from raycl.models.weights import Weights, load_weights, start_from
@@ -32,6 +33,7 @@ from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source
 from raycl.streams.contents import seen
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch, Layout, TaskSource
+from raycl.warm_up import warm_up
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Trainer:
         method = catalog().strategies.get(trial.strategy)
         self._memory = self._new_memory(storage) if method.uses_memory else None
         self._optimizers = OptimizerSet(trial.training)
+        self._meter = Meter()
         options = method.Config.model_validate(trial.options, strict=False)
         self.strategy: Strategy = method(options, self._context(layout))
         self._evaluator = Evaluator(
@@ -157,10 +160,15 @@ class Trainer:
             InfrastructureError: the stream or the memory was lost.
         """
         task, strategy = self.next_task, self.strategy
-        started = _Clock()
+        warm_up()
+        clock = Clock()
         self._work = Work()
+        self._meter.reset()
         self._grow(task)
-        rows = [self._measure(-1, Cost())] if task == 0 else []
+        rows = []
+        if task == 0:
+            with clock.stopped():
+                rows.append(self._measure(-1, Cost(forward_examples=0, gradient_examples=0)))
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
         self._build_optimizers(task, self._keeps_moments)
@@ -168,12 +176,13 @@ class Trainer:
         strategy.train(True)
         if not self._hidden:
             strategy.begin_task(task, data)
+            self._meter.settle()
         for phase in strategy.phases(self._told(task)):
             self._run_phase(phase, task)
         if not self._hidden:
             strategy.end_task(task, data)
         self.next_task = task + 1
-        rows.append(self._measure(task, self._cost(started)))
+        rows.append(self._measure(task, self._cost(clock)))
         return rows
 
     def _build_optimizers(self, task: int, keep_state: bool = False) -> None:
@@ -193,11 +202,14 @@ class Trainer:
         """Where boundaries are hidden, the first growth is the only one: it makes the whole head."""
         if task == 0 or not self._hidden:
             self.strategy.grow(task)
+        self._meter.watch_attributes(self.strategy)
 
     def _run_phase(self, phase: Phase, task: int) -> None:
         strategy = self.strategy
         if phase.start is not None:
             phase.start()
+            self._meter.settle()
+        self._meter.watch_attributes(strategy)
         if phase.new_optimizers:
             self._build_optimizers(task)
         strategy.train(True)
@@ -217,6 +229,7 @@ class Trainer:
                 raise
             self._count_work(1, len(batch))
         self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
+        self._meter.settle()
 
     def _count_work(self, updates: int, examples: int) -> None:
         self._work.updates += updates
@@ -296,6 +309,7 @@ class Trainer:
             augments=self.trial.stream["augment"] != "none",
             generator=self._random,
             count_work=self._count_work,
+            watch=self._meter.watch,
             device=self._device,
         )
 
@@ -312,7 +326,9 @@ class Trainer:
             network.head.xavier = True
         if config.weights is not None and self._weights is not None:
             start_from(network, self._weights, config.weights)
-        return network.to(self._device)
+        network = network.to(self._device)
+        self._meter.watch_network(network)
+        return network
 
     @cached_property
     def _weights(self) -> Weights | None:
@@ -332,16 +348,20 @@ class Trainer:
         if task >= 0 and not self.strategy.measured(task):
             nothing = torch.zeros(self.num_tasks, dtype=torch.int64).numpy()
             return TaskRow(task, nothing, nothing, cost)
-        correct, counts = self._evaluator.measure(self.strategy, task)
+        with self._meter.paused():
+            correct, counts = self._evaluator.measure(self.strategy, task)
         return TaskRow(task, correct, counts, cost.evaluated(time.perf_counter() - started))
 
-    def _cost(self, started: _Clock) -> Cost:
+    def _cost(self, clock: Clock) -> Cost:
         memory = self._memory
+        self._meter.settle()
         cost = Cost(
-            wall_seconds=started.wall(),
-            cpu_seconds=started.cpu(),
+            wall_seconds=clock.wall(),
+            cpu_seconds=clock.cpu(),
             updates=self._work.updates,
             examples=self._work.examples,
+            forward_examples=self._meter.forwards,
+            gradient_examples=self._meter.gradients,
             parameters=self.strategy.parameter_count(),
             state_bytes=self.strategy.state_bytes(),
             buffer_bytes=memory.bytes if memory is not None else 0,
@@ -406,19 +426,6 @@ def trial_code(trial: TrialSpec) -> dict[str, str]:
         "model": fingerprint(known.models.get(trial.model["name"]).build),
         "loop": fingerprint(Trainer),
     }
-
-
-class _Clock:
-    """Seconds since its creation, of the wall and of this process."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def wall(self) -> float:
-        return time.perf_counter() - self._wall
-
-    def cpu(self) -> float:
-        return time.process_time() - self._cpu
 
 
 class _CurrentData:

@@ -27,7 +27,7 @@ ORDER = (
     "catalog pretrained",
     "matrix checkpoint",
     "loading",
-    "batching optimizers",
+    "batching optimizers meter warm_up",
     "evaluator",
     "trainer",
     "results",

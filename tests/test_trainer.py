@@ -11,8 +11,9 @@ from torch import Tensor
 
 from raycl import checkpoint
 from raycl.errors import DataError, MethodError
+from raycl.optimizers import OptimizerSet
 from raycl.spec.options import LimitsConfig
-from raycl.strategies.base import Strategy
+from raycl.strategies.base import Position, Strategy
 from raycl.strategies.naive import Naive
 from raycl.streams.task import Batch
 
@@ -70,6 +71,26 @@ def test_a_loss_that_is_not_finite_ends_the_trial_with_the_options_to_lower() ->
     spec = trial("naive", training={"optimizer": "sgd", "learning_rate": 1e30})
     with pytest.raises(MethodError, match=r"finite.*training\.learning_rate"):
         finish(trainer(spec))
+
+
+def _poisoned(self: Strategy, batch: Batch, at: Position) -> None:
+    """The last update of a task leaves a weight that is no number; every loss was finite."""
+    if at.last:
+        with torch.no_grad():
+            self.network.head.weight[0, 0] = float("nan")
+
+
+def test_parameters_must_be_finite_where_every_loss_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Strategy, "after_update", _poisoned)
+    with pytest.raises(MethodError, match=r"losses and parameters must stay finite \(got task [\d.e-]+ in task 0"):
+        trainer(trial("naive")).run_task()
+
+
+def test_the_check_on_parameters_is_what_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: the check looks at the loss alone, and the task ends as if nothing were wrong."""
+    monkeypatch.setattr(Strategy, "after_update", _poisoned)
+    monkeypatch.setattr(OptimizerSet, "parameters", lambda self: [])
+    assert trainer(trial("naive")).run_task()[-1].total[0] > 0
 
 
 @pytest.mark.parametrize(("name", "limit"), [("max_state_bytes", 1000), ("max_parameters", 100)])

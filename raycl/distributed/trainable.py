@@ -25,6 +25,7 @@ from raycl.session import (
     traceback_of,
 )
 from raycl.spec.trial import TrialSpec
+from raycl.warm_up import warm_up
 
 LOST = (*INFRASTRUCTURE, RayError)
 """What says nothing about the method: the trial is lost, and runs again."""
@@ -38,6 +39,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        warm_up()
         self._job = config
         self._running: TrialSession | None = None
         self._replay: ShardedStorage | None = None

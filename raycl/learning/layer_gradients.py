@@ -68,7 +68,7 @@ class LayerCall:
             found = [_of_convolution(layer, local, inputs[0], delta) for local in own]
         else:
             with torch.enable_grad():
-                output = torch.func.functional_call(layer, own, inputs)
+                output = _again(layer, own, inputs)
             found = list(torch.autograd.grad(output, list(own.values()), delta))
         return dict(zip(self.names.values(), found, strict=True))
 
@@ -126,6 +126,25 @@ class Patches:
         return self._kept[key]
 
 
+class _Bare(nn.Module):
+    """A layer without its hooks: what they would do has been done when it ran first."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output: Tensor = self.layer.forward(*inputs)
+        return output
+
+
+def _again(layer: nn.Module, parameters: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+    """The layer's output once more, as a function of parameters that are given."""
+    named = {f"layer.{name}": value for name, value in parameters.items()}
+    output: Tensor = torch.func.functional_call(_Bare(layer), named, inputs)
+    return output
+
+
 def _of_convolution(layer: nn.Conv2d, local: str, x: Tensor, delta: Tensor) -> Tensor:
     """The gradient by the weight or the bias, summed over rows, without running the layer again."""
     if local == "bias":
@@ -154,8 +173,7 @@ def _vectorised(layer: nn.Module, local: str, inputs: tuple[Tensor, ...], delta:
     def gradient(inputs: tuple[Tensor, ...], delta: Tensor) -> Tensor:
         def output(parameter: Tensor) -> Tensor:
             single = tuple(value[None] for value in inputs)
-            result: Tensor = torch.func.functional_call(layer, {**parameters, local: parameter}, single)
-            return result
+            return _again(layer, {**parameters, local: parameter}, single)
 
         pull: Callable[[Tensor], tuple[Tensor]] = torch.func.vjp(output, parameters[local])[1]
         return pull(delta[None])[0]

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from raycl.errors import MethodError
 from raycl.learning.ownership import FrozenEntries
@@ -30,7 +31,8 @@ def with_negatives(head: GrowingHead, features: Tensor, negative: Tensor, learni
     weight = torch.where(learning[:, None], head.weight, head.weight.detach())
     if fixed:
         features = torch.where(negative[:, None], features.detach(), features)
-        return head.logits(features, weight, head.bias)
+        found: Tensor = functional_call(head, {"weight": weight}, (features,))  # a call, so that its rows are counted
+        return found
     logits: Tensor = head(features)
     return torch.where(negative[:, None], head.logits(features.detach(), weight, head.bias), logits)
 

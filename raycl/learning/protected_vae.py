@@ -125,7 +125,8 @@ class ProtectedVAE:
         """New images of the old decoders ``[replays, channels, height, width]``, the means of pixels in [0, 1]."""
         sets = len(self._old[0][0])
         z = self._noise(len(self.origins)).view(sets, -1, self._latent_dim)
-        return self.decoder(self._old, z).flatten(0, 1).sigmoid()
+        drawn: Tensor = self.decoder(self._old, z)
+        return drawn.flatten(0, 1).sigmoid()
 
     def _noise(self, rows: int) -> Tensor:
         noise = torch.randn(rows, self._latent_dim, generator=self._random)

@@ -61,9 +61,12 @@ class GrowingHead(nn.Module):
             bias.uniform_(-bound, bound, generator=self.generator)
         self.bias = nn.Parameter(torch.cat([self.bias.data, bias.to(device)]))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """float ``[batch, features]`` -> logits ``[batch, outputs]``."""
-        return self.logits(features, self.weight, self.bias)
+    def forward(self, features: Tensor, units: range | None = None) -> Tensor:
+        """float ``[batch, features]`` -> logits ``[batch, outputs]``, or those of some units alone."""
+        if units is None:
+            return self.logits(features, self.weight, self.bias)
+        rows = slice(units.start, units.stop)
+        return self.logits(features, self.weight[rows], None if self.bias is None else self.bias[rows])
 
     def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """float ``[batch, features]`` -> logits ``[batch, units]`` of rows that stand in for those of the head."""
@@ -74,8 +77,8 @@ class GrowingHead(nn.Module):
 
         Only their rows are multiplied: a product with more rows, as the head grows, may round differently.
         """
-        rows = slice(units.start, units.stop)
-        return self.logits(features, self.weight[rows], None if self.bias is None else self.bias[rows])
+        logits: Tensor = self(features, units)  # a call like any other, so that hooks see it
+        return logits
 
     def alone(self, features: Tensor, units: range) -> Tensor:
         """:meth:`own` where these units lie in ``[batch, outputs]``, and minus infinity elsewhere."""

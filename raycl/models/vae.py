@@ -93,17 +93,22 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 """Of each layer the weights ``[sets, inputs, outputs]`` and biases ``[sets, 1, outputs]`` of several decoders."""
 
 
-class GeneratedDecoder:
+class GeneratedDecoder(nn.Module):
     """Decoders as one pure function of weights that something else makes, several sets of them side by side.
 
-    A set is a flat vector: layer after layer, the weight before the bias.
+    A set is a flat vector: layer after layer, the weight before the bias. There are no parameters; it is a module so
+    that hooks see every pass.
 
     Attributes:
+        row_dims: leading dimensions of what it draws that are rows.
         sizes: numbers of weights of its tensors, in order.
         numel: numbers in a set.
     """
 
+    row_dims = 2
+
     def __init__(self, image_shape: tuple[int, int, int], hidden: Sequence[int], latent_dim: int) -> None:
+        super().__init__()
         self._image_shape = image_shape
         self._widths = list(pairwise([latent_dim, *hidden, math.prod(image_shape)]))
         self.sizes = [size for inputs, outputs in self._widths for size in (inputs * outputs, outputs)]
@@ -114,7 +119,7 @@ class GeneratedDecoder:
         parts = iter(flat.split(self.sizes, dim=1))
         return [(next(parts).view(-1, outputs, inputs).mT, next(parts)[:, None]) for inputs, outputs in self._widths]
 
-    def __call__(self, layers: Layers, z: Tensor) -> Tensor:
+    def forward(self, layers: Layers, z: Tensor) -> Tensor:
         """float ``[sets, batch, latent_dim]`` -> logits of the pixels ``[sets, batch, channels, height, width]``."""
         *inner, (weight, bias) = layers
         for inner_weight, inner_bias in inner:

@@ -30,7 +30,7 @@ def read_trials(folder: Folder) -> pa.Table:
         TornFile: a part is damaged or missing; ``raycl resume`` repairs it.
     """
     tables = _parts(opened(folder), "trials", None)
-    return _unified(tables) if tables else schema.TRIALS.empty_table()
+    return _unified([schema.TRIALS.empty_table(), *tables])  # the first has the columns that came later
 
 
 def read_cells(folder: Folder) -> pa.Table:

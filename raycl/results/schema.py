@@ -52,6 +52,9 @@ CELLS = pa.schema(
     metadata=_METADATA,
 )
 
+COUNTED_LATER = ("forward_examples", "gradient_examples")
+"""Costs that results of before do not have: null where they are read."""
+
 PROVENANCE = {
     "raycl": pa.string(),
     "commit": pa.string(),
@@ -88,8 +91,9 @@ TRIALS = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""``*_seconds`` add up over tasks and attempts, ``updates`` and ``examples`` over tasks; parameters and bytes are those
-after the last task. ``selected_by`` names the data that chose the point."""
+"""``*_seconds`` add up over tasks and attempts, ``updates`` and counts of examples over tasks, null where a task
+has none; parameters, bytes and the buffer's examples are those after the last task. ``selected_by`` names the data that
+chose the point."""
 
 
 def encode(table: pa.Table, compression: str = "zstd") -> bytes:
@@ -139,9 +143,10 @@ def rows_table(rows: Sequence[TaskRow]) -> pa.Table:
 
 
 def rows_of(table: pa.Table) -> list[TaskRow]:
-    """The task rows of a table of schema :data:`ROWS`, with or without :data:`MEASURES`."""
+    """The task rows of a table of schema :data:`ROWS`; one of before lacks :data:`MEASURES` and :data:`COUNTED_LATER`."""
     measures = table[MEASURES].to_pylist() if MEASURES in table.column_names else ["{}"] * table.num_rows
-    costs = table.select(COST_COLUMNS).to_pylist()
+    stored = [name for name in COST_COLUMNS if name not in COUNTED_LATER or name in table.column_names]
+    costs = table.select(stored).to_pylist()
     return [
         TaskRow(task, _counts(correct), _counts(total), Cost(**cost), json.loads(own or "{}"))
         for task, correct, total, cost, own in zip(
@@ -243,5 +248,13 @@ def _cost(learned: Sequence[TaskRow], seconds: Mapping[str, float]) -> dict[str,
     if not learned:
         return dict(seconds)
     last = learned[-1].cost
-    sums = {name: sum(getattr(row.cost, name) for row in learned) for name in ("updates", "examples")}
+    sums = {
+        name: _sum([getattr(row.cost, name) for row in learned]) for name in ("updates", "examples", *COUNTED_LATER)
+    }
     return {name: getattr(last, name) for name in COST_COLUMNS} | sums | dict(seconds)
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    """A total of which a part is not known is not known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

@@ -37,6 +37,16 @@ MOST_TASKS = 20
 """Up to so many tasks each evaluated task is a metric of its own; beyond, the matrix is in the artifacts."""
 BATCH = 500
 """Metrics per request; servers refuse more than 1000."""
+COST_METRICS = (
+    "wall_seconds",
+    "cpu_seconds",
+    "updates",
+    "examples",
+    *schema.COUNTED_LATER,
+    "parameters",
+    "state_bytes",
+    "buffer_bytes",
+)
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 __all__ = ["Mirror", "sync", "tracking_uri", "ui_command"]
@@ -334,8 +344,10 @@ def _metrics(rows: Sequence[TaskRow]) -> Iterator[tuple[int, str, float]]:
         measured += [average] if math.isfinite(average) else []
         yield row.task, "average_accuracy", average
         yield row.task, "average_incremental_accuracy", math.fsum(measured) / len(measured) if measured else math.nan
-        for name in ("wall_seconds", "cpu_seconds", "updates", "examples", "parameters", "state_bytes", "buffer_bytes"):
-            yield row.task, f"cost/{name}", float(getattr(row.cost, name))
+        for name in COST_METRICS:
+            value = getattr(row.cost, name)
+            if value is not None:
+                yield row.task, f"cost/{name}", float(value)
         if num_tasks <= MOST_TASKS:
             for task, value in enumerate(matrix.accuracy[row.task], start=1):
                 yield row.task, f"accuracy/task_{task:02d}", float(value)

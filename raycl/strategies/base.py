@@ -182,6 +182,9 @@ class Context:
         augments: whether the stream's rows change from one pass to the next.
         generator: the generator of a purpose, part of the checkpoint: ``generator("fisher")``.
         count_work: tells (updates, examples) beyond those of the trainer's own loop, which are part of the cost.
+        watch: counts the rows through a network as part of the cost, given the modules that every pass through it, or
+            through a part of it, meets. Networks of ``new_network``, and modules that are attributes of the strategy,
+            are watched already.
     """
 
     scenario: Scenario
@@ -197,6 +200,7 @@ class Context:
     augments: bool
     generator: Callable[[str], torch.Generator]
     count_work: Callable[[int, int], None]
+    watch: Callable[..., None]
     device: torch.device
 
 

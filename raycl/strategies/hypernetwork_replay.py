@@ -81,6 +81,7 @@ class HypernetworkReplay(Strategy):
         self.config: HypernetworkReplayConfig = config
         check_pixels(context)
         self.vae = ProtectedVAE(context.image_shape, config, context.generator("hypernetwork_replay"), context.device)
+        context.watch(self.vae.encoder, self.vae.decoder)
         self.previous: Network | None = None
         self._unknown = self._idle = torch.empty(0)
 

@@ -76,6 +76,7 @@ class HypernetworkTIR(Hypernetwork):
         self.inference = context.new_network()
         random = context.generator("hypernetwork_tir")
         self.vae = ProtectedVAE(context.image_shape, config.vae, random, context.device)
+        context.watch(self.vae.encoder, self.vae.decoder)
 
     @classmethod
     def unfit(cls, config: Any, scenario: Scenario) -> str | None:
