@@ -143,7 +143,7 @@ def rows_table(rows: Sequence[TaskRow]) -> pa.Table:
 
 
 def rows_of(table: pa.Table) -> list[TaskRow]:
-    """The task rows of a table of schema :data:`ROWS`; one of before lacks :data:`MEASURES` and :data:`COUNTED_LATER`."""
+    """The task rows of a table of schema :data:`ROWS`; those of before lack :data:`MEASURES`, :data:`COUNTED_LATER`."""
     measures = table[MEASURES].to_pylist() if MEASURES in table.column_names else ["{}"] * table.num_rows
     stored = [name for name in COST_COLUMNS if name not in COUNTED_LATER or name in table.column_names]
     costs = table.select(stored).to_pylist()

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raycl.spec.published import per_task_head
+
 if TYPE_CHECKING:
     from raycl.spec.blocks import Catalog, Resolved
 
@@ -30,7 +32,24 @@ class Change:
     touches: Callable[[Any, Resolved], bool]
 
 
-SHARED: tuple[Change, ...] = ()
+def _leaves_rows_idle(strategy: Any, blocks: Resolved) -> bool:
+    """Whether a head has rows that a task's losses do not reach, and that an optimiser would move all the same."""
+    training, rows = blocks.training, getattr(strategy, "idle_rows", "by policy")
+    moves = training.weight_decay > 0 or not training.reset_optimizer
+    policy = training.active_logits
+    own = policy in ("own", "current") or (policy == "auto" and per_task_head(blocks.model, blocks.stream.scenario))
+    return moves and (rows == "always" or (rows == "by policy" and own))
+
+
+def _learns_single_rows(strategy: Any, blocks: Resolved) -> bool:
+    own = getattr(blocks.options, "batch_size", None)  # of methods that fit a network in a phase of their own
+    return own == 1 or (blocks.training.batch_size == 1 and blocks.training.epochs is not None)
+
+
+SHARED: tuple[Change, ...] = (
+    Change("idle rows", 2, _leaves_rows_idle),  # they decayed, and moments of the task before moved them on
+    Change("batches of one", 2, _learns_single_rows),  # the last update of a pass took two rows
+)
 """Every change since the first results, a line each; the latest of a part counts. Methods add their own ``changes``."""
 
 LATE_ROWS = Change(

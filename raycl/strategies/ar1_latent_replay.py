@@ -55,6 +55,7 @@ class AR1LatentReplay(LatentReplay):
     """Consolidate the head, replay activations."""
 
     Config = AR1LatentReplayConfig
+    idle_rows = "always"
     paper: ClassVar[str] = "Pellegrini et al. 2020, AR1* with latent replay (arXiv 1912.01100)"
 
     config: AR1LatentReplayConfig

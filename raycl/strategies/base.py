@@ -221,6 +221,9 @@ class Strategy:
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """What ``auto`` means for this method where its paper departs from the general meaning: scenario -> dotted path ->
     value."""
+    idle_rows: ClassVar[Literal["by policy", "always", "never"]] = "by policy"
+    """When a task's losses leave rows of a head untouched that other tasks use: where ``active_logits`` says so, in
+    every scenario, or never, as each task has parameters of its own or losses over all units."""
     upper_bound: ClassVar[bool] = False
     """May ask for ``Source.SEEN`` or ``Source.ALL``; marked in every result."""
     boundary_free: ClassVar[bool] = False

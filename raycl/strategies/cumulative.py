@@ -26,6 +26,7 @@ class Cumulative(Strategy):
     """Learn tasks 0..t at task t."""
 
     Config = CumulativeConfig
+    idle_rows = "never"
     upper_bound: ClassVar[bool] = True
 
     def phases(self, task: int) -> Sequence[Phase]:

@@ -72,6 +72,7 @@ class Ensemble(Strategy):
     Config = EnsembleConfig
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("each network of an ensemble"), CERTAINTY)
     zero_shot: ClassVar[bool] = False
+    idle_rows = "never"
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
     changes: ClassVar[tuple[Change, ...]] = (COMPARED_AS_SHARES,)
 

@@ -72,6 +72,7 @@ class FeatureExtraction(Strategy):
     """Learn new classes from features that do not change."""
 
     Config = FeatureExtractionConfig
+    idle_rows = "always"
     paper: ClassVar[str] = "Li and Hoiem 2016, Learning without forgetting (arXiv 1606.09282), baseline"
 
     def __init__(self, config: FeatureExtractionConfig, context: Context) -> None:

@@ -78,6 +78,7 @@ class GenerativeNegativeReplay(Consolidated):
 
     Config = GenerativeNegativeReplayConfig
     scenarios: ClassVar[frozenset[str]] = frozenset({"class"})
+    idle_rows = "always"
     paper: ClassVar[str] = "Graffieti et al. 2023, Generative negative replay (arXiv 2204.05842)"
 
     config: GenerativeNegativeReplayConfig

@@ -112,6 +112,7 @@ class HAT(Strategy):
     zero_shot: ClassVar[bool] = False
     revision: ClassVar[int] = 2
     """2: the gradient of gates is by default that of the authors' code in float32; before, it was exact."""
+    idle_rows = "always"
     paper: ClassVar[str] = "Serrà et al. 2018, Hard attention to the task (arXiv 1801.01423)"
 
     config: HATConfig

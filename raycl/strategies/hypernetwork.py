@@ -54,6 +54,7 @@ class Hypernetwork(Strategy):
     Config: ClassVar[type[StrategyConfig]] = HypernetworkConfig
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"), CERTAINTY)
     compresses: ClassVar[bool] = True
+    idle_rows = "never"
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False

@@ -66,6 +66,7 @@ class HypernetworkTIR(Hypernetwork):
     """Generated networks, selected by a classifier of tasks."""
 
     Config = HypernetworkTIRConfig
+    idle_rows = "never"
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"domain", "class"})
 

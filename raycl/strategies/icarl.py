@@ -121,6 +121,7 @@ class ICaRL(Strategy):
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "class"})
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "ranked"
+    idle_rows = "never"
     paper: ClassVar[str] = "Rebuffi et al. 2017, iCaRL (arXiv 1611.07725)"
 
     def __init__(self, config: ICaRLConfig, context: Context) -> None:

@@ -21,6 +21,7 @@ class Joint(Strategy):
     """One shuffled pass over all tasks' data, ``training.epochs`` times."""
 
     Config = JointConfig
+    idle_rows = "never"
     ignores: ClassVar[tuple[Idle, ...]] = (Idle(("training.reset_optimizer",), "all tasks are learned at once"),)
     upper_bound: ClassVar[bool] = True
 

@@ -60,6 +60,7 @@ class PackNet(Strategy):
     """Iterative pruning with an owner for every weight of the backbone's linear and convolutional layers."""
 
     Config = PackNetConfig
+    idle_rows = "always"
     needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS,)
     scenarios = frozenset({"task"})
     zero_shot = False

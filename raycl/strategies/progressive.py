@@ -65,6 +65,7 @@ class Progressive(Strategy):
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("each column of a progressive network"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
     zero_shot: ClassVar[bool] = False
+    idle_rows = "never"
     paper: ClassVar[str] = "Rusu et al. 2016, Progressive neural networks (arXiv 1606.04671)"
 
     def __init__(self, config: ProgressiveConfig, context: Context) -> None:

@@ -122,6 +122,7 @@ class SupSup(Strategy):
 
     Config = SupSupConfig
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a mask"), CERTAINTY)
+    idle_rows = "never"
     paper: ClassVar[str] = "Wortsman et al. 2020, Supermasks in superposition (arXiv 2006.14769)"
     zero_shot: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
