@@ -15,6 +15,7 @@ from rich.text import Text
 
 from raycl.catalog import catalog
 from raycl.registry import Registry
+from raycl.spec.options import LARGEST, MOST
 from raycl.spec.space import format_value
 
 KINDS = ("strategies", "streams", "datasets", "models")
@@ -88,7 +89,7 @@ def _one(kind: str, name: str, entry: Any) -> RenderableType:
     parts: list[RenderableType] = [Text.assemble((name, "bold"), f"  {_about(entry)}")]
     facts: dict[str, str] = {}
     if kind == "strategies":
-        facts = {"paper": entry.paper, **_strategy(entry), "boundaries": _boundaries(entry)}
+        facts = {"paper": entry.paper, **_strategy(entry), "boundaries": _boundaries(entry), "auto": _published(entry)}
         facts.pop("about")
     elif kind == "datasets":
         facts = {key: value for key, value in _dataset(entry).items() if key != "about"}
@@ -105,6 +106,16 @@ def _one(kind: str, name: str, entry: Any) -> RenderableType:
             parts.append(Text(f"usual search space: {{{_space(options.search_space)}}}"))
             parts.append(Text(f"to take it, write  {name}: search", style="dim"))
     return Group(*parts)
+
+
+def _published(entry: Any) -> str:
+    """What this method sets where the shared blocks leave it open, otherwise than others do."""
+    scenarios: dict[str, list[str]] = {}
+    for scenario, options in entry.published.items():
+        told = ", ".join(f"{path}: {value}" for path, value in options.items())
+        scenarios.setdefault(told, []).append(scenario)
+    parts = [told if len(names) == 3 else f"{'/'.join(names)}: {told}" for told, names in scenarios.items()]
+    return "\n".join(parts)
 
 
 def _boundaries(entry: Any) -> str:
@@ -155,4 +166,5 @@ def type_text(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 
 def _bounds(schema: Mapping[str, Any]) -> list[str]:
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    return [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    ends = {key: schema[key] for key in signs if key in schema and schema[key] not in (LARGEST, MOST)}
+    return [f"{signs[key]} {end:g}" for key, end in ends.items()]
