@@ -96,7 +96,7 @@ class TrialSession:
             manifest, files = restored
             self._trainer.load_state_dict(checkpoint.decode(files))
             self._extend(store.rows(manifest))
-            self._warnings = tuple(self._trainer.strategy.warnings())
+            self._warnings = tuple(manifest.extra.get("warnings", ()))
 
     @property
     def num_tasks(self) -> int:
@@ -134,11 +134,11 @@ class TrialSession:
         return self._ended(verdict) if verdict is not None else self._progress(None)
 
     def _warn(self) -> None:
-        """Log what the method tells of its state after a task, each once."""
-        before, self._warnings = self._warnings, tuple(self._trainer.strategy.warnings())
-        for text in self._warnings:
-            if text not in before:
-                log.warning("%s: %s", self._store.spec.alias, text)
+        """Log what the method tells of its state after a task, each once, and keep it with the results."""
+        fresh = [text for text in self._trainer.strategy.warnings() if text not in self._warnings]
+        for text in fresh:
+            log.warning("%s: %s", self._store.spec.alias, text)
+        self._warnings = (*self._warnings, *fresh)
 
     def close(self) -> None:
         """Give back what the trial holds outside its store."""

@@ -18,7 +18,9 @@ def remarks(trials: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     for trial in trials:
         if trial.get("hp.stream.normalize") == "mean_std":
             found[ALL_IMAGES] = None
-        seen = json.loads(trial.get("provenance") or "{}").get("weights_seen")
-        if seen:
+        told = json.loads(trial.get("provenance") or "{}")
+        if seen := told.get("weights_seen"):
             found[f"Pretrained weights had learned from {seen} before the stream began."] = None
+        for text in told.get("warnings", ()):
+            found[f"{trial['alias']}, seed {trial['seed']}: {text}"] = None
     return tuple(found)
