@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support import trainer, trial
 
+from raycl.distributed import trainable
 from raycl.evaluator import Evaluator
 from raycl.meter import Clock
 
@@ -77,3 +78,12 @@ def test_a_clock_leaves_out_what_it_is_stopped_for() -> None:
     wall, cpu = clock.wall(), clock.cpu()
     assert 0.05 <= wall < 0.3
     assert cpu < 0.03
+
+
+def test_a_worker_is_warmed_up_when_it_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it has a trial: what waits for the worker is no trial's time."""
+    done: list[str] = []
+    monkeypatch.setattr(trainable, "warm_up", lambda: done.append("warm"))
+    worker = object.__new__(trainable.TrialRunner)
+    worker.setup({})
+    assert done == ["warm"]
