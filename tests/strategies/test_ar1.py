@@ -135,8 +135,8 @@ def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mutant: importances grow without limit."""
     pull = ar1.PathPenalty
 
-    def free(options: Options) -> Any:
-        return pull(options.model_copy(update={"max_importance": 1e9}))
+    def free(options: Options, optimizers: Any) -> Any:
+        return pull(options.model_copy(update={"max_importance": 1e9}), optimizers)
 
     monkeypatch.setattr(ar1, "PathPenalty", free)
 
