@@ -12,20 +12,13 @@ from typing import Any, Protocol, cast
 from pydantic import BaseModel
 
 from raycl.errors import DataError, UnknownName, nearest
-from raycl.spec.options import (
-    EvaluationConfig,
-    LimitsConfig,
-    MemoryConfig,
-    ModelConfig,
-    Options,
-    StreamConfig,
-    TrainingConfig,
-)
+from raycl.spec.options import MemoryConfig, ModelConfig, Options, StreamConfig, TrainingConfig
 from raycl.spec.published import as_published
 from raycl.spec.revisions import revisions
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.source import Path, dotted
 from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
+from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
 
 SEARCHED_BLOCKS = ("options", "model", "training", "memory")
 """Where distributions may stand; ``options`` is the strategy's own block."""

@@ -17,17 +17,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raycl.spec.options import (
-        EvaluationConfig,
-        FinalConfig,
-        LimitsConfig,
-        MemoryConfig,
-        ModelConfig,
-        PrunerConfig,
-        SearchConfig,
-        StreamConfig,
-        TrainingConfig,
-    )
+    from raycl.spec.options import MemoryConfig, ModelConfig, StreamConfig, TrainingConfig
+    from raycl.spec.sweep_options import EvaluationConfig, FinalConfig, LimitsConfig, PrunerConfig, SearchConfig
 
 SHARED = ("stream", "model", "training", "memory", "evaluation", "limits")
 """Blocks that hold for every method; whatever else is named is the method's own option."""

@@ -23,18 +23,11 @@ from raycl.spec.check import (
 )
 from raycl.spec.entry import Entry
 from raycl.spec.needs import SearchSetting, Setting
-from raycl.spec.options import (
-    FinalConfig,
-    LimitsConfig,
-    MemoryConfig,
-    PrunerConfig,
-    ResourcesConfig,
-    SearchConfig,
-    TrainingConfig,
-)
+from raycl.spec.options import MemoryConfig, TrainingConfig
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.source import MAX_PROBLEMS, Path, Source, dotted
 from raycl.spec.space import SEARCH, LogUniform, QUniform, Uniform, format_value
+from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
 S = TypeVar("S")
