@@ -48,7 +48,7 @@ def phi(running: Trainer, x: Tensor) -> Tensor:
 
 def current_rows(running: Trainer, task: int) -> Batch:
     """All training rows of a task, un-augmented."""
-    pool = running._pool(Source.CURRENT, task)[0]
+    pool = running._rows.pool(Source.CURRENT, task)[0]
     return pool.gather(torch.arange(len(pool)), augment=False)
 
 
