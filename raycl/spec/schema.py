@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from raycl.spec.blocks import Catalog
 from raycl.spec.options import EXACT, LARGEST, MemoryConfig, TrainingConfig
+from raycl.spec.overrides import STRATEGY_OVERRIDES, VARIANT_OVERRIDES
 from raycl.spec.space import DISTRIBUTIONS, MOST_CHOICES, SEARCH
-from raycl.spec.sweep_file import NAME, REQUIRED, STRATEGY_OVERRIDES, TOP_KEYS, VARIANT_OVERRIDES
+from raycl.spec.sweep_file import NAME, REQUIRED, TOP_KEYS
 from raycl.spec.sweep_options import (
     EvaluationConfig,
     FinalConfig,
