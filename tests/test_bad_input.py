@@ -323,6 +323,6 @@ def test_a_tracking_server_that_is_down(finished: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     before = contents(finished)
     told = refused("sync", finished, code=STOPPED)
-    assert told.startswith(f"error: tracking server {uri} cannot be used (API request to {uri}")
+    assert told.startswith(f"error: MLflow at {uri} cannot be used (API request to {uri}")
     assert told.endswith("results are on disk, run `raycl sync` later")
     assert contents(finished) == before

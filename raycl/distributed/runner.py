@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ending:
     """How a run of a sweep ended.
 
     Attributes:
@@ -85,7 +85,7 @@ def run_sweep(
     max_concurrent: int | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
     on_record: Callable[[Record], None] = lambda record: None,
-) -> Outcome:
+) -> Ending:
     """Run what a results folder still lacks of a sweep, and nothing else.
 
     Args:
@@ -153,7 +153,7 @@ def run_sweep(
         reason = reason if CONTINUES in reason.lower() else f"{reason}; {CONTINUES}"
     failed = tuple(f"{standing.entry.key}: {standing.failure}" for standing in found if standing.failure)
     notes = () if rerun_changed else tuple(map(str, changed))
-    return Outcome(not reason, reason, results.uri, failed, notes)
+    return Ending(not reason, reason, results.uri, failed, notes)
 
 
 def provenance() -> dict[str, str | float]:

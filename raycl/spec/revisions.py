@@ -36,10 +36,8 @@ def _leaves_rows_idle(strategy: Any, blocks: Resolved) -> bool:
     """Whether a head has rows that a task's losses do not reach, and that an optimiser would move all the same."""
     training, rows = blocks.training, getattr(strategy, "idle_rows", "by policy")
     moves = training.weight_decay > 0 or not training.reset_optimizer
-    policy = training.active_logits
-    own = policy in ("own", "current") or (
-        policy == "auto" and per_task_head(blocks.model.head, blocks.stream.scenario)
-    )
+    policy, heads = training.active_logits, per_task_head(blocks.model.head, blocks.stream.scenario)
+    own = policy in ("own", "current") or (policy == "auto" and heads)
     return moves and (rows == "always" or (rows == "by policy" and own))
 
 
