@@ -92,14 +92,7 @@ class SweepFile:
         limits = self._block("limits", LimitsConfig) or LimitsConfig()
         resources = self._block("resources", ResourcesConfig) or ResourcesConfig()
         self._phases(search, final)
-        variants = self._variants()
-        strategies = self._mapping(("strategies",), "must name at least one method as a key, such as naive: {}")
-        if len(variants) * len(strategies) > MOST_ENTRIES:
-            rule = f"strategies times variants may give at most {MOST_ENTRIES:,} entries"
-            self._problems.refuse(("strategies",), rule, f"{len(strategies)} x {len(variants)}", key=True)
-            self._problems.raise_any()
-        entries = product(variants.items(), strategies)
-        found = [self._entry(variant, overrides, alias) for (variant, overrides), alias in entries]
+        found = self._entries(self._variants())
         complete = [item for item in found if item is not None]
         if len(complete) == len(found) and not self._judged:
             self._judge_all(SearchSetting(search, pruner, final, _most_tasks(complete)))
@@ -206,6 +199,16 @@ class SweepFile:
                 rule = "must be a mapping of dotted paths, such as memory.capacity: 200"
                 self._problems.refuse(("variants", name), rule, format_value(data))
         return variants or {"": []}
+
+    def _entries(self, variants: Mapping[str, Sequence[Override]]) -> list[_Complete | None]:
+        """Every method in every variant; None where a problem was noted."""
+        strategies = self._mapping(("strategies",), "must name at least one method as a key, such as naive: {}")
+        if len(variants) * len(strategies) > MOST_ENTRIES:
+            rule = f"strategies times variants may give at most {MOST_ENTRIES:,} entries"
+            self._problems.refuse(("strategies",), rule, f"{len(strategies)} x {len(variants)}", key=True)
+            self._problems.raise_any()
+        entries = product(variants.items(), strategies)
+        return [self._entry(variant, overrides, alias) for (variant, overrides), alias in entries]
 
     # -- one method in one variant -----------------------------------------------------------------------------
 
