@@ -22,7 +22,7 @@ class BatchPlan:
     Epochs see every row: a last batch may be smaller, but a single left-over row joins the batch before it, so that
     batch statistics exist (one row an update is what ``batch_size: 1`` asks for). Updates see full batches only, from
     one shuffled pass after another; rows that the first pass leaves over are told when they come
-    (:attr:`raycl.strategies.base.Position.late`).
+    (:attr:`raycl.strategies.phases.Position.late`).
 
     Attributes:
         pool: the rows; those from ``fresh`` on are the memory's, in a union of current task and memory.

@@ -7,9 +7,11 @@ import shlex
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +28,9 @@ from raycl.spec.sweep import Entry, SweepSpec
 from raycl.streams.refusals import check_split
 from raycl.streams.source import LocalSource
 from raycl.terminal import standard_output, tell
+
+if TYPE_CHECKING:
+    from raycl.distributed.runner import Ending
 
 MIRROR_SECONDS = 60.0
 """Patience with MLflow once everything has run: its first touch of a new SQLite file alone takes 8 s."""
@@ -123,7 +128,7 @@ def run_on_ray(
     """
     from raycl.distributed.cluster import absolute, inside_job
     from raycl.distributed.runner import run_sweep
-    from raycl.results.tracking import Mirror, ui_command
+    from raycl.results.tracking import Mirror
 
     console = standard_output(goes_on=True)
     if data_root is None and not inside_job():  # in a job, "here" is a temporary copy of the working directory
@@ -134,7 +139,7 @@ def run_on_ray(
     with ExitStack() as stack:
         stack.callback(lambda: mirror.close(patience))
         live = stack.enter_context(LiveTable(sweep, console))
-        outcome = run_sweep(
+        ending = run_sweep(
             sweep,
             results.uri,
             data_root=data_root,
@@ -146,21 +151,27 @@ def run_on_ray(
             on_status=live.update,
             on_record=lambda record: mirror.offer(record.spec),
         )
-        patience = MIRROR_SECONDS if outcome.complete else INTERRUPTED_SECONDS
-    if not outcome.complete:
-        console.print(Text(outcome.reason, style="yellow"), soft_wrap=True)
-    console.print(comparison(outcome.folder))
-    for note in outcome.notes:
+        patience = MIRROR_SECONDS if ending.complete else INTERRUPTED_SECONDS
+    _tell_ending(ending, console)
+    if not ending.complete:
+        return STOPPED
+    return METHODS_FAILED if ending.failed else COMPLETE
+
+
+def _tell_ending(ending: Ending, console: Console) -> None:
+    from raycl.results.tracking import ui_command
+
+    if not ending.complete:
+        console.print(Text(ending.reason, style="yellow"), soft_wrap=True)
+    console.print(comparison(ending.folder))
+    for note in ending.notes:
         console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)
     for name, told in (
-        ("results", shown(outcome.folder)),
-        ("table", f"raycl show {shlex.quote(shown(outcome.folder))}"),
-        ("MLflow", ui_command(outcome.folder)),
+        ("results", shown(ending.folder)),
+        ("table", f"raycl show {shlex.quote(shown(ending.folder))}"),
+        ("MLflow", ui_command(ending.folder)),
     ):
         console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)
-    if not outcome.complete:
-        return STOPPED
-    return METHODS_FAILED if outcome.failed else COMPLETE
 
 
 def sync_results(folder: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from raycl.loading import Pixels, Pool, part_segment
-from raycl.spec.options import EvaluationConfig
+from raycl.spec.sweep_options import EvaluationConfig
 from raycl.strategies.base import Strategy
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Split, TaskSource

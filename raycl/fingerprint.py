@@ -25,7 +25,10 @@ from typing import Any
 
 import raycl
 
-DECIDING = ("batching", "evaluator", "learning", "loading", "memory", "models", "optimizers", "strategies", "trainer")
+DECIDING = (
+    *("batching", "evaluator", "learning", "loading", "memory", "models", "networks", "optimizers", "rows"),
+    *("strategies", "trainer"),
+)
 """Parts of raycl whose code makes the numbers of a trial; the others say which trials there are."""
 
 KNOWN = ("raycl", "torch", "pydantic", "builtins", "abc", "typing", "collections", "numpy")

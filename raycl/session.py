@@ -19,6 +19,7 @@ from raycl.errors import DataError, InfrastructureError, MethodError, StoreError
 from raycl.fingerprint import commit
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.memory.local import Storage
+from raycl.provenance import trial_code, trial_packages
 from raycl.results.store import TrialStore, Verdict
 from raycl.spec.trial import TrialSpec
 from raycl.streams.task import TaskSource
@@ -177,9 +178,9 @@ class TrialSession:
             **seen,
             "raycl": raycl.__version__,
             "commit": commit(),
-            "code": trainer.code,
+            "code": " ".join(f"{part}:{name}" for part, name in trial_code(trainer.trial).items()),
             "data": trainer.data_digest,
-            "packages": trainer.packages,
+            "packages": trial_packages(trainer.trial),
             "resolved": trainer.resolved,
             "num_tasks": trainer.num_tasks,
             "split_hash": trainer.split_hash,

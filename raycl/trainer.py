@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from raycl.batching import BatchPlan, refuse_single_row
 from raycl.catalog import catalog
 from raycl.errors import DataError, MethodError
 from raycl.evaluator import Evaluator
-from raycl.fingerprint import fingerprint
-from raycl.loading import MadeSegment, Pixels, Pool, Segment, part_segment, table_segment
+from raycl.loading import Pixels
 from raycl.matrix import Cost, TaskRow
-from raycl.memory.buffer import ReplayBuffer, Table, everything
+from raycl.memory.buffer import ReplayBuffer
 from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import Replay
 from raycl.meter import Clock, Meter
-from raycl.models.network import Network, xavier
-from raycl.models.registry import Model
-from raycl.models.weights import Weights, load_weights, start_from
+from raycl.networks import Networks
 from raycl.optimizers import OptimizerSet
 from raycl.randomness import Randomness
+from raycl.rows import CurrentData, TrainingRows, Work
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
 from raycl.streams.contents import seen
 from raycl.streams.scenario import Scenario
-from raycl.streams.task import Batch, Layout, TaskSource
+from raycl.streams.task import Layout, TaskSource
 from raycl.warm_up import warm_up
-
-
-@dataclass
-class Work:
-    """Updates done and rows processed since the task began."""
-
-    updates: int = 0
-    examples: int = 0
 
 
 class Trainer:
@@ -68,24 +55,23 @@ class Trainer:
         data_root: Path | None = None,
     ) -> None:
         self.trial = trial
-        self._data_root = data_root
         self.next_task = 0
         self._source = source
         self._device = device or torch.device("cpu")
         self._random = Randomness(trial.seed)
         layout, stream = source.layout, trial.stream
-        sizes = tuple(len(classes) for classes in layout.classes)
         self._hidden = stream["boundaries"] == "hidden"
-        policy = trial.training.active_logits
-        if self._hidden and policy == "auto":
-            policy = "all"  # which classes have come is not known either
-        self.scenario = Scenario(stream["scenario"], trial.model["head"], sizes, policy)
+        self.scenario = _scenario(trial, layout)
         augmentation = self._random("augmentation")
         self._pixels = Pixels(stream["normalize"], stream["augment"], layout, augmentation, self._device)
         method = catalog().strategies.get(trial.strategy)
         self._memory = self._new_memory(storage) if method.uses_memory else None
         self._optimizers = OptimizerSet(trial.training)
         self._meter = Meter()
+        self._networks = Networks(
+            trial, layout.image_shape, self._random("network"), self._device, data_root, self._meter.watch_network
+        )
+        self._rows = TrainingRows(source, self.scenario, self._pixels, self._memory, self._device, self._hidden)
         options = method.Config.model_validate(trial.options, strict=False)
         self.strategy: Strategy = method(options, self._context(layout))
         self._evaluator = Evaluator(
@@ -111,21 +97,9 @@ class Trainer:
     def weights_seen(self) -> str:
         """What of the stream's data the pretrained weights have learned from, in words; empty where nothing."""
         layout = self._source.layout
-        started = seen(self._weights.origin, layout.contents) if self._weights is not None else ""
+        weights = self._networks.weights
+        started = seen(weights.origin, layout.contents) if weights is not None else ""
         return ", ".join(filter(None, dict.fromkeys((layout.seen, started))))
-
-    @cached_property
-    def code(self) -> str:
-        """Names the code that makes the trial's numbers: ``part:fingerprint`` for strategy, model and loop."""
-        return " ".join(f"{part}:{name}" for part, name in trial_code(self.trial).items())
-
-    @cached_property
-    def packages(self) -> dict[str, str]:
-        """Installed packages other than raycl that parts of the trial come from, with their versions."""
-        known, trial = catalog(), self.trial
-        parts = [(known.strategies, trial.strategy), (known.models, str(trial.model["name"]))]
-        parts += [(known.streams, trial.stream["name"]), (known.datasets, trial.stream["dataset"])]
-        return dict(package for registry, name in parts if (package := registry.package(name)))
 
     @property
     def resolved(self) -> dict[str, str]:
@@ -172,7 +146,7 @@ class Trainer:
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
         self._build_optimizers(task, self._keeps_moments)
-        data = _CurrentData(self._pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
+        data = CurrentData(self._rows.pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
         if not self._hidden:
             strategy.begin_task(task, data)
@@ -237,7 +211,8 @@ class Trainer:
 
     def _plan(self, phase: Phase, task: int) -> BatchPlan:
         training, memory = self.trial.training, self.trial.memory
-        pool, fresh = self._pool(phase.source, task)
+        self._check_source(phase.source)
+        pool, fresh = self._rows.pool(phase.source, task)
         return BatchPlan(
             pool,
             fresh,
@@ -247,6 +222,12 @@ class Trainer:
             memory.mix,
             self._random("order"),
         )
+
+    def _check_source(self, source: Source | Rows) -> None:
+        if isinstance(source, Source) and source & (Source.SEEN | Source.ALL) and not self.strategy.upper_bound:
+            raise MethodError(
+                f"{self.trial.strategy}: only upper bounds may ask for data of other tasks (got {source})"
+            )
 
     def _check_finite(self, losses: Losses, at: Position) -> None:
         """Once per epoch: a synchronisation per update would cost more than the update."""
@@ -258,30 +239,6 @@ class Trainer:
                 f"{self.trial.strategy}: losses and parameters must stay finite (got {values} in task {at.task}, phase "
                 f"{at.phase!r}, epoch {at.epoch}); {self.strategy.remedy()}, here {self.trial.options}"
             )
-
-    # -- rows --------------------------------------------------------------------------------------------------
-
-    def _pool(self, source: Source | Rows, task: int) -> tuple[Pool, int]:
-        """The rows of a source, and how many of them (the first ones) do not come from the memory."""
-        if isinstance(source, Rows):
-            return Pool([MadeSegment(source)], self._pixels), int((~source.replayed).sum())
-        if source & (Source.SEEN | Source.ALL) and not self.strategy.upper_bound:
-            raise MethodError(
-                f"{self.trial.strategy}: only upper bounds may ask for data of other tasks (got {source})"
-            )
-        tasks = range(self.num_tasks) if source & Source.ALL else range(task + 1)
-        segments = [self._part(index) for index in (tasks if source & (Source.SEEN | Source.ALL) else ())]
-        if source & Source.CURRENT:
-            segments.append(self._part(task))
-        fresh = sum(len(segment) for segment in segments)
-        if source & Source.MEMORY and self._memory is not None and len(self._memory):
-            segments.append(table_segment(everything(self._memory), self._device))
-        return Pool(segments, self._pixels), fresh
-
-    def _part(self, task: int) -> Segment:
-        part = self._source.part(task, "train")
-        y = self.scenario.labels(torch.from_numpy(part.labels).long(), task)
-        return part_segment(part, y, self._told(task), self._device)
 
     # -- what the strategy is lent -----------------------------------------------------------------------------
 
@@ -303,7 +260,7 @@ class Trainer:
             memory_config=self.trial.memory,
             memory=self._memory,
             optimizers=self._optimizers,
-            new_network=self._new_network,
+            new_network=self._networks,
             normalize=self._pixels.normalize,
             augment=self._pixels.augment,
             augments=self.trial.stream["augment"] != "none",
@@ -312,30 +269,6 @@ class Trainer:
             watch=self._meter.watch,
             device=self._device,
         )
-
-    def _new_network(self, width: float = 1.0) -> Network:
-        model: Model = catalog().models.get(self.trial.model["name"])
-        config = model.Config.model_validate(self.trial.model, strict=False)
-        if width != 1:
-            config = config.scaled(width)
-        network = model.build(config, self._source.layout.image_shape, self._random("network"))
-        if config.classifier == "cosine":
-            network.measure_cosines(config.classifier_scale)
-        if config.init == "xavier":
-            xavier(network.backbone, self._random("network"))
-            network.head.xavier = True
-        if config.weights is not None and self._weights is not None:
-            start_from(network, self._weights, config.weights)
-        network = network.to(self._device)
-        self._meter.watch_network(network)
-        return network
-
-    @cached_property
-    def _weights(self) -> Weights | None:
-        """Where the backbones of this trial start; read once, since some methods make many networks."""
-        model = self.trial.model
-        name = model.get("weights")
-        return load_weights(name, self._data_root, model.get("weights_hash")) if name else None
 
     # -- measuring ---------------------------------------------------------------------------------------------
 
@@ -418,42 +351,9 @@ class Trainer:
         self._random.load_state_dict(state["random"])
 
 
-def trial_code(trial: TrialSpec) -> dict[str, str]:
-    """Fingerprints of what makes a trial's numbers, by part: its method, its model, and the loop that runs them."""
-    known = catalog()
-    return {
-        "strategy": fingerprint(known.strategies.get(trial.strategy)),
-        "model": fingerprint(known.models.get(trial.model["name"]).build),
-        "loop": fingerprint(Trainer),
-    }
-
-
-class _CurrentData:
-    """The current task's training rows, as :class:`raycl.strategies.base.TaskData`; passes are counted."""
-
-    def __init__(self, pool: Pool, generator: torch.Generator, work: Work) -> None:
-        self._pool = pool
-        self._generator = generator
-        self._work = work
-
-    def __len__(self) -> int:
-        return len(self._pool)
-
-    def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-        index = torch.arange(len(self))
-        if limit is not None and limit < len(self):
-            index = torch.randperm(len(self), generator=self._generator)[:limit].sort().values
-        self._work.examples += len(index)
-        return self._pool.batches(index, batch_size, augment=False)
-
-    def counts(self) -> dict[int, int]:
-        units, counts = self._pool.labels().unique(return_counts=True)
-        return dict(zip(units.tolist(), counts.tolist(), strict=True))
-
-    def table(self) -> Table:
-        images: list[Tensor] = []
-        tasks: list[Tensor] = []
-        for batch in self._pool.batches(torch.arange(len(self)), 4096, augment=False):
-            images.append(batch.image)
-            tasks.append(batch.task)
-        return {"image": torch.cat(images), "label": self._pool.labels(), "task": torch.cat(tasks)}
+def _scenario(trial: TrialSpec, layout: Layout) -> Scenario:
+    stream, policy = trial.stream, trial.training.active_logits
+    if stream["boundaries"] == "hidden" and policy == "auto":
+        policy = "all"  # which classes have come is not known either
+    sizes = tuple(len(classes) for classes in layout.classes)
+    return Scenario(stream["scenario"], trial.model["head"], sizes, policy)

@@ -10,7 +10,8 @@ from typing import Any
 from raycl.catalog import catalog
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.spec.blocks import Resolved
-from raycl.spec.options import EvaluationConfig, LimitsConfig, MemoryConfig, TrainingConfig
+from raycl.spec.options import MemoryConfig, TrainingConfig
+from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
 from raycl.trainer import Trainer

@@ -14,7 +14,8 @@ from torch import Tensor
 from raycl import evaluator
 from raycl.evaluator import Evaluator
 from raycl.loading import Pixels
-from raycl.spec.options import EvaluationConfig, HeadKind, ScenarioName
+from raycl.spec.options import HeadKind, ScenarioName
+from raycl.spec.sweep_options import EvaluationConfig
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Layout, Part, Recipe, Split
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from raycl.matrix import AccuracyMatrix, Cost, TaskRow
-from raycl.spec.options import SearchMetric
+from raycl.spec.sweep_options import SearchMetric
 
 ACCURACY = np.array([[0.9, 0.1, 0.2], [0.7, 0.8, 0.3], [0.6, 0.5, 0.7]])
 UNTRAINED = np.array([0.1, 0.1, 0.1])

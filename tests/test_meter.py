@@ -19,6 +19,7 @@ from raycl.learning.grouped_gradients import GroupedGradients
 from raycl.meter import Meter
 from raycl.models.network import GrowingHead, Network
 from raycl.models.vae import GeneratedDecoder
+from raycl.networks import Networks
 from raycl.streams.task import Batch
 from raycl.trainer import Trainer
 
@@ -89,10 +90,10 @@ class Direct:
             output.register_hook(lambda _: add(1))
 
     def _follow_networks(self, patch: pytest.MonkeyPatch) -> None:
-        build, duplicate, grow = Trainer._new_network, copy.deepcopy, Trainer._grow
+        build, duplicate, grow = Networks.__call__, copy.deepcopy, Trainer._grow
 
-        def built(running: Trainer, width: float = 1.0) -> Network:
-            network = build(running, width)
+        def built(networks: Networks, width: float = 1.0) -> Network:
+            network = build(networks, width)
             self.own(network, network)
             return network
 
@@ -116,7 +117,7 @@ class Direct:
             if (vae := getattr(strategy, "vae", None)) is not None:
                 self.own(nn.ModuleList([vae.encoder, vae.decoder]), vae)
 
-        patch.setattr(Trainer, "_new_network", built)
+        patch.setattr(Networks, "__call__", built)
         patch.setattr(copy, "deepcopy", duplicated)
         patch.setattr(Trainer, "_grow", grown)
 

@@ -16,6 +16,7 @@ from raycl import session as module
 from raycl.errors import InfrastructureError, MethodError, UnknownName
 from raycl.fingerprint import commit
 from raycl.matrix import AccuracyMatrix
+from raycl.provenance import trial_code
 from raycl.results import schema
 from raycl.results.reading import read_trials
 from raycl.results.remarks import remarks
@@ -24,7 +25,7 @@ from raycl.session import Progress, TrialSession
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.packnet import PackNet
 from raycl.streams.source import LocalSource
-from raycl.trainer import Trainer, trial_code
+from raycl.trainer import Trainer
 
 
 @pytest.fixture

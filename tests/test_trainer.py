@@ -12,7 +12,7 @@ from torch import Tensor
 from raycl import checkpoint
 from raycl.errors import DataError, MethodError
 from raycl.optimizers import OptimizerSet
-from raycl.spec.options import LimitsConfig
+from raycl.spec.sweep_options import LimitsConfig
 from raycl.strategies.base import Position, Strategy
 from raycl.strategies.naive import Naive
 from raycl.streams.task import Batch

@@ -19,7 +19,7 @@ from raycl.addresses import expanded, shown
 from raycl.distributed import address as place
 from raycl.distributed.environment import DriversPath, environment, for_ray, no_shipping, quiet
 from raycl.errors import InfrastructureError, StoreError
-from raycl.spec.options import ResourcesConfig
+from raycl.spec.sweep_options import ResourcesConfig
 
 log = logging.getLogger(__name__)
 

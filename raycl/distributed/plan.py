@@ -20,8 +20,8 @@ from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.outcomes import Outcome, ranked, score
 from raycl.results.standing import Asked, no_finalist_finished, no_suggestion_finished
 from raycl.results.store import Verdict
-from raycl.spec.options import SearchConfig
 from raycl.spec.sweep import Entry, SweepSpec
+from raycl.spec.sweep_options import SearchConfig
 from raycl.spec.trial import Phase, Scalar, TrialSpec
 
 Point = dict[str, Scalar]

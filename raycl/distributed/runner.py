@@ -41,7 +41,7 @@ from raycl.pretrained import pinned
 from raycl.results.changes import changed_code, data_key, forget, recorded_data
 from raycl.results.lease import Lease
 from raycl.results.outcomes import Record
-from raycl.results.standing import standings
+from raycl.results.standing import Standing, standings
 from raycl.results.store import Results
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import Phase
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ending:
     """How a run of a sweep ended.
 
     Attributes:
@@ -85,7 +85,7 @@ def run_sweep(
     max_concurrent: int | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
     on_record: Callable[[Record], None] = lambda record: None,
-) -> Outcome:
+) -> Ending:
     """Run what a results folder still lacks of a sweep, and nothing else.
 
     Args:
@@ -146,14 +146,19 @@ def run_sweep(
         found = [] if reason else standings(sweep, results, ledger.record)
         if not reason:
             studies.patience = listener.patience = display.patience = PATIENCE
+    notes = () if rerun_changed else tuple(map(str, changed))
+    return _ending(reason, found, results.uri, notes)
+
+
+def _ending(reason: str, found: Sequence[Standing], folder: str, notes: tuple[str, ...]) -> Ending:
+    """How a run ended that was stopped for a ``reason``, or came to its end with these standings."""
     left = [standing.entry.key for standing in found if not standing.ended]
     if left:
         reason = f"trials of {', '.join(left)} are left"
     if reason:
         reason = reason if CONTINUES in reason.lower() else f"{reason}; {CONTINUES}"
     failed = tuple(f"{standing.entry.key}: {standing.failure}" for standing in found if standing.failure)
-    notes = () if rerun_changed else tuple(map(str, changed))
-    return Outcome(not reason, reason, results.uri, failed, notes)
+    return Ending(not reason, reason, folder, failed, notes)
 
 
 def provenance() -> dict[str, str | float]:

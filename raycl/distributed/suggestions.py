@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raycl.results.outcomes import Outcome
 from raycl.spec import space
-from raycl.spec.options import PrunerConfig, SearchConfig
+from raycl.spec.sweep_options import PrunerConfig, SearchConfig
 from raycl.spec.trial import Scalar
 
 STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}

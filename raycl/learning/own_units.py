@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raycl.errors import Problem, SpecError
+from raycl.errors import MethodError, Problem, SpecError
 from raycl.spec.needs import Need
 from raycl.streams.scenario import Scenario
 
@@ -17,9 +17,19 @@ def own_head_only(subject: str) -> Need:
     """What :func:`require_own_units` refuses, as the reader of a sweep file can tell it."""
     return Need(
         "training.active_logits",
-        f"{subject} has its own task's head only; use auto, own or current",
+        _own_head_only(subject),
         lambda at: at.shared_units or at.training.active_logits not in ("seen", "all"),
     )
+
+
+def require_own_heads(scenario: Scenario, method: str) -> None:
+    """What :data:`OWN_HEADS` says, where there is no sweep file.
+
+    Raises:
+        MethodError: tasks share output units.
+    """
+    if not scenario.per_task_head:
+        raise MethodError(f"{method}: needs output units of their own for every task; set model.head: per_task")
 
 
 def require_own_units(scenario: Scenario, subject: str) -> None:
@@ -28,9 +38,12 @@ def require_own_units(scenario: Scenario, subject: str) -> None:
     Raises:
         SpecError: the sweep file asks for one; ``subject`` names who has a single task's head.
     """
-    if not scenario.shared and scenario.policy in ("seen", "all"):
-        rule = f"{subject} has its own task's head only; use auto, own or current"
-        raise SpecError([Problem("training.active_logits", rule, scenario.policy)])
+    if not scenario.shared and scenario.active_logits in ("seen", "all"):
+        raise SpecError([Problem("training.active_logits", _own_head_only(subject), scenario.active_logits)])
+
+
+def _own_head_only(subject: str) -> str:
+    return f"{subject} has its own task's head only; use auto, own or current"
 
 
 def competing_units(scenario: Scenario, task: int) -> range:

@@ -10,13 +10,13 @@ from typing import Any
 import raycl
 from raycl.catalog import catalog
 from raycl.errors import RayclError
+from raycl.provenance import trial_code
 from raycl.results.decisions import suggestions_folder, winner_path
 from raycl.results.reading import read_trials
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import make_stream
-from raycl.trainer import trial_code
 
 
 @dataclass(frozen=True)

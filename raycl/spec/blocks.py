@@ -12,20 +12,14 @@ from typing import Any, Protocol, cast
 from pydantic import BaseModel
 
 from raycl.errors import DataError, UnknownName, nearest
-from raycl.spec.options import (
-    EvaluationConfig,
-    LimitsConfig,
-    MemoryConfig,
-    ModelConfig,
-    Options,
-    StreamConfig,
-    TrainingConfig,
-)
+from raycl.spec.needs import SHARED_BLOCKS
+from raycl.spec.options import MemoryConfig, ModelConfig, Options, StreamConfig, TrainingConfig
 from raycl.spec.published import as_published
 from raycl.spec.revisions import revisions
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.source import Path, dotted
 from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
+from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
 
 SEARCHED_BLOCKS = ("options", "model", "training", "memory")
 """Where distributions may stand; ``options`` is the strategy's own block."""
@@ -175,8 +169,8 @@ class Blocks:
         """The usual distribution of the field at ``path``: the method's own, else the block's."""
         own: Mapping[str, Any] = self.strategy.Config.search_space
         usual = own.get(point_path(path))
-        if usual is None and path[0] in _SHARED:
-            usual = _SHARED[str(path[0])].search_space.get(dotted(path[1:]))
+        if usual is None and path[0] in _SEARCHED:
+            usual = _SEARCHED[str(path[0])].search_space.get(dotted(path[1:]))
         if usual is None:
             with_one = ", ".join(own) or "none"
             raise DistributionError(f"has no usual search space; write a distribution (fields with one: {with_one})")
@@ -241,8 +235,8 @@ def _substituted(data: Any, path: Path, value: tuple[Any] | None) -> Any:
     return found
 
 
-_SHARED: dict[str, type[Options]] = {"training": TrainingConfig, "memory": MemoryConfig}
-_PLAIN: dict[str, type[BaseModel]] = {**_SHARED, "evaluation": EvaluationConfig, "limits": LimitsConfig}
+_SEARCHED: dict[str, type[Options]] = {"training": TrainingConfig, "memory": MemoryConfig}
+_PLAIN: dict[str, type[BaseModel]] = {**_SEARCHED, "evaluation": EvaluationConfig, "limits": LimitsConfig}
 _RIVALS: dict[Path, tuple[str, str]] = {
     ("training", "epochs"): ("training", "iterations"),
     ("training", "iterations"): ("training", "epochs"),
@@ -251,7 +245,7 @@ PLAIN_BLOCKS = ("options", "stream", "model")
 """Blocks that a trial holds as plain data, since their classes come from registries."""
 PUBLISHED_BLOCKS = ("model", "training", "memory")
 """Shared blocks in which a method may have its own idea of ``auto``."""
-BLOCK_NAMES = ("options", "stream", "model", "training", "memory", "evaluation", "limits")
+BLOCK_NAMES = ("options", *SHARED_BLOCKS)
 
 
 def point_path(path: Path) -> str:
@@ -315,7 +309,11 @@ def look_up(registry: Names, kind: str, name: Any, path: Path) -> Any:
         raise BrokenRules([Broken(path, f"{kind} cannot be imported: {error}", format_value(name))]) from error
 
 
-def corner_points(space: Mapping[Path, Distribution]) -> Sequence[tuple[dict[Path, Any], dict[Path, Path]]]:
+Corner = tuple[dict[Path, Any], dict[Path, Path]]
+"""A point of a space, and the place of each value below its distribution."""
+
+
+def corner_points(space: Mapping[Path, Distribution]) -> Sequence[Corner]:
     """Points that stand for the whole space: every end or choice of each dimension, the others at their first.
 
     Each point comes with the place of each value below its distribution, for error messages.

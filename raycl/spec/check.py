@@ -9,36 +9,34 @@ An option that does nothing is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 
 from raycl.spec.blocks import Blocks, Catalog, Resolved, point_path
-from raycl.spec.needs import SHARED, Extent, Idle, Need, SearchSetting, Setting, broken, covered, idle
+from raycl.spec.entry import Entry
+from raycl.spec.needs import SHARED_BLOCKS, Extent, Idle, Need, SearchSetting, Setting, broken, covered, idle
 from raycl.spec.options import StreamConfig
-from raycl.spec.source import Path
+from raycl.spec.problems import Finding
+from raycl.spec.published import per_task_head
+from raycl.spec.source import Path, dotted
 from raycl.spec.space import Choice, format_value
 
 MOST_COMBINATIONS = 64
 """Choices of several dimensions that are combined to see whether an option ever acts."""
 
 
-class Finding(NamedTuple):
-    """Something to tell: a path in the file, the rule, the value found, and whether the key is what is wrong."""
-
-    path: Path
-    rule: str
-    value: str = ""
-    key: bool = False
+_SIZE = re.compile(r"capacity|hidden|width|channels|embedding|units|memory_size|per_class")
 
 
 def block_path(path: str) -> Path:
     """An option's name, as in :mod:`raycl.spec.needs`, as a path in merged blocks."""
     parts = path.split(".")
-    return (*parts,) if parts[0] in SHARED else ("options", *parts)
+    return (*parts,) if parts[0] in SHARED_BLOCKS else ("options", *parts)
 
 
 class Extents:
@@ -70,7 +68,7 @@ class Extents:
 def setting(strategy: Any, resolved: Resolved, extents: Extents) -> Setting:
     """What is judged of resolved blocks: the values that the method publishes stand where the file leaves them open."""
     published = resolved.as_published(strategy)
-    blocks = {name: getattr(published, name) for name in ("options", *SHARED)}
+    blocks = {name: getattr(published, name) for name in ("options", *SHARED_BLOCKS)}
     return Setting(strategy, **blocks, extent=extents.of(resolved.stream))
 
 
@@ -81,6 +79,20 @@ def combinations(blocks: Blocks, first: Mapping[Path, Any]) -> Iterator[dict[Pat
         return
     for values in islice(product(*choices.values()), MOST_COMBINATIONS):
         yield {**first, **dict(zip(choices, values, strict=True))}
+
+
+def barred(strategy: Any, resolved: Resolved) -> str | None:
+    """Why a method cannot run on a stream; None where it can."""
+    stream, model = resolved.stream, resolved.model
+    if stream.scenario not in strategy.scenarios:
+        return f"cannot do scenario {stream.scenario!r}, only {', '.join(sorted(strategy.scenarios))}"
+    if stream.boundaries == "hidden" and not strategy.boundary_free:
+        return "must be told where a task ends, but stream.boundaries is 'hidden'"
+    if stream.boundaries == "hidden" and per_task_head(model.head, stream.scenario):
+        return "cannot grow a head per task where stream.boundaries is 'hidden'; use model.head: single"
+    if model.weights is not None and not strategy.pretrained:
+        return "makes its own weights, and cannot start from model.weights"
+    return None
 
 
 def unmet(setting: Setting) -> Iterator[tuple[Need, Path, str]]:
@@ -152,7 +164,7 @@ class IdleOptions:
             if entry.searched:
                 yield Finding(origin, f"is searched, but {told}: {why}", entry.searched, True), True
             elif not entry.default and not (entry.whole and origin[:1] in blocks):
-                at = origin[:1] if entry.whole and origin[0] in SHARED else origin
+                at = origin[:1] if entry.whole and origin[0] in SHARED_BLOCKS else origin
                 blocks[at] = None
                 yield Finding(at, f"{told}: {why}", "", True), False
 
@@ -174,6 +186,27 @@ def _idle_findings(data: Mapping[str, Any], setting: SearchSetting, rule: Idle) 
             found = found.get(part) if isinstance(found, Mapping) else None
         if found is not None and rule.when(setting):
             yield Finding(path, f"does nothing: {rule.why}", "", True), False
+
+
+def doubts(data: Mapping[str, Any], entry: Entry, blocks: Blocks, resolved: Resolved) -> Iterator[Finding]:
+    """What is allowed of an entry, but probably not meant.
+
+    Args:
+        data: the file.
+    """
+    if not entry.space and "final" not in data and not entry.barred:
+        rule = "does not run: it has nothing to search, and there is no final phase"
+        yield Finding(("strategies", entry.alias), rule, key=True)
+    if not entry.variant and not any(resolved.limits.model_dump().values()):
+        for path, searched in blocks.space.items():
+            name = next(str(part) for part in reversed(path) if isinstance(part, str))
+            if _SIZE.search(name):
+                remedy = "add limits: {max_state_bytes: ...}, or lay the sizes out as variants"
+                yield Finding(blocks.source_path(path), f"{searched} buys accuracy by size; {remedy}")
+    own = data["strategies"][entry.alias]
+    for path, origin in blocks.origins.items():
+        if origin[0] == "variants" and isinstance(own, dict) and dotted(path) in own:
+            yield Finding(origin, f"replaces the value of strategies.{entry.alias} in this variant")
 
 
 def _written(blocks: Blocks) -> Iterator[tuple[Path, Path]]:

@@ -16,20 +16,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from raycl.spec.options import (
-        EvaluationConfig,
-        FinalConfig,
-        LimitsConfig,
-        MemoryConfig,
-        ModelConfig,
-        PrunerConfig,
-        SearchConfig,
-        StreamConfig,
-        TrainingConfig,
-    )
+from raycl.spec.published import per_task_head
 
-SHARED = ("stream", "model", "training", "memory", "evaluation", "limits")
+if TYPE_CHECKING:
+    from raycl.spec.options import MemoryConfig, ModelConfig, StreamConfig, TrainingConfig
+    from raycl.spec.sweep_options import EvaluationConfig, FinalConfig, LimitsConfig, PrunerConfig, SearchConfig
+
+SHARED_BLOCKS = ("stream", "model", "training", "memory", "evaluation", "limits")
 """Blocks that hold for every method; whatever else is named is the method's own option."""
 
 
@@ -72,7 +65,7 @@ class Setting:
 
     def value(self, path: str) -> Any:
         """The value of an option; None where there is no such option."""
-        found: Any = self if path.split(".")[0] in SHARED else self.options
+        found: Any = self if path.split(".")[0] in SHARED_BLOCKS else self.options
         for part in path.split("."):
             found = found[int(part)] if isinstance(found, tuple) and part.isdigit() else getattr(found, part, None)
         return found
@@ -84,7 +77,7 @@ class Setting:
 
     @property
     def per_task_head(self) -> bool:
-        return self.model.head == "per_task" or (self.model.head == "auto" and self.stream.scenario == "task")
+        return per_task_head(self.model.head, self.stream.scenario)
 
     @property
     def shared_units(self) -> bool:
@@ -222,5 +215,5 @@ def covered(path: str, silent: dict[str, str]) -> str | None:
 
 def _owners(setting: Setting) -> Iterator[Any]:
     yield setting.strategy
-    for block in ("options", *SHARED):
+    for block in ("options", *SHARED_BLOCKS):
         yield type(getattr(setting, block))

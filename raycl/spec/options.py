@@ -1,22 +1,18 @@
-"""The base of every options class, and the blocks of a sweep file that all methods share."""
+"""The base of every options class, and the blocks that methods learn with: stream, model, training, memory."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raycl.errors import Problem, SpecError
-from raycl.spec.needs import Idle, Need, SearchSetting, Setting
+from raycl.spec.needs import Idle, Need, Setting
 
 ScenarioName = Literal["task", "domain", "class"]
 HeadKind = Literal["auto", "single", "per_task"]
 ActiveLogits = Literal["auto", "own", "current", "seen", "all"]
-
-SearchMetric = Literal[
-    "average_accuracy", "average_incremental_accuracy", "pooled_accuracy", "pooled_average_incremental_accuracy"
-]
 
 LARGEST = 1e38
 """Numbers that networks compute with are float32, which ends a little above."""
@@ -33,7 +29,6 @@ Bytes = Annotated[int, Field(ge=1, le=EXACT)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Units, channels or dimensions of a layer."""
 Widths = Annotated[tuple[Width, ...], Field(max_length=64)]
-Trials = Annotated[int, Field(ge=1, le=1_000_000)]
 WEIGHTS = "a registered name (imagenet), or the path of a file of `raycl export` below the data root"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Results hold seeds as 64-bit integers."""
@@ -330,146 +325,3 @@ class ModelConfig(Options):
             return tuple(map(times, width)) if isinstance(width, tuple) else max(1, round(width * factor))
 
         return self.model_copy(update={name: times(getattr(self, name)) for name in self.widths})
-
-
-class SearchConfig(Options):
-    """How the hyperparameters of each strategy are searched, on validation data only."""
-
-    needs: ClassVar[tuple[Need, ...]] = (
-        Need(
-            "search.finalists.seeds",
-            "must hold at least one seed; leave finalists out to name the winner without",
-            lambda at: at.search is None or at.search.finalists is None or bool(at.search.finalists.seeds),
-        ),
-    )
-    ignores: ClassVar[tuple[Idle, ...]] = (
-        Idle(("search",), "no value of any method is a distribution", lambda at: not at.tasks and at.final is not None),
-        Idle(
-            ("search.startup",),
-            "no trial is left for the sampler to learn for: every suggestion is random; set it below search.trials",
-            lambda at: at.search.startup > at.search.trials,
-        ),
-        Idle(
-            ("search.generation",),
-            "all trials are one generation; set it below search.trials",
-            lambda at: at.search.generation > at.search.trials,
-        ),
-        Idle(
-            ("search.startup",),
-            "the random sampler never learns from results",
-            lambda at: at.search.sampler == "random",
-        ),
-        Idle(
-            ("search.finalists",),
-            "a single finalist wins whatever its other seeds say; set top above 1",
-            lambda at: at.search.finalists is not None and min(at.search.finalists.top, at.search.trials) == 1,
-        ),
-    )
-
-    class Finalists(Options):
-        """The best points are run again on more validation seeds before a winner is named."""
-
-        top: Trials = 3
-        seeds: tuple[Seed, ...] = Field((1, 2), max_length=1000)
-
-    protocol: Literal["end_of_training"] = Field("end_of_training", description="when the metric is taken")
-    trials: Trials = Field(10, description="per strategy and variant")
-    generation: Trials = Field(5, description="suggestions made at once, from all earlier generations")
-    startup: Trials = Field(5, description="random suggestions before the sampler learns from results")
-    metric: SearchMetric = Field(
-        "average_accuracy",
-        description="what is maximised: a mean over tasks, or over all their images (pooled), after the last task, or "
-        "its mean over all steps (incremental)",
-    )
-    mode: Literal["max"] = "max"
-    sampler: Literal["tpe", "random"] = "tpe"
-    seed: Seed = Field(0, description="of the sampler")
-    seeds: tuple[Seed, ...] = Field(
-        (0,), min_length=1, max_length=1000, description="run seeds of every search trial; the mean counts"
-    )
-    finalists: Finalists | None = None
-    max_concurrent: Count | None = Field(None, description="default: what the resources allow")
-
-
-def _compares_with_none(setting: SearchSetting) -> bool:
-    pruner = setting.pruner
-    return pruner is not None and pruner.scheduler == "generations" and setting.seen < pruner.min_trials
-
-
-class PrunerConfig(Options):
-    """Stops search trials early, at task boundaries."""
-
-    ignores: ClassVar[tuple[Idle, ...]] = (
-        Idle(
-            ("pruner.quantile", "pruner.min_trials"),
-            "pruner.scheduler: asha goes by rungs; set reduction_factor",
-            lambda at: at.pruner.scheduler == "asha",
-        ),
-        Idle(
-            ("pruner.reduction_factor",),
-            "only pruner.scheduler: asha has rungs; set quantile",
-            lambda at: at.pruner.scheduler == "generations",
-        ),
-        Idle(
-            ("pruner",),
-            "no trial is ever stopped: grace_tasks, 10 where it is not given, must lie below the tasks of a stream",
-            lambda at: 0 < at.tasks <= at.pruner.grace_tasks,
-        ),
-        Idle(
-            ("pruner",),
-            "no trial is ever stopped: lower search.generation or min_trials, which leave none to compare it with",
-            _compares_with_none,
-        ),
-    )
-
-    scheduler: Literal["generations", "asha"] = Field(
-        "generations",
-        description="generations: a trial is compared with all earlier generations, and a second run prunes the same; "
-        "asha: with whatever has got as far by then, which depends on the order in which trials finish",
-    )
-    quantile: Fraction = Field(0.5, description="of generations: a trial below it at the same task is stopped")
-    grace_tasks: Count = Field(10, description="tasks learned before a trial may be pruned; also ASHA's first rung")
-    min_trials: Count = Field(3, description="of generations: earlier trials with a row at that task, at the least")
-    reduction_factor: Annotated[int, Field(ge=2, le=1000)] = Field(
-        3, description="of asha: 1 in so many trials goes on at each rung, and rungs lie so many times further apart"
-    )
-
-
-class FinalConfig(Options):
-    """The winner of each strategy over fresh seeds, scored on test data once."""
-
-    seeds: tuple[Seed, ...] = Field((10, 11, 12), min_length=1, max_length=1000)
-    train_on: Literal["train", "train_and_validation"] = "train"
-    keep_checkpoints: bool = Field(False, description="after a trial has finished too, as `raycl export` needs them")
-
-
-class LimitsConfig(Options):
-    """What buys accuracy by size; a trial above a limit fails with a clear reason."""
-
-    max_state_bytes: Bytes | None = None
-    max_parameters: Bytes | None = None
-    max_compression_ratio: Positive | None = Field(None, description="hypernetworks: trainable over target weights")
-
-
-class EvaluationConfig(Options):
-    """What is measured after every task."""
-
-    future_tasks: bool = Field(True, description="also tasks not yet learned, where their output units exist")
-    max_examples: Count | None = Field(None, description="at most so many examples of each task, the first ones")
-
-
-def _whole_above_one(gpus: float) -> float:
-    if (gpus > 1 and gpus != int(gpus)) or 0 < gpus < 1e-4:
-        raise ValueError("must be a share of one GPU, from 0.0001 to 1, or a whole number of them, as Ray has it")
-    return gpus
-
-
-class ResourcesConfig(Options):
-    """What one trial asks of the cluster."""
-
-    cpus: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="CPU slots; also the trial's threads")
-    gpus: Annotated[
-        float,
-        Field(ge=0, le=1024, json_schema_extra={"anyOf": [{"minimum": 1e-4, "maximum": 1}, {"multipleOf": 1}]}),
-        AfterValidator(_whole_above_one),
-    ] = Field(0.0, description="a share of one, or a whole number")

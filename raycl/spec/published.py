@@ -25,7 +25,7 @@ def departures(strategy: Any, scenario: str, blocks: Mapping[str, BaseModel]) ->
     """
     own: Mapping[str, Any] = getattr(strategy, "published", {}).get(scenario, {})
     found = {path: value for path, value in own.items() if _value(blocks, path) in OPEN}
-    if per_task_head(blocks["model"], scenario):  # a head for each task learns on its own units
+    if per_task_head(_value(blocks, "model.head"), scenario):  # a head for each task learns on its own units
         found.pop("training.active_logits", None)
     return found
 
@@ -39,9 +39,9 @@ def as_published(strategy: Any, scenario: str, blocks: Mapping[str, BaseModel]) 
     return {name: block.model_copy(update=changed.get(name)) for name, block in blocks.items()}
 
 
-def per_task_head(model: Any, scenario: str) -> bool:
+def per_task_head(head: str, scenario: str) -> bool:
     """Whether every task has output units of its own: asked for, or implied by a task id that is given."""
-    return model.head == "per_task" or (model.head == "auto" and scenario == "task")
+    return head == "per_task" or (head == "auto" and scenario == "task")
 
 
 def _value(blocks: Mapping[str, BaseModel], path: str) -> Any:

@@ -36,8 +36,8 @@ def _leaves_rows_idle(strategy: Any, blocks: Resolved) -> bool:
     """Whether a head has rows that a task's losses do not reach, and that an optimiser would move all the same."""
     training, rows = blocks.training, getattr(strategy, "idle_rows", "by policy")
     moves = training.weight_decay > 0 or not training.reset_optimizer
-    policy = training.active_logits
-    own = policy in ("own", "current") or (policy == "auto" and per_task_head(blocks.model, blocks.stream.scenario))
+    policy, heads = training.active_logits, per_task_head(blocks.model.head, blocks.stream.scenario)
+    own = policy in ("own", "current") or (policy == "auto" and heads)
     return moves and (rows == "always" or (rows == "by policy" and own))
 
 
@@ -46,7 +46,7 @@ def _learns_single_rows(strategy: Any, blocks: Resolved) -> bool:
     return own == 1 or (blocks.training.batch_size == 1 and blocks.training.epochs is not None)
 
 
-SHARED: tuple[Change, ...] = (
+CHANGES: tuple[Change, ...] = (
     Change("idle rows", 2, _leaves_rows_idle),  # they decayed, and moments of the task before moved them on
     Change("batches of one", 2, _learns_single_rows),  # the last update of a pass took two rows
 )
@@ -70,7 +70,7 @@ def revisions(strategy: Any, resolved: Resolved, catalog: Catalog) -> dict[str, 
     }
     found |= {
         change.part: change.revision
-        for change in (*SHARED, *getattr(strategy, "changes", ()))
+        for change in (*CHANGES, *getattr(strategy, "changes", ()))
         if change.touches(strategy, resolved)
     }
     return {part: revision for part, revision in found.items() if revision > 1}

@@ -8,20 +8,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from raycl.spec.blocks import Catalog
-from raycl.spec.options import (
-    EXACT,
-    LARGEST,
+from raycl.spec.options import EXACT, LARGEST, MemoryConfig, TrainingConfig
+from raycl.spec.overrides import STRATEGY_OVERRIDES, VARIANT_OVERRIDES
+from raycl.spec.space import DISTRIBUTIONS, MOST_CHOICES, SEARCH
+from raycl.spec.sweep_file import NAME, REQUIRED, TOP_KEYS
+from raycl.spec.sweep_options import (
     EvaluationConfig,
     FinalConfig,
     LimitsConfig,
-    MemoryConfig,
     PrunerConfig,
     ResourcesConfig,
     SearchConfig,
-    TrainingConfig,
 )
-from raycl.spec.space import DISTRIBUTIONS, MOST_CHOICES, SEARCH
-from raycl.spec.sweep_file import NAME, REQUIRED, STRATEGY_OVERRIDES, TOP_KEYS, VARIANT_OVERRIDES
 
 Schema = dict[str, Any]
 

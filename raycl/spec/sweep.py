@@ -14,19 +14,12 @@ from pydantic import BaseModel
 
 from raycl.spec.blocks import BLOCK_NAMES, PUBLISHED_BLOCKS, Blocks, Catalog, Resolved, corner_points, point_path
 from raycl.spec.entry import Entry
-from raycl.spec.options import (
-    FinalConfig,
-    LimitsConfig,
-    Options,
-    PrunerConfig,
-    ResourcesConfig,
-    SearchConfig,
-    StreamConfig,
-)
+from raycl.spec.options import Options, StreamConfig
 from raycl.spec.published import departures
 from raycl.spec.revisions import revisions
 from raycl.spec.source import Source, parse, read
 from raycl.spec.sweep_file import SweepFile
+from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig
 from raycl.spec.trial import FORMAT_VERSION, PLACEMENT, Phase, Scalar, TrialSpec, by_content
 
 __all__ = ["Entry", "Runs", "SweepSpec"]

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from raycl.spec.options import EvaluationConfig, LimitsConfig, MemoryConfig, Options, ResourcesConfig, TrainingConfig
+from raycl.spec.options import MemoryConfig, Options, TrainingConfig
+from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig, ResourcesConfig
 
 FORMAT_VERSION = 1
 """Of the specification itself. What the same options give is told by revisions (:mod:`raycl.spec.revisions`)."""

@@ -6,202 +6,41 @@ The trainer owns the loops, the strategy owns the update. Override points, from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Flag, auto
-from typing import Any, ClassVar, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from raycl.errors import MethodError
 from raycl.memory.buffer import ReplayBuffer, Table
-from raycl.models.network import Network
 from raycl.spec.needs import Idle, Need
-from raycl.spec.options import MemoryConfig, Options, TrainingConfig
+from raycl.spec.options import Options
 from raycl.spec.revisions import Change
+from raycl.strategies.context import Context, NewNetwork, Optimizers, TaskData
+from raycl.strategies.phases import Epochs, Losses, Phase, Position, Rows, Source, Trainable, Updates, total
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
-Losses = dict[str, Tensor]
-"""Named scalar parts; their sum is what is minimised."""
-
-
-class Source(Flag):
-    """Where the rows of a phase come from. ``CURRENT | MEMORY`` is one shuffled union."""
-
-    CURRENT = auto()
-    MEMORY = auto()
-    SEEN = auto()
-    ALL = auto()
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows that a strategy made itself: cached features, teacher targets, generated images.
-
-    ``x`` float ``[n, *input shape]`` is used as it stands (``image`` is then empty); the other columns as in ``Batch``.
-    Rows that are ``replayed`` come last where there are others, and ``memory.mix`` applies to such a union.
-    """
-
-    x: Tensor
-    y: Tensor
-    task: Tensor
-    replayed: Tensor
-    columns: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """So many passes over the phase's source."""
-
-    count: int
-
-
-@dataclass(frozen=True)
-class Updates:
-    """So many updates."""
-
-    count: int
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where in a task the trainer stands.
-
-    Attributes:
-        task: the task that is learned; 0 throughout where boundaries are hidden.
-        fraction: share of the phase's updates that are done, 0 <= fraction < 1.
-        last: whether this is the last update of the phase.
-        late: bool ``[batch]``, rows that come for the first time after epoch 0, whose full batches had left them over;
-            None where there are none.
-    """
-
-    task: int
-    phase: str
-    epoch: int
-    update: int
-    fraction: float
-    last: bool
-    late: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One loop over one source. Phases are data, so the trainer has no flag for any method.
-
-    Attributes:
-        batch_size: default: ``training.batch_size``.
-        order: ``stream``: as the rows come, without shuffling.
-        step: default: the strategy's own.
-        start: called before the first batch; rows of ``source`` are gathered after it.
-        new_optimizers: build all optimisers anew after ``start``, from :meth:`Strategy.trainable`.
-        learning_rate: factor on every learning rate, asked for before each update.
-    """
-
-    name: str
-    length: Epochs | Updates
-    source: Source | Rows = Source.CURRENT
-    batch_size: int | None = None
-    order: Literal["shuffled", "stream"] = "shuffled"
-    step: Callable[[Batch, Position], Losses] | None = None
-    start: Callable[[], None] | None = None
-    new_optimizers: bool = False
-    learning_rate: Callable[[Position], float] | None = None
-
-
-@dataclass(frozen=True)
-class Trainable:
-    """One optimiser: its parameter groups (torch's format) and, where it departs from ``training``, its settings.
-
-    A group may carry ``"scale"``, a factor on the learning rate.
-    """
-
-    groups: Sequence[dict[str, Any]]
-    training: TrainingConfig | None = None
-
-    @staticmethod
-    def of(parameters: Sequence[nn.Parameter] | Iterator[nn.Parameter]) -> Trainable:
-        return Trainable([{"params": list(parameters)}])
-
-
-class TaskData(Protocol):
-    """The current task's training data, for :meth:`Strategy.begin_task` and :meth:`Strategy.end_task`.
-
-    Passes over it count as examples processed.
-    """
-
-    def __len__(self) -> int: ...
-
-    def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-        """Batches in stream order without augmentation; at most ``limit`` rows, drawn at random when given."""
-        ...
-
-    def counts(self) -> dict[int, int]:
-        """Rows per output unit."""
-        ...
-
-    def table(self) -> Table:
-        """All rows in stream order, as a replay memory takes them."""
-        ...
-
-
-class Optimizers(Protocol):
-    """The trainer's optimisers, by the names of :meth:`Strategy.trainable`."""
-
-    def zero_grad(self) -> None: ...
-
-    def step(self, *names: str) -> None:
-        """Update the named optimisers' parameters; all of them where no name is given."""
-        ...
-
-    def step_sizes(self, parameters: Sequence[Tensor]) -> list[Tensor | float]:
-        """After a step: how far it goes for a steady gradient of 1, a number or one for each entry."""
-        ...
-
-    def __getitem__(self, name: str) -> torch.optim.Optimizer: ...
-
-
-class NewNetwork(Protocol):
-    """Builds networks of the sweep's model."""
-
-    def __call__(self, width: float = 1.0) -> Network: ...
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the trainer lends a strategy.
-
-    Attributes:
-        new_network: builds a freshly initialised network of the sweep's model, without output units; a ``width`` below
-            1 makes its layers narrower by this factor.
-        num_tasks: tasks of the stream. Only upper bounds and sized-up-front methods may read it.
-        memory: the replay memory; None for methods without one.
-        normalize: uint8 ``[batch, channels, height, width]`` -> float32, without augmentation.
-        augment: float32 -> float32, the stream's random augmentation; the identity where there is none.
-        augments: whether the stream's rows change from one pass to the next.
-        generator: the generator of a purpose, part of the checkpoint: ``generator("fisher")``.
-        count_work: tells (updates, examples) beyond those of the trainer's own loop, which are part of the cost.
-        watch: counts the rows through a network as part of the cost, given the modules that every pass through it, or
-            through a part of it, meets. Networks of ``new_network``, and modules that are attributes of the strategy,
-            are watched already.
-    """
-
-    scenario: Scenario
-    image_shape: tuple[int, int, int]
-    num_tasks: int
-    training: TrainingConfig
-    memory_config: MemoryConfig
-    memory: ReplayBuffer | None
-    optimizers: Optimizers
-    new_network: NewNetwork
-    normalize: Callable[[Tensor], Tensor]
-    augment: Callable[[Tensor], Tensor]
-    augments: bool
-    generator: Callable[[str], torch.Generator]
-    count_work: Callable[[int, int], None]
-    watch: Callable[..., None]
-    device: torch.device
+__all__ = [
+    "Context",
+    "Epochs",
+    "Losses",
+    "NewNetwork",
+    "Optimizers",
+    "Phase",
+    "Position",
+    "Rows",
+    "Source",
+    "Strategy",
+    "StrategyConfig",
+    "TaskData",
+    "Trainable",
+    "Updates",
+    "nested_bytes",
+    "total",
+]
+"""All that a method is written with, wherever it stands."""
 
 
 class StrategyConfig(Options):
@@ -455,15 +294,6 @@ class Strategy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict` into a fresh strategy that has grown through the same tasks."""
         self.network.load_state_dict(state["network"])
-
-
-def total(losses: Losses) -> Tensor:
-    """The sum of the named parts."""
-    parts = iter(losses.values())
-    value = next(parts)
-    for part in parts:
-        value = value + part
-    return value
 
 
 def nested_bytes(state: Any) -> int:

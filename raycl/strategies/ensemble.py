@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
-from raycl.learning.own_units import own_head_only
+from raycl.learning.own_units import own_head_only, require_own_units
 from raycl.learning.task_inference import (
     CERTAINTY,
     COMPARED_AS_SHARES,
@@ -79,9 +79,7 @@ class Ensemble(Strategy):
     def __init__(self, config: EnsembleConfig, context: Context) -> None:
         super().__init__(config, context)
         scenario = context.scenario
-        if not scenario.shared and scenario.policy in ("seen", "all") and scenario.active_logits != "auto":
-            rule = "each network of an ensemble has its own task's head only; use auto, own or current"
-            raise SpecError([Problem("training.active_logits", rule, scenario.active_logits)])
+        require_own_units(scenario, "each network of an ensemble")
         self.config: EnsembleConfig = config
         self.networks: list[Network] = []
         self._width = self._matching_width() if config.match_parameters else 1.0

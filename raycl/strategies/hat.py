@@ -54,7 +54,7 @@ from torch import Tensor, nn
 
 from raycl.errors import MethodError
 from raycl.learning.attention import Attention, Compensation, ScaledUpdates, annealed, gate
-from raycl.learning.own_units import OWN_HEADS
+from raycl.learning.own_units import OWN_HEADS, require_own_heads
 from raycl.learning.ownership import FrozenEntries, other_rows
 from raycl.spec.needs import Need
 from raycl.spec.options import LARGEST, Later, NonNegative
@@ -119,8 +119,7 @@ class HAT(Strategy):
 
     def __init__(self, config: HATConfig, context: Context) -> None:
         super().__init__(config, context)
-        if not context.scenario.per_task_head:
-            raise MethodError("hat: needs output units of their own for every task; set model.head: per_task")
+        require_own_heads(context.scenario, "hat")
         self.attention = Attention(self.network.backbone)
         self.embedding = nn.Parameter(torch.empty(0))
         self.gates: list[Tensor] = []

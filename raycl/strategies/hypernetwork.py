@@ -27,8 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raycl.errors import Problem, SpecError
-from raycl.learning.own_units import own_head_only
+from raycl.learning.own_units import own_head_only, require_own_units
 from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator
 from raycl.learning.task_inference import CERTAINTY, least_entropy, placed, undecidable
 from raycl.models.hypernetwork import WeightGenerator
@@ -62,9 +61,7 @@ class Hypernetwork(Strategy):
     def __init__(self, config: GeneratorOptions, context: Context) -> None:
         super().__init__(config, context)
         scenario = context.scenario
-        if not scenario.shared and scenario.active_logits in ("seen", "all"):
-            rule = "a generated network has its own task's head only; use auto, own or current"
-            raise SpecError([Problem("training.active_logits", rule, scenario.active_logits)])
+        require_own_units(scenario, "a generated network")
         self._units = max(scenario.sizes)
         self.target = TargetNetwork(self.network, self._units, context.image_shape)
         self.network = self.target.network

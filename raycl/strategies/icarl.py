@@ -53,6 +53,7 @@ from raycl.models.network import Network, frozen_statistics
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Positive
 from raycl.strategies.base import Context, Losses, Phase, Rows, Source, Strategy, StrategyConfig, TaskData, nested_bytes
+from raycl.strategies.rehearsal import REHEARSES
 from raycl.streams.task import Batch
 
 PASS_BATCH = 1000
@@ -107,17 +108,7 @@ class ICaRL(Strategy):
             lambda at: at.fits_a_row_of_every_class,
         ),
     )
-    ignores: ClassVar[tuple[Idle, ...]] = (
-        Idle(
-            ("memory.combine", "memory.insert"),
-            "one mean is learned over new and stored rows, which come when a task ends",
-        ),
-        Idle(
-            ("memory.batch_size",),
-            "only memory.mix: paired adds a batch of its own",
-            lambda at: at.memory.mix != "paired",
-        ),
-    )
+    ignores: ClassVar[tuple[Idle, ...]] = REHEARSES
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "class"})
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "ranked"

@@ -47,6 +47,7 @@ from raycl.strategies.base import (
     Trainable,
 )
 from raycl.strategies.lower_part import FREEZE, Freeze, LowerPart, no_pixels
+from raycl.strategies.rehearsal import REHEARSES
 from raycl.streams.task import Batch
 
 
@@ -70,17 +71,7 @@ class LatentReplay(Strategy):
 
     Config = LatentReplayConfig
     offers: ClassVar[Literal["batch", "task"]] = "task"
-    ignores: ClassVar[tuple[Idle, ...]] = (
-        Idle(
-            ("memory.combine", "memory.insert"),
-            "one mean is learned over new and stored rows, which come when a task ends",
-        ),
-        Idle(
-            ("memory.batch_size",),
-            "only memory.mix: paired adds a batch of its own",
-            lambda at: at.memory.mix != "paired",
-        ),
-    )
+    ignores: ClassVar[tuple[Idle, ...]] = REHEARSES
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "random"
     paper: ClassVar[str] = "Pellegrini et al. 2020, Latent replay for real-time continual learning (arXiv 1912.01100)"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from raycl.errors import MethodError
-from raycl.learning.own_units import OWN_HEADS
+from raycl.learning.own_units import OWN_HEADS, require_own_heads
 from raycl.learning.ownership import FrozenEntries, Ownership
 from raycl.spec.needs import Need
 from raycl.spec.options import Fraction, Positive
@@ -70,8 +70,7 @@ class PackNet(Strategy):
 
     def __init__(self, config: PackNetConfig, context: Context) -> None:
         super().__init__(config, context)
-        if not context.scenario.per_task_head:
-            raise MethodError("packnet: needs output units of their own for every task; set model.head: per_task")
+        require_own_heads(context.scenario, "packnet")
         layers = self.network.backbone.named_modules()
         self._owned = [f"{name}.weight" for name, layer in layers if isinstance(layer, (nn.Linear, nn.Conv2d))]
         self.ownership = Ownership(self._weights())

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from raycl.errors import MethodError
-from raycl.learning.own_units import OWN_HEADS, own_head_only, require_own_units
+from raycl.learning.own_units import OWN_HEADS, own_head_only, require_own_heads, require_own_units
 from raycl.learning.ownership import FrozenEntries, other_rows
 from raycl.models.masked import MaskedWeights, above, signed
 from raycl.spec.needs import Need
@@ -69,8 +69,7 @@ class Piggyback(Strategy):
     def __init__(self, config: PiggybackConfig, context: Context) -> None:
         super().__init__(config, context)
         scenario = context.scenario
-        if not scenario.per_task_head:
-            raise MethodError("piggyback: needs output units of their own for every task; set model.head: per_task")
+        require_own_heads(scenario, "piggyback")
         require_own_units(scenario, "a mask")
         self.config: PiggybackConfig = config
         self.masked = MaskedWeights(self.network.backbone)

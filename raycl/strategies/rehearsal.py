@@ -14,6 +14,19 @@ from typing import ClassVar, Literal
 from raycl.spec.needs import Idle
 from raycl.strategies.base import Phase, Source, Strategy, StrategyConfig, TaskData
 
+REHEARSES = (
+    Idle(
+        ("memory.combine", "memory.insert"),
+        "one mean is learned over new and stored rows, which come when a task ends",
+    ),
+    Idle(
+        ("memory.batch_size",),
+        "only memory.mix: paired adds a batch of its own",
+        lambda at: at.memory.mix != "paired",
+    ),
+)
+"""What does nothing for methods that learn one union of the new rows and the stored ones."""
+
 
 class RehearsalConfig(StrategyConfig):
     """Rehearsal is set by the sweep's ``memory`` block."""
@@ -24,17 +37,7 @@ class Rehearsal(Strategy):
 
     Config = RehearsalConfig
     offers: ClassVar[Literal["batch", "task"]] = "task"
-    ignores: ClassVar[tuple[Idle, ...]] = (
-        Idle(
-            ("memory.combine", "memory.insert"),
-            "one mean is learned over new and stored rows, which come when a task ends",
-        ),
-        Idle(
-            ("memory.batch_size",),
-            "only memory.mix: paired adds a batch of its own",
-            lambda at: at.memory.mix != "paired",
-        ),
-    )
+    ignores: ClassVar[tuple[Idle, ...]] = REHEARSES
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "random"
     paper: ClassVar[str] = "Pellegrini et al. 2020, Latent replay for real-time continual learning (arXiv 1912.01100)"

@@ -33,8 +33,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from raycl.errors import Problem, SpecError
-from raycl.learning.own_units import own_head_only
+from raycl.learning.own_units import own_head_only, require_own_units
 from raycl.learning.superposition import binary, entropy, one_shot, superfluous
 from raycl.learning.task_inference import (
     CERTAINTY,
@@ -131,9 +130,7 @@ class SupSup(Strategy):
     def __init__(self, config: SupSupConfig, context: Context) -> None:
         super().__init__(config, context)
         scenario = context.scenario
-        if not scenario.shared and scenario.active_logits in ("seen", "all"):
-            rule = "a mask has its own task's head only; use auto, own or current"
-            raise SpecError([Problem("training.active_logits", rule, scenario.active_logits)])
+        require_own_units(scenario, "a mask")
         self.config: SupSupConfig = config
         self.inference_batch = 1 if scenario.task_given else config.inference_rows
         self._random = context.generator("scores")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from raycl.spec.options import ActiveLogits, HeadKind, ScenarioName
+from raycl.spec.published import per_task_head
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Scenario:
 
     @property
     def per_task_head(self) -> bool:
-        return self.head == "per_task" or (self.head == "auto" and self.name == "task")
+        return per_task_head(self.head, self.name)
 
     @property
     def shared(self) -> bool:

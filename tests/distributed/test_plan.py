@@ -18,8 +18,8 @@ from raycl.errors import StoreError
 from raycl.results.decisions import suggestion_path
 from raycl.results.store import Results
 from raycl.spec import space
-from raycl.spec.options import PrunerConfig, SearchConfig
 from raycl.spec.sweep import SweepSpec
+from raycl.spec.sweep_options import PrunerConfig, SearchConfig
 
 PRUNED = SWEEP.replace("trials: 5, generation: 2", "trials: 9, generation: 3").replace(
     "final:", "pruner: {quantile: 0.9, grace_tasks: 2, min_trials: 2}\nfinal:"

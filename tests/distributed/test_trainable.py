@@ -14,7 +14,7 @@ from raycl.distributed.trainable import TrialRunner
 from raycl.errors import InfrastructureError
 from raycl.results.store import Results
 from raycl.session import ASSERTED
-from raycl.spec.options import ResourcesConfig
+from raycl.spec.sweep_options import ResourcesConfig
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
 from raycl.trainer import Trainer

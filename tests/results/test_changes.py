@@ -10,13 +10,13 @@ from sweeping import attempts, decisions, ledger, parsed, play
 import raycl
 from raycl.distributed.dispatch import Dispatcher
 from raycl.distributed.plan import EntryPlan
+from raycl.provenance import trial_code
 from raycl.registry import Registry
 from raycl.results.changes import changed_code, forget
 from raycl.results.reading import read_trials
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
-from raycl.trainer import trial_code
 
 TEXT = """
 name: small

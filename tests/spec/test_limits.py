@@ -12,7 +12,7 @@ import pytest
 
 from raycl.catalog import catalog
 from raycl.errors import SpecError
-from raycl.spec import rules, sweep_file
+from raycl.spec import problems, rules, sweep_file
 from raycl.spec.blocks import Blocks
 from raycl.spec.source import MAX_CHARACTERS, MAX_PROBLEMS, MAX_VALUES
 from raycl.spec.sweep import SweepSpec
@@ -119,7 +119,7 @@ def test_mutant_without_limits_a_file_takes_longer(monkeypatch: pytest.MonkeyPat
     """Ends of 700 dimensions, each with all problems of all 700: a fraction of them already takes the time."""
     text = BASE + "strategies:\n  naive:\n" + keys(100, "{uniform: [0, 1]}", "    ") + END
     monkeypatch.setattr(sweep_file, "MOST_DIMENSIONS", 10**9)
-    monkeypatch.setattr(sweep_file, "MAX_PROBLEMS", 10**9)
+    monkeypatch.setattr(problems, "MAX_PROBLEMS", 10**9)
     monkeypatch.setattr(rules, "MAX_PROBLEMS", 10**9)
     resolved: list[None] = []
     resolve = Blocks.resolve

@@ -94,7 +94,7 @@ def test_a_revision_renames_the_trials_of_its_method_alone() -> None:
 def test_a_change_of_the_loop_renames_the_trials_that_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:
     before = hashes(asked())
     small = changes.Change("order", 2, lambda strategy, resolved: strategy.uses_memory)
-    monkeypatch.setattr(changes, "SHARED", (small,))
+    monkeypatch.setattr(changes, "CHANGES", (small,))
     after = asked()
     assert {key for key, name in hashes(after).items() if name != before[key]} == {"replay"}
     assert trials(after)["replay"].revisions == {"order": 2}

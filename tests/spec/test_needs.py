@@ -356,9 +356,8 @@ class Declaring:
 
 
 def test_a_need_of_what_does_nothing_is_met() -> None:
-    blocks = {
-        name: getattr(parsed(BASE).resolved(parsed(BASE).entries[1], {}), name) for name in ("options", *needs.SHARED)
-    }
+    resolved = parsed(BASE).resolved(parsed(BASE).entries[1], {})
+    blocks = {name: getattr(resolved, name) for name in ("options", *needs.SHARED_BLOCKS)}
     fast = blocks["training"].model_copy(update={"momentum": 0.9})
     setting = Setting(Declaring, **blocks | {"training": fast}, extent=Extent((2, 2)))
     assert list(needs.broken(setting)) == []

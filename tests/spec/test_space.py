@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raycl.distributed.suggestions import Outcome, draw
-from raycl.spec.options import SearchConfig
 from raycl.spec.space import Choice, DistributionError, LogRandInt, LogUniform, QUniform, RandInt, Uniform, find
+from raycl.spec.sweep_options import SearchConfig
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def check_counts(learning: Trainer) -> None:
         head.begin, head.consolidate = watched_begin, watched  # type: ignore[method-assign]
         learning.run_task()
         head.begin, head.consolidate = begin, consolidate  # type: ignore[method-assign]
-        labels = learning._pool(Source.CURRENT, task)[0].labels().tolist()
+        labels = learning._rows.pool(Source.CURRENT, task)[0].labels().tolist()
         now = Counter(labels) + held
         grown = [*past, 0, 0]
         assert torch.equal(began[0][: 2 * task], known), "known rows begin at what is known"
@@ -132,7 +132,7 @@ def test_stored_activations_stay_those_of_the_frozen_part(freeze: str) -> None:
     finish(learning)
     held = everything(learning.strategy.memory)
     for task in range(3):
-        pool = learning._pool(Source.CURRENT, task)[0]
+        pool = learning._rows.pool(Source.CURRENT, task)[0]
         with torch.no_grad():
             known = learning.strategy.lower.eval()(pool.gather(torch.arange(len(pool)), augment=False).x).flatten(1)
         stored = held["image"][held["task"] == task].flatten(1)

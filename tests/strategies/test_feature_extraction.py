@@ -240,7 +240,7 @@ def test_the_first_task_is_learned_as_naive_learns_it(scenario: str) -> None:
 
 
 def training_rows(trainer: Trainer, task: int) -> Batch:
-    pool = trainer._pool(Source.CURRENT, task)[0]
+    pool = trainer._rows.pool(Source.CURRENT, task)[0]
     return pool.gather(torch.arange(len(pool)), augment=False)
 
 

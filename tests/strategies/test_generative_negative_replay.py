@@ -12,11 +12,12 @@ from torch import Tensor
 
 from raycl.errors import MethodError
 from raycl.learning.consolidated_head import ConsolidatedHead
+from raycl.rows import CurrentData, Work
 from raycl.strategies import generative_negative_replay
 from raycl.strategies.base import Losses, Position, Source
 from raycl.strategies.generative_negative_replay import GenerativeNegativeReplay
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer, Work, _CurrentData
+from raycl.trainer import Trainer
 
 MODEL = {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"}
 AT = Position(1, "train", 0, 0, 0.0, False)
@@ -40,7 +41,7 @@ def begun(**blocks: Any) -> Trainer:
 
 
 def data(learning: Trainer, task: int) -> Any:
-    return _CurrentData(learning._pool(Source.CURRENT, task)[0], torch.Generator(), Work())
+    return CurrentData(learning._rows.pool(Source.CURRENT, task)[0], torch.Generator(), Work())
 
 
 def batch_of(learning: Trainer) -> Batch:
@@ -237,7 +238,7 @@ def real_and_drawn(learning: Trainer) -> tuple[Tensor, Tensor]:
     """Mean activations of every class, real and generated."""
     strategy, real, found = learning.strategy, [], []
     for task in range(learning.num_tasks):
-        pool = learning._pool(Source.CURRENT, task)[0]
+        pool = learning._rows.pool(Source.CURRENT, task)[0]
         batch = pool.gather(torch.arange(len(pool)), augment=False)
         latents = strategy.lower.of(batch.x).flatten(1)
         for unit in batch.y.unique():

@@ -34,7 +34,7 @@ def made(memory: Mapping[str, Any] | None = None, **blocks: Any) -> Trainer:
 
 def computed(running: Trainer, task: int) -> Tensor:
     """Activations of a task's training rows as the lower part gives them now."""
-    pool = running._pool(Source.CURRENT, task)[0]
+    pool = running._rows.pool(Source.CURRENT, task)[0]
     lower = running.strategy.lower.eval()
     with torch.no_grad():
         return lower(pool.gather(torch.arange(len(pool)), augment=False).x)

@@ -185,7 +185,7 @@ def check_offered(batch_size: int = 10) -> None:
 
     running.strategy.memory.add = watched  # type: ignore[method-assign]
     running.run_task()
-    pool, _ = running._pool(Source.CURRENT, 0)
+    pool, _ = running._rows.pool(Source.CURRENT, 0)
     rows = [image.numpy().tobytes() for image in pool.gather(torch.arange(len(pool)), augment=False).image]
     assert len(rows) % batch_size, "a pass leaves some rows over"
     assert sorted(offered) == sorted(rows)

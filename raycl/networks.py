@@ -1,0 +1,65 @@
+"""Networks of a trial's model, each built afresh, from a start of the trial's own or from pretrained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from raycl.catalog import catalog
+from raycl.models.network import Network, xavier
+from raycl.models.registry import Model
+from raycl.models.weights import Weights, load_weights, start_from
+from raycl.spec.trial import TrialSpec
+
+
+class Networks:
+    """What a strategy is lent as :class:`raycl.strategies.context.NewNetwork`.
+
+    Args:
+        generator: draws every network's start.
+        data_root: below which the weights of ``model.weights`` lie.
+        watch: is shown every network, in its place on the device.
+    """
+
+    def __init__(
+        self,
+        trial: TrialSpec,
+        image_shape: tuple[int, int, int],
+        generator: torch.Generator,
+        device: torch.device,
+        data_root: Path | None,
+        watch: Callable[[Network], None],
+    ) -> None:
+        self._options = trial.model
+        self._image_shape = image_shape
+        self._generator = generator
+        self._device = device
+        self._data_root = data_root
+        self._watch = watch
+
+    def __call__(self, width: float = 1.0) -> Network:
+        """A network without output units, its layers ``width`` times as wide as the model says."""
+        model: Model = catalog().models.get(self._options["name"])
+        config = model.Config.model_validate(self._options, strict=False)
+        if width != 1:
+            config = config.scaled(width)
+        network = model.build(config, self._image_shape, self._generator)
+        if config.classifier == "cosine":
+            network.measure_cosines(config.classifier_scale)
+        if config.init == "xavier":
+            xavier(network.backbone, self._generator)
+            network.head.xavier = True
+        if config.weights is not None and self.weights is not None:
+            start_from(network, self.weights, config.weights)
+        network = network.to(self._device)
+        self._watch(network)
+        return network
+
+    @cached_property
+    def weights(self) -> Weights | None:
+        """Where the backbones of this trial start; read once, since some methods make many networks."""
+        name = self._options.get("weights")
+        return load_weights(name, self._data_root, self._options.get("weights_hash")) if name else None

@@ -1,0 +1,95 @@
+"""What the trainer lends a method: the stream's layout, the options, the memory, optimisers, networks and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from raycl.memory.buffer import ReplayBuffer, Table
+from raycl.models.network import Network
+from raycl.spec.options import MemoryConfig, TrainingConfig
+from raycl.streams.scenario import Scenario
+from raycl.streams.task import Batch
+
+
+class TaskData(Protocol):
+    """The current task's training data, for :meth:`Strategy.begin_task` and :meth:`Strategy.end_task`.
+
+    Passes over it count as examples processed.
+    """
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """Batches in stream order without augmentation; at most ``limit`` rows, drawn at random when given."""
+        ...
+
+    def counts(self) -> dict[int, int]:
+        """Rows per output unit."""
+        ...
+
+    def table(self) -> Table:
+        """All rows in stream order, as a replay memory takes them."""
+        ...
+
+
+class Optimizers(Protocol):
+    """The trainer's optimisers, by the names of :meth:`Strategy.trainable`."""
+
+    def zero_grad(self) -> None: ...
+
+    def step(self, *names: str) -> None:
+        """Update the named optimisers' parameters; all of them where no name is given."""
+        ...
+
+    def step_sizes(self, parameters: Sequence[Tensor]) -> list[Tensor | float]:
+        """After a step: how far it goes for a steady gradient of 1, a number or one for each entry."""
+        ...
+
+    def __getitem__(self, name: str) -> torch.optim.Optimizer: ...
+
+
+class NewNetwork(Protocol):
+    """Builds networks of the sweep's model."""
+
+    def __call__(self, width: float = 1.0) -> Network: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the trainer lends a strategy.
+
+    Attributes:
+        new_network: builds a freshly initialised network of the sweep's model, without output units; a ``width`` below
+            1 makes its layers narrower by this factor.
+        num_tasks: tasks of the stream. Only upper bounds and sized-up-front methods may read it.
+        memory: the replay memory; None for methods without one.
+        normalize: uint8 ``[batch, channels, height, width]`` -> float32, without augmentation.
+        augment: float32 -> float32, the stream's random augmentation; the identity where there is none.
+        augments: whether the stream's rows change from one pass to the next.
+        generator: the generator of a purpose, part of the checkpoint: ``generator("fisher")``.
+        count_work: tells (updates, examples) beyond those of the trainer's own loop, which are part of the cost.
+        watch: counts the rows through a network as part of the cost, given the modules that every pass through it, or
+            through a part of it, meets. Networks of ``new_network``, and modules that are attributes of the strategy,
+            are watched already.
+    """
+
+    scenario: Scenario
+    image_shape: tuple[int, int, int]
+    num_tasks: int
+    training: TrainingConfig
+    memory_config: MemoryConfig
+    memory: ReplayBuffer | None
+    optimizers: Optimizers
+    new_network: NewNetwork
+    normalize: Callable[[Tensor], Tensor]
+    augment: Callable[[Tensor], Tensor]
+    augments: bool
+    generator: Callable[[str], torch.Generator]
+    count_work: Callable[[int, int], None]
+    watch: Callable[..., None]
+    device: torch.device

@@ -1,0 +1,123 @@
+"""The loops that a method asks the trainer for: phases, where their rows come from, and the optimisers they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from raycl.spec.options import TrainingConfig
+from raycl.streams.task import Batch
+
+Losses = dict[str, Tensor]
+"""Named scalar parts; their sum is what is minimised."""
+
+
+class Source(Flag):
+    """Where the rows of a phase come from. ``CURRENT | MEMORY`` is one shuffled union."""
+
+    CURRENT = auto()
+    MEMORY = auto()
+    SEEN = auto()
+    ALL = auto()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that a strategy made itself: cached features, teacher targets, generated images.
+
+    ``x`` float ``[n, *input shape]`` is used as it stands (``image`` is then empty); the other columns as in ``Batch``.
+    Rows that are ``replayed`` come last where there are others, and ``memory.mix`` applies to such a union.
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Tensor
+    replayed: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """So many passes over the phase's source."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Updates:
+    """So many updates."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in a task the trainer stands.
+
+    Attributes:
+        task: the task that is learned; 0 throughout where boundaries are hidden.
+        fraction: share of the phase's updates that are done, 0 <= fraction < 1.
+        last: whether this is the last update of the phase.
+        late: bool ``[batch]``, rows that come for the first time after epoch 0, whose full batches had left them over;
+            None where there are none.
+    """
+
+    task: int
+    phase: str
+    epoch: int
+    update: int
+    fraction: float
+    last: bool
+    late: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One loop over one source. Phases are data, so the trainer has no flag for any method.
+
+    Attributes:
+        batch_size: default: ``training.batch_size``.
+        order: ``stream``: as the rows come, without shuffling.
+        step: default: the strategy's own.
+        start: called before the first batch; rows of ``source`` are gathered after it.
+        new_optimizers: build all optimisers anew after ``start``, from :meth:`Strategy.trainable`.
+        learning_rate: factor on every learning rate, asked for before each update.
+    """
+
+    name: str
+    length: Epochs | Updates
+    source: Source | Rows = Source.CURRENT
+    batch_size: int | None = None
+    order: Literal["shuffled", "stream"] = "shuffled"
+    step: Callable[[Batch, Position], Losses] | None = None
+    start: Callable[[], None] | None = None
+    new_optimizers: bool = False
+    learning_rate: Callable[[Position], float] | None = None
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """One optimiser: its parameter groups (torch's format) and, where it departs from ``training``, its settings.
+
+    A group may carry ``"scale"``, a factor on the learning rate.
+    """
+
+    groups: Sequence[dict[str, Any]]
+    training: TrainingConfig | None = None
+
+    @staticmethod
+    def of(parameters: Sequence[nn.Parameter] | Iterator[nn.Parameter]) -> Trainable:
+        return Trainable([{"params": list(parameters)}])
+
+
+def total(losses: Losses) -> Tensor:
+    """The sum of the named parts."""
+    parts = iter(losses.values())
+    value = next(parts)
+    for part in parts:
+        value = value + part
+    return value
