@@ -154,9 +154,9 @@ def resume(
 @app.command()
 def check(file: SweepFileArgument) -> None:
     """Show what a sweep would run; needs neither Ray nor data. Exits with 2 and every error of the file."""
-    from raycl.cli_check import summary
-
     sweep = _load(file)
+    from raycl.cli_check import summary  # late, as it imports torch
+
     standard_output().print(summary(sweep))
 
 
@@ -235,11 +235,14 @@ def ls(
 
 
 def _load(file: Path) -> SweepSpec:
-    from raycl.catalog import catalog
-    from raycl.dry_build import build_all
+    from raycl.spec.source import read
     from raycl.spec.sweep import SweepSpec
 
-    sweep = SweepSpec.load(expanded(file), catalog())
+    source = read(expanded(file))
+    from raycl.catalog import catalog  # late: these import torch, and a file that is no YAML has no need of it
+    from raycl.dry_build import build_all
+
+    sweep = SweepSpec.of(source, catalog())
     return sweep.warned(build_all(sweep))
 
 

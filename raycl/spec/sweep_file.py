@@ -59,7 +59,7 @@ STRATEGY_OVERRIDES = ("training", "model", "memory")
 VARIANT_OVERRIDES = ("stream", "training", "model", "memory", "evaluation", "limits")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
-MOST_ENTRIES, MOST_DIMENSIONS, MOST_POINTS = 1000, 64, 4_000
+MOST_ENTRIES, MOST_DIMENSIONS, MOST_POINTS = 300, 64, 4_000
 """What a file may ask to be checked in a second or two."""
 _SIZE = re.compile(r"capacity|hidden|width|channels|embedding|units|memory_size|per_class")
 
