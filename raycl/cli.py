@@ -121,11 +121,14 @@ def run(
     """Run a sweep, or what its results folder still lacks of it."""
     if not in_process and (strategy is not None or seed is not None):
         raise typer.BadParameter("--strategy and --seed choose the trial of --in-process; add it")
+    if in_process and max_concurrent is not None:
+        raise typer.BadParameter("--in-process runs one trial; --max-concurrent does nothing beside it")
     sweep = _load(file)
     if in_process:
         from raycl.cli_run import run_in_process
 
-        if not run_in_process(sweep, strategy, seed or 0, _data_root(data_root), results):
+        root, again = _data_root(data_root), rerun_changed
+        if not run_in_process(sweep, strategy, seed or 0, root, results, force=force, rerun_changed=again):
             raise typer.Exit(METHODS_FAILED)
         return
     folder = results or _default_folder(sweep.name)

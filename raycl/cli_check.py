@@ -13,7 +13,7 @@ from rich.text import Text
 from raycl.catalog import catalog
 from raycl.dry_build import LARGEST_BUILD, Budget, TooLarge, network, outline_of
 from raycl.results.tables import human_bytes
-from raycl.spec.options import MemoryConfig
+from raycl.spec.options import MemoryConfig, ModelConfig
 from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.streams.source import Outline
@@ -116,7 +116,7 @@ def _model(sweep: SweepSpec, entry: Entry) -> str:
 @lru_cache(maxsize=64)
 def _size(name: str, options: str, outline: Outline | None) -> str:
     """The network is built to be counted: once, however many variants share it."""
-    model = catalog().models.get(name).Config.model_validate_json(options)
+    model: ModelConfig = catalog().models.get(name).Config.model_validate_json(options)
     if outline is None:
         return model.name
     try:
