@@ -121,11 +121,14 @@ def run(
     """Run a sweep, or what its results folder still lacks of it."""
     if not in_process and (strategy is not None or seed is not None):
         raise typer.BadParameter("--strategy and --seed choose the trial of --in-process; add it")
+    if in_process and max_concurrent is not None:
+        raise typer.BadParameter("--in-process runs one trial; --max-concurrent does nothing beside it")
     sweep = _load(file)
     if in_process:
         from raycl.cli_run import run_in_process
 
-        if not run_in_process(sweep, strategy, seed or 0, _data_root(data_root), results):
+        root, again = _data_root(data_root), rerun_changed
+        if not run_in_process(sweep, strategy, seed or 0, root, results, force=force, rerun_changed=again):
             raise typer.Exit(METHODS_FAILED)
         return
     folder = results or _default_folder(sweep.name)
@@ -154,9 +157,9 @@ def resume(
 @app.command()
 def check(file: SweepFileArgument) -> None:
     """Show what a sweep would run; needs neither Ray nor data. Exits with 2 and every error of the file."""
-    from raycl.cli_check import summary
-
     sweep = _load(file)
+    from raycl.cli_check import summary  # late, as it imports torch
+
     standard_output().print(summary(sweep))
 
 
@@ -235,11 +238,14 @@ def ls(
 
 
 def _load(file: Path) -> SweepSpec:
-    from raycl.catalog import catalog
-    from raycl.dry_build import build_all
+    from raycl.spec.source import read
     from raycl.spec.sweep import SweepSpec
 
-    sweep = SweepSpec.load(expanded(file), catalog())
+    source = read(expanded(file))
+    from raycl.catalog import catalog  # late: these import torch, and a file that is no YAML has no need of it
+    from raycl.dry_build import build_all
+
+    sweep = SweepSpec.of(source, catalog())
     return sweep.warned(build_all(sweep))
 
 

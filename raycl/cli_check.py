@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from raycl.catalog import catalog
 from raycl.dry_build import LARGEST_BUILD, Budget, TooLarge, network, outline_of
 from raycl.results.tables import human_bytes
-from raycl.spec.options import MemoryConfig
+from raycl.spec.options import MemoryConfig, ModelConfig
 from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
-from raycl.streams.source import stream_outline
+from raycl.streams.source import Outline
 
 PROCESS_BYTES = 550e6
 """Resident memory of a trial's process before its network and batches: Python, torch and Ray, as measured on Linux."""
@@ -93,7 +95,7 @@ def _replay(sweep: SweepSpec, entry: Entry) -> MemoryConfig:
 
 def _stream(sweep: SweepSpec, entry: Entry) -> str:
     stream = sweep.resolved(entry, entry.middle).stream
-    outline = stream_outline(stream.model_dump(mode="json"))
+    outline = outline_of(sweep, entry)
     told = f"{stream.name} {stream.dataset}, {stream.tasks} tasks, {stream.scenario}-incremental"
     if stream.boundaries == "hidden":
         told += ", boundaries hidden"
@@ -108,7 +110,13 @@ def _stream(sweep: SweepSpec, entry: Entry) -> str:
 
 def _model(sweep: SweepSpec, entry: Entry) -> str:
     model = sweep.resolved(entry, entry.middle).model
-    outline = outline_of(sweep, entry)
+    return _size(model.name, model.model_dump_json(), outline_of(sweep, entry))
+
+
+@lru_cache(maxsize=64)
+def _size(name: str, options: str, outline: Outline | None) -> str:
+    """The network is built to be counted: once, however many variants share it."""
+    model: ModelConfig = catalog().models.get(name).Config.model_validate_json(options)
     if outline is None:
         return model.name
     try:

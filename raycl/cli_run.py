@@ -20,12 +20,14 @@ from raycl.errors import COMPLETE, METHODS_FAILED, STOPPED, UnknownName, nearest
 from raycl.live import LiveTable
 from raycl.matrix import AccuracyMatrix
 from raycl.pretrained import pinned
-from raycl.results.store import Results, traceback_path
+from raycl.results.changes import changed_code, data_key, recorded_data
+from raycl.results.store import Results, TrialStore, Verdict, traceback_path
 from raycl.results.tables import comparison
 from raycl.session import TrialSession
 from raycl.spec.space import format_value
 from raycl.spec.sweep import Entry, SweepSpec
-from raycl.streams.refusals import check_split
+from raycl.spec.trial import TrialSpec
+from raycl.streams.refusals import check_data, check_split
 from raycl.streams.source import LocalSource
 from raycl.terminal import standard_output, tell
 
@@ -40,48 +42,94 @@ MOST_TASKS = 12
 """Matrices of more tasks do not fit a terminal."""
 
 
-def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Path | None, results: str | None) -> bool:
+def run_in_process(
+    sweep: SweepSpec,
+    alias: str | None,
+    seed: int,
+    data_root: Path | None,
+    results: str | None,
+    *,
+    force: bool = False,
+    rerun_changed: bool = False,
+) -> bool:
     """Run one trial here, on validation data, at the middle of its search space.
 
     Args:
-        results: where to keep it; default: nowhere.
+        results: where to keep it; default: nowhere. A trial that has finished there is shown and not run again.
+        force: take the folder from a driver that seems alive.
+        rerun_changed: run the trial again where its method's code has changed since.
 
     Returns:
         Whether the method did not fail.
+
+    Raises:
+        DataError: the data are missing, or not those that the folder's trials have learned from.
+        FolderInUse: another driver holds the folder.
     """
     console = standard_output(goes_on=True)
     sweep = pinned(sweep, data_root)
     entry = find_entry(sweep, alias)
     point = entry.middle
     trial = sweep.trial(entry, point, seed, "search")
-    shown = ", ".join(f"{path} {format_value(value)}" for path, value in point.items())
-    console.print(Text.assemble((entry.key, "bold"), f"  seed {seed}{', ' + shown if shown else ''}"))
-    torch.set_num_threads(trial.resources.cpus)
+    told = ", ".join(f"{path} {format_value(value)}" for path, value in point.items())
+    console.print(Text.assemble((entry.key, "bold"), f"  seed {seed}{', ' + told if told else ''}"))
     with tempfile.TemporaryDirectory(prefix="raycl-") as scratch:
         folder = Results.create(results or scratch, sweep.dumps(), sweep.hash)
-        store = folder.trial(trial)
-        metric = sweep.search.metric if sweep.search else "average_accuracy"
-        source = LocalSource(trial.stream, trial.seed, data_root, trial.train_on)
-        for split in ("train", trial.score_on):
-            check_split(source, split)
-        session = TrialSession(trial, source, store, metric=metric, data_root=data_root)
-        try:
-            while True:
-                progress = session.step()
-                measured = "" if progress.metric is None else f"  {metric} {100 * progress.metric:.2f} %"
-                console.print(f"task {progress.task + 1} of {progress.num_tasks}{measured}", highlight=False)
-                if progress.verdict is not None:
-                    break
-        finally:
-            session.close()
-        if progress.verdict.status != "finished":
-            console.print(Text(f"{progress.verdict.status}: {progress.verdict.reason}", style="red"))
+        with folder.lease(force):
+            folder.repair()
+            store = folder.trial(trial)
+            source = _source(trial, data_root, folder)
+            _tell_changes(trial, folder, rerun_changed, console)
+            verdict = store.verdict()
+            if verdict is not None and verdict.status == "finished":
+                console.print("it has finished before; this is what is stored", style="dim")
+            else:
+                metric = sweep.search.metric if sweep.search else "average_accuracy"
+                verdict = _learn(trial, source, store, metric, data_root, console)
+        if verdict.status != "finished":
+            console.print(Text(f"{verdict.status}: {verdict.reason}", style="red"))
             if results:
-                told = f"traceback: {folder.files.name(traceback_path(trial.hash))}"
-                console.print(told, markup=False, highlight=False, soft_wrap=True)
+                where = f"traceback: {shown(folder.files.name(traceback_path(trial.hash)))}"
+                console.print(where, markup=False, highlight=False, soft_wrap=True)
             return False
-        console.print(_matrix(AccuracyMatrix.of(store.rows(), progress.num_tasks)))
+        console.print(_matrix(AccuracyMatrix.of(store.rows(), verdict.task + 1)))
         return True
+
+
+def _source(trial: TrialSpec, data_root: Path | None, folder: Results) -> LocalSource:
+    """The trial's stream, whose data are all there and those of the folder's other trials."""
+    source = LocalSource(trial.stream, trial.seed, data_root, trial.train_on)
+    for split in ("train", trial.score_on):
+        check_split(source, split)
+    check_data(source, recorded_data(folder).get(data_key(trial.stream), frozenset()))
+    return source
+
+
+def _tell_changes(trial: TrialSpec, folder: Results, rerun_changed: bool, console: Console) -> None:
+    """Say which stored trials come from other code, and forget this one where it shall run again."""
+    for change in changed_code(folder):
+        if not rerun_changed:
+            console.print(Text(f"warning: {change}", style="yellow"), soft_wrap=True)
+        elif any(spec.hash == trial.hash for spec in change.trials):
+            folder.trial(trial).restart()
+
+
+def _learn(
+    trial: TrialSpec, source: LocalSource, store: TrialStore, metric: str, data_root: Path | None, console: Console
+) -> Verdict:
+    """Run the trial to its end, or go on with one that failed or was pruned; a line for each task."""
+    torch.set_num_threads(trial.resources.cpus)
+    store.reopen()
+    session = TrialSession(trial, source, store, metric=metric, data_root=data_root)
+    try:
+        while True:
+            progress = session.step()
+            measured = "" if progress.metric is None else f"  {metric} {100 * progress.metric:.2f} %"
+            console.print(f"task {progress.task + 1} of {progress.num_tasks}{measured}", highlight=False)
+            if progress.verdict is not None:
+                return progress.verdict
+    finally:
+        session.close()
 
 
 def find_entry(sweep: SweepSpec, alias: str | None) -> Entry:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ class Budget(TorchDispatchMode):
         self.limit = limit
         self.used = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """What torch asks of a mode: nothing is compiled here, and a yes would cost a second of its imports."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.overloadpacket.__name__ in _FACTORIES:
             self.used += max((math.prod(size) for size in _sizes(args)), default=0)
@@ -200,4 +206,10 @@ def network(model: ModelConfig, outline: Outline) -> Network:
 
 def outline_of(sweep: SweepSpec, entry: Entry) -> Outline | None:
     """The extent of an entry's stream, where it is known without its data."""
-    return stream_outline(sweep.resolved(entry, entry.middle).stream.model_dump(mode="json"))
+    return _outline(sweep.resolved(entry, entry.middle).stream.model_dump_json())
+
+
+@lru_cache(maxsize=64)
+def _outline(stream: str) -> Outline | None:
+    """Of a resolved block as JSON: entries by the hundred share a few streams."""
+    return stream_outline(json.loads(stream))

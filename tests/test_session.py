@@ -289,8 +289,8 @@ def test_what_a_method_tells_of_itself_is_kept_and_logged_once(
     assert [row.measures for row in results.trial(spec).rows()] == [{}, *[{"free_weights": 0.0}] * 3]
     (row,) = read_trials(results).to_pylist()
     assert row["measure.free_weights"] == 0.0
-    (told,) = remarks([row])
-    assert told.startswith("packnet, seed 0: no weight of any layer is free"), "though no task is to come any more"
+    (told,) = remarks([row], "mine")
+    assert told.startswith("mine, seed 0: no weight of any layer is free"), "though no task is to come any more"
 
 
 def test_methods_without_numbers_of_their_own_keep_the_columns_of_before(results: Results) -> None:

@@ -224,7 +224,7 @@ def _figures(variant: str, alias: str, strategy: str, scored_on: Scored, finishe
         memory=Spread.of(_sum(trial["state_bytes"], trial["buffer_bytes"]) for trial in finished),
         parameters=Spread.of(trial["parameters"] for trial in finished),
         machines=frozenset(tuple(trial[name] for name in MACHINE) for trial in finished),
-        remarks=remarks(finished),
+        remarks=remarks(finished, f"{variant}/{alias}" if variant else alias),
     )
 
 

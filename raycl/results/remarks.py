@@ -12,8 +12,12 @@ ALL_IMAGES = (
 )
 
 
-def remarks(trials: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Sentences about rows of the trials table, each once."""
+def remarks(trials: Iterable[Mapping[str, Any]], key: str) -> tuple[str, ...]:
+    """Sentences about rows of the trials table, each once.
+
+    Args:
+        key: whose figures they give; the alias in a row is that of the entry that ran it first.
+    """
     found: dict[str, None] = {}
     for trial in trials:
         if trial.get("hp.stream.normalize") == "mean_std":
@@ -22,5 +26,5 @@ def remarks(trials: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         if seen := told.get("weights_seen"):
             found[f"Pretrained weights had learned from {seen} before the stream began."] = None
         for text in told.get("warnings", ()):
-            found[f"{trial['alias']}, seed {trial['seed']}: {text}"] = None
+            found[f"{key}, seed {trial['seed']}: {text}"] = None
     return tuple(found)

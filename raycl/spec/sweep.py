@@ -75,7 +75,7 @@ class SweepSpec:
         Raises:
             SpecError: with every problem and its place.
         """
-        return cls._of(read(path), catalog)
+        return cls.of(read(path), catalog)
 
     @classmethod
     def parse(cls, text: str, catalog: Catalog, file: str = "<text>") -> SweepSpec:
@@ -84,10 +84,18 @@ class SweepSpec:
         Raises:
             SpecError: with every problem and its place.
         """
-        return cls._of(parse(text, file), catalog)
+        return cls.of(parse(text, file), catalog)
 
     @classmethod
-    def _of(cls, source: Source, catalog: Catalog, judged: bool = False) -> SweepSpec:
+    def of(cls, source: Source, catalog: Catalog, judged: bool = False) -> SweepSpec:
+        """Check a parsed file.
+
+        Args:
+            judged: whether it was found to make sense before: a file that came with results is read as it is.
+
+        Raises:
+            SpecError: with every problem and its place.
+        """
         sweep: SweepSpec = SweepFile(source, catalog, judged).sweep(cls)
         return replace(sweep, entries=tuple(replace(entry, mark=sweep._mark(entry)) for entry in sweep.entries))
 
@@ -104,7 +112,7 @@ class SweepSpec:
             SpecError: this installation's catalog does not fit the sweep any more.
         """
         stored = json.loads(text)
-        sweep = cls._of(parse(stored["text"], stored["file"]), catalog, judged=True)
+        sweep = cls.of(parse(stored["text"], stored["file"]), catalog, judged=True)
         return sweep.pinned(stored.get("weights", {}))
 
     def pinned(self, pins: Mapping[str, str]) -> SweepSpec:

@@ -53,7 +53,7 @@ TOP_KEYS = {
 REQUIRED = ("name", "stream", "model", "strategies")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
-MOST_ENTRIES, MOST_DIMENSIONS, MOST_POINTS = 1000, 64, 4_000
+MOST_ENTRIES, MOST_DIMENSIONS, MOST_POINTS = 300, 64, 4_000
 """What a file may ask to be checked in a second or two."""
 
 _Complete = tuple[Entry, Blocks, Resolved]

@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from results.made_results import HEAD, Made
+from results.made_results import HEAD, PROVENANCE, Made
 
 from raycl.results import comparison as module
 from raycl.results.comparison import Line, failures, lines, owners_of
@@ -62,6 +62,15 @@ def test_owners_are_all_entries_that_ask_for_a_trial(shared: Made) -> None:
     assert owners_of(shared.results) == dict.fromkeys(names, everyone)
     shared.end("third", 50, 7, 99.0)  # `--in-process --seed 7`: nobody asks for it
     assert owners_of(shared.results) == dict.fromkeys(names, everyone)
+
+
+def test_what_must_be_known_of_a_trial_is_told_of_the_method_that_shows_it(
+    shared: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was run by ``first``; by the alias that ran it, nothing would be told of ``third``."""
+    monkeypatch.setitem(PROVENANCE, "warnings", ["nothing is left"])
+    shared.end("first", 50, 0, 20.0)
+    assert shared.line("third").remarks == ("third, seed 0: nothing is left",)
 
 
 SEEDS = ALIASES + "search: {trials: 2, seeds: [0, 1, 2]}\n"

@@ -37,7 +37,9 @@ def aliases(levels: int) -> str:
     return "\n".join(lines)
 
 
-SPACE = "learning_rate: {loguniform: [1e-4, 1e-2]}, optimizer: {choice: [sgd, rmsprop]}, batch_size: {choice: [16, 32]}"
+SPACE = "learning_rate: {loguniform: [1e-4, 1e-2]}, optimizer: {choice: [sgd, rmsprop]}, " + (
+    "batch_size: {choice: [2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80]}"
+)
 VARIANTS = "variants:\n" + "".join(f"  v{i}: {{memory.capacity: {i + 100}}}\n" for i in range(33))
 HOSTILE = {
     "many unknown keys": (BASE + NAIVE + keys(50_000), f"may hold at most {MAX_CHARACTERS:,} characters"),
@@ -56,9 +58,9 @@ HOSTILE = {
     "anchors": ("a: [" + ", ".join(f"&a{i} 1" for i in range(9_000)) + "]", f"at most {MAX_VALUES:,} keys"),
     "deep lists": ("a: " + "[" * 50_000, "nested too deeply, more than 32"),
     "deep blocks": ("\n".join(" " * i + "a:" for i in range(300)), "nested too deeply, more than 32"),
-    "many methods": (BASE + methods(1_200) + END, "strategies times variants may give at most 1,000 entries"),
-    "many variants": (BASE + methods(31) + END + VARIANTS, "may give at most 1,000 entries (got 31 x 33)"),
-    "many points": (BASE + f"training: {{{SPACE}}}\n" + methods(30) + END + VARIANTS, "4,000 ends in all"),
+    "many methods": (BASE + methods(1_200) + END, "strategies times variants may give at most 300 entries"),
+    "many variants": (BASE + methods(31) + END + VARIANTS, "may give at most 300 entries (got 31 x 33)"),
+    "many points": (BASE + f"training: {{{SPACE}}}\n" + methods(9) + END + VARIANTS, "4,000 ends in all"),
     "many choices": (
         BASE + "training: {batch_size: {choice: [" + ", ".join(map(str, range(1, 1_002))) + "]}}\n" + NAIVE,
         "may hold at most 1000 values (got 1001)",
@@ -77,7 +79,7 @@ HOSTILE = {
     "quotes": ("a: '" + "''" * 60_000 + "'", "a: unknown key"),
 }
 FINE = {
-    "as many entries as may be": BASE + methods(30, "replay") + END + VARIANTS,
+    "as many entries as may be": BASE + methods(9, "replay") + END + VARIANTS,
     "many choices": BASE
     + f"training: {{learning_rate: {{choice: {[(i + 1) / 1e4 for i in range(1000)]}}}, momentum: 0.0}}\n"
     + methods(3)
@@ -155,3 +157,31 @@ def test_a_huge_width_is_not_built_to_be_counted(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(status) == 0, failed.read_text()
     assert "more than 50,000,000 parameters" in told.read_text()
     assert used.ru_maxrss < 1_000_000, "kB"
+
+
+WHOLE = {
+    "no YAML": ("\t" * 100_000, 2, False),
+    "aliases of aliases": (aliases(12), 2, False),
+    "a small sweep": (BASE + NAIVE, 0, True),
+    "many variants": (BASE + methods(9) + END + VARIANTS, 0, True),
+}
+TIMED = """
+import sys
+from raycl.cli import main
+try:
+    main()
+except SystemExit as ended:
+    print([name for name in ("torch", "torch._dynamo") if name in sys.modules], file=sys.stderr)
+    raise
+"""
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_the_whole_command_imports_no_more_than_it_needs(case: str, tmp_path: Path) -> None:
+    """Imports are most of its time: a file that is no YAML needs no torch, and no file torch's compiler, a second."""
+    text, code, needs_torch = WHOLE[case]
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    done = subprocess.run([sys.executable, "-c", TIMED, "check", str(file)], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.splitlines()[-1] == str(["torch"] if needs_torch else [])
