@@ -15,7 +15,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import resolve_name
 from pathlib import Path
@@ -51,10 +51,10 @@ def commit() -> str:
 
 
 @cache
-def fingerprint(*roots: type | FunctionType) -> str:
+def fingerprint(*roots: Any) -> str:
     """16 hexadecimal digits that name the code of classes and functions, in whatever files it stands."""
     pieces: dict[str, str] = {}
-    open_: list[Any] = [found for root in roots for found in _with_bases(root)]
+    open_: list[Any] = [found for root in roots for part in _parts(root) for found in _with_bases(part)]
     while open_:
         found = open_.pop()
         name = _name(found)
@@ -70,6 +70,17 @@ def fingerprint(*roots: type | FunctionType) -> str:
         open_ += _enclosed(found)
     digest = hashlib.sha256("\n".join(sorted(pieces.values())).encode())
     return digest.hexdigest()[:16]
+
+
+def _parts(root: Any) -> Iterator[Any]:
+    """Classes, functions and constants that whatever can be called is made of."""
+    if isinstance(root, partial):
+        given = [*root.args, *sorted(root.keywords.items())]
+        yield from (*_parts(root.func), _Constant("given", tuple(value for value in given if is_plain(value))))
+    elif isinstance(root, (type, FunctionType)):
+        yield inspect.unwrap(root)
+    else:
+        yield getattr(root, "__func__", type(root))
 
 
 def _with_bases(root: type | FunctionType) -> Iterator[Any]:
@@ -234,7 +245,8 @@ def _tree(value: Any) -> ast.AST | None:
     try:
         if isinstance(value, ModuleType):
             return parsed(inspect.getsource(value)).tree
-        whole = Parsed.of(sys.modules.get(value.__module__)).definitions.get(value.__qualname__)
+        definitions = Parsed.of(sys.modules.get(value.__module__)).definitions
+        whole = definitions.get(value.__qualname__)
         if whole is None and isinstance(value, type):
             whole = class_in_cell(value)
         return whole if whole is not None else ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]

@@ -23,7 +23,9 @@ class Parsed:
 
     def __init__(self, text: str) -> None:
         self.tree = ast.parse(text)
-        self.definitions = {node.name: node for node in self.tree.body if isinstance(node, _DEFINITIONS)}
+        self.definitions: dict[str, ast.AST] = {
+            node.name: node for node in self.tree.body if isinstance(node, _DEFINITIONS)
+        }
         self.bound: dict[str, list[ast.stmt]] = {}
         for node in _statements(self.tree.body):
             for name in _binds(node):

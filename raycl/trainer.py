@@ -28,6 +28,8 @@ from raycl.models.registry import Model
 from raycl.models.weights import Weights, load_weights, start_from
 from raycl.optimizers import OptimizerSet
 from raycl.randomness import Randomness
+from raycl.spec.needs import Setting
+from raycl.spec.published import came_to
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
 from raycl.streams.contents import seen
@@ -116,7 +118,7 @@ class Trainer:
 
     @cached_property
     def code(self) -> str:
-        """Names the code that makes the trial's numbers: ``part:fingerprint`` for strategy, model and loop."""
+        """Names the code that makes the trial's numbers: ``part:fingerprint`` for each of its parts."""
         return " ".join(f"{part}:{name}" for part, name in trial_code(self.trial).items())
 
     @cached_property
@@ -127,15 +129,15 @@ class Trainer:
         parts += [(known.streams, trial.stream["name"]), (known.datasets, trial.stream["dataset"])]
         return dict(package for registry, name in parts if (package := registry.package(name)))
 
-    @property
-    def resolved(self) -> dict[str, str]:
-        """What ``auto`` came to, by dotted path of the sweep file."""
-        scenario = self.scenario
-        found = {
-            "training.active_logits": scenario.policy,
-            "model.head": "per_task" if scenario.per_task_head else "single",
-        }
-        return found | ({"memory.selection": self._selection} if self._memory is not None else {})
+    @cached_property
+    def resolved(self) -> dict[str, str | int]:
+        """What ``auto`` came to: see :func:`raycl.spec.published.came_to`."""
+        known, trial = catalog(), self.trial
+        stream = known.streams.get(trial.stream["name"]).Config.model_validate(trial.stream, strict=False)
+        model = known.models.get(trial.model["name"]).Config.model_validate(trial.model, strict=False)
+        shared = (stream, model, trial.training, trial.memory, trial.evaluation, trial.limits)
+        setting = Setting(type(self.strategy), self.strategy.config, *shared)
+        return came_to(setting, self.scenario.policy)
 
     @property
     def done(self) -> bool:
@@ -419,11 +421,18 @@ class Trainer:
 
 
 def trial_code(trial: TrialSpec) -> dict[str, str]:
-    """Fingerprints of what makes a trial's numbers, by part: its method, its model, and the loop that runs them."""
+    """Fingerprints of what makes a trial's numbers, by part: its method, its model, its stream, and the loop.
+
+    A method from outside also has those classes of raycl that it is made of, as ``bases``.
+    """
     known = catalog()
+    method = known.strategies.get(trial.strategy)
+    own = [base for base in method.__mro__ if base.__module__.partition(".")[0] == "raycl"]
     return {
-        "strategy": fingerprint(known.strategies.get(trial.strategy)),
+        "strategy": fingerprint(method),
+        **({"bases": fingerprint(*own)} if method not in own else {}),
         "model": fingerprint(known.models.get(trial.model["name"]).build),
+        "stream": fingerprint(known.streams.get(trial.stream["name"])),
         "loop": fingerprint(Trainer),
     }
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from raycl.spec.needs import Setting, covered, idle
+
 OPEN = ("auto", None)
 """Values that leave the choice to the method."""
 
@@ -37,6 +39,29 @@ def as_published(strategy: Any, scenario: str, blocks: Mapping[str, BaseModel]) 
         block, _, name = path.partition(".")
         changed.setdefault(block, {})[name] = value
     return {name: block.model_copy(update=changed.get(name)) for name, block in blocks.items()}
+
+
+def came_to(setting: Setting, policy: str) -> dict[str, str | int]:
+    """What the shared options that a trial leaves open came to, by dotted path.
+
+    Options that decide nothing for the method are left out: they came to nothing.
+
+    Args:
+        setting: the trial's blocks, with the method's own values where it has some.
+        policy: which units the training softmax runs over.
+    """
+    memory = setting.memory
+    found: dict[str, str | int] = {
+        "training.active_logits": policy,
+        "model.head": "per_task" if setting.per_task_head else "single",
+        "model.classifier": "linear" if setting.model.classifier == "auto" else setting.model.classifier,
+        "memory.selection": setting.selection,
+        "memory.combine": "sum" if memory.combine == "auto" else memory.combine,
+        "memory.insert": "first_epoch" if memory.insert == "auto" else memory.insert,
+        "memory.batch_size": setting.replay_batch,
+    }
+    silent = idle(setting)
+    return {path: value for path, value in found.items() if covered(path, silent) is None}
 
 
 def per_task_head(model: Any, scenario: str) -> bool:
