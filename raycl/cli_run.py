@@ -79,7 +79,7 @@ def run_in_process(
             folder.repair()
             store = folder.trial(trial)
             source = _source(trial, data_root, folder)
-            _tell_changes(trial, folder, rerun_changed, console)
+            _tell_changes(sweep, trial, folder, rerun_changed, console)
             verdict = store.verdict()
             if verdict is not None and verdict.status == "finished":
                 console.print("it has finished before; this is what is stored", style="dim")
@@ -105,9 +105,9 @@ def _source(trial: TrialSpec, data_root: Path | None, folder: Results) -> LocalS
     return source
 
 
-def _tell_changes(trial: TrialSpec, folder: Results, rerun_changed: bool, console: Console) -> None:
+def _tell_changes(sweep: SweepSpec, trial: TrialSpec, folder: Results, rerun_changed: bool, console: Console) -> None:
     """Say which stored trials come from other code, and forget this one where it shall run again."""
-    for change in changed_code(folder):
+    for change in changed_code(folder, sweep):
         if not rerun_changed:
             console.print(Text(f"warning: {change}", style="yellow"), soft_wrap=True)
         elif any(spec.hash == trial.hash for spec in change.trials):

@@ -9,11 +9,18 @@ from raycl.trainer import Trainer
 
 
 def trial_code(trial: TrialSpec) -> dict[str, str]:
-    """Fingerprints of what makes a trial's numbers, by part: its method, its model, and the loop that runs them."""
+    """Fingerprints of what makes a trial's numbers, by part: its method, its model, its stream, and the loop.
+
+    A method from outside also has those classes of raycl that it is made of, as ``bases``.
+    """
     known = catalog()
+    method = known.strategies.get(trial.strategy)
+    own = [base for base in method.__mro__ if base.__module__.partition(".")[0] == "raycl"]
     return {
-        "strategy": fingerprint(known.strategies.get(trial.strategy)),
+        "strategy": fingerprint(method),
+        **({"bases": fingerprint(*own)} if method not in own else {}),
         "model": fingerprint(known.models.get(trial.model["name"]).build),
+        "stream": fingerprint(known.streams.get(trial.stream["name"])),
         "loop": fingerprint(Trainer),
     }
 

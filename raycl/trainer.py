@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from raycl.networks import Networks
 from raycl.optimizers import OptimizerSet
 from raycl.randomness import Randomness
 from raycl.rows import CurrentData, TrainingRows, Work
+from raycl.spec.came_to import came_to
+from raycl.spec.needs import Setting
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
 from raycl.streams.contents import seen
@@ -101,15 +104,15 @@ class Trainer:
         started = seen(weights.origin, layout.contents) if weights is not None else ""
         return ", ".join(filter(None, dict.fromkeys((layout.seen, started))))
 
-    @property
-    def resolved(self) -> dict[str, str]:
-        """What ``auto`` came to, by dotted path of the sweep file."""
-        scenario = self.scenario
-        found = {
-            "training.active_logits": scenario.policy,
-            "model.head": "per_task" if scenario.per_task_head else "single",
-        }
-        return found | ({"memory.selection": self._selection} if self._memory is not None else {})
+    @cached_property
+    def resolved(self) -> dict[str, str | int]:
+        """What ``auto`` came to: see :func:`raycl.spec.came_to.came_to`."""
+        known, trial = catalog(), self.trial
+        stream = known.streams.get(trial.stream["name"]).Config.model_validate(trial.stream, strict=False)
+        model = known.models.get(trial.model["name"]).Config.model_validate(trial.model, strict=False)
+        shared = (stream, model, trial.training, trial.memory, trial.evaluation, trial.limits)
+        setting = Setting(type(self.strategy), self.strategy.config, *shared)
+        return came_to(setting, self.scenario.policy)
 
     @property
     def done(self) -> bool:

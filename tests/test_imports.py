@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    "errors fingerprint",
+    "errors syntax",
+    "fingerprint",
     "addresses",
     "registry randomness downloads terminal",
     "spec",

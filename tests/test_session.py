@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -251,9 +252,62 @@ def test_every_row_says_what_code_and_data_it_comes_from(results: Results) -> No
     layout = LocalSource(spec.stream, spec.seed).layout
     assert (row["raycl"], row["commit"], row["data"]) == (raycl.__version__, commit(), layout.data_digest)
     assert row["code"] == " ".join(f"{part}:{name}" for part, name in trial_code(spec).items())
-    resolved = {name: row[f"hp.{name}"] for name in ("training.active_logits", "model.head", "memory.selection")}
-    assert resolved == {"training.active_logits": "seen", "model.head": "single", "memory.selection": "reservoir"}
     assert json.loads(row["provenance"])["packages"] == {}
+
+
+PLAIN = {"training.active_logits": "seen", "model.head": "single", "model.classifier": "linear"}
+OFFERED = {"memory.selection": "reservoir", "memory.insert": "first_epoch", "memory.batch_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("method", "scenario", "blocks", "came_to"),
+    [
+        ("naive", "class", {}, PLAIN),
+        ("naive", "task", {}, {**PLAIN, "training.active_logits": "own", "model.head": "per_task"}),
+        ("naive", "domain", {"stream": {"boundaries": "hidden"}}, {**PLAIN, "training.active_logits": "all"}),
+        ("replay", "class", {}, {**PLAIN, **OFFERED, "memory.combine": "union"}),
+        ("replay", "class", {"memory": {"combine": "mean"}}, {**PLAIN, **OFFERED, "memory.combine": "mean"}),
+        ("replay", "class", {"training": {"epochs": 1}}, {**PLAIN, **OFFERED, "memory.combine": "union"}),
+        ("mir", "class", {}, {**PLAIN, **OFFERED, "memory.combine": "sum", "memory.batch_size": 10}),
+        ("der", "class", {}, {**PLAIN, **OFFERED, "training.active_logits": "all", "memory.insert": "every_epoch"}),
+        ("der", "domain", {}, {**PLAIN, **OFFERED, "training.active_logits": "all", "memory.insert": "every_epoch"}),
+        (
+            "er_ace",
+            "class",
+            {},
+            {
+                **PLAIN,
+                **OFFERED,
+                "memory.combine": "sum",
+                "training.active_logits": "all",
+                "model.classifier": "cosine",
+            },
+        ),
+        ("icarl", "class", {}, {**PLAIN, "memory.selection": "ranked"}),
+        ("gdumb", "class", {}, {**PLAIN, "memory.selection": "greedy"}),
+    ],
+)
+def test_every_row_says_what_auto_came_to(
+    results: Results, method: str, scenario: str, blocks: dict[str, Any], came_to: dict[str, Any]
+) -> None:
+    """What decides nothing for a method is left out; a single epoch is every one, so ``insert`` says nothing."""
+    spec = trial(method, scenario, **blocks)
+    expected = dict(came_to)
+    if spec.training.epochs == 1:
+        del expected["memory.insert"]
+    assert trainer(spec).resolved == expected
+    session(spec, results.trial(spec)).step()
+    (stored,) = (json.loads(path.read_text()) for path in Path(results.uri).glob("trials/*/manifests/*.json"))
+    assert stored["extra"]["resolved"] == expected
+
+
+def test_columns_of_hyperparameters_hold_what_auto_came_to(results: Results) -> None:
+    spec = trial("mir")
+    to_the_end(session(spec, results.trial(spec)))
+    (row,) = read_trials(results).to_pylist()
+    names = trainer(spec).resolved
+    assert {name: row[f"hp.{name}"] for name in names} == names
+    assert names["memory.batch_size"] == 10
 
 
 @pytest.mark.parametrize("incremental", [False, True])

@@ -125,7 +125,7 @@ def run_sweep(
         for beside in (studies, listener, display):
             stack.enter_context(beside)
         results.repair()
-        changed = changed_code(results)
+        changed = changed_code(results, sweep)
         if rerun_changed:
             forget(changed, sweep, results)
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())

@@ -24,7 +24,7 @@ class ChangedCode:
     """Trials of one method that have ended, whose code is not what it was.
 
     Attributes:
-        parts: what differs, of ``strategy``, ``model`` and ``loop``.
+        parts: what differs, of those of :func:`raycl.trainer.trial_code`.
         trials: their specifications.
     """
 
@@ -41,8 +41,11 @@ class ChangedCode:
         )
 
 
-def changed_code(results: Results) -> list[ChangedCode]:
+def changed_code(results: Results, sweep: SweepSpec) -> list[ChangedCode]:
     """The methods of a folder whose ended trials come from other code than this process would run, in order of names.
+
+    Only trials that the sweep asks for: those of an earlier revision, or of another class that was registered at run
+    time, have names of their own, and stand beside no new ones.
 
     Parts of raycl are compared under one version of it: a release that changes numbers says so by a revision, which
     names other trials. Parts of other packages are compared whatever their versions. Trials of before the code was
@@ -55,9 +58,18 @@ def changed_code(results: Results) -> list[ChangedCode]:
     for row in rows.select(["code", "raycl", "spec"]).to_pylist():
         spec = TrialSpec.loads(row["spec"])
         parts = _differing(row["code"], row["raycl"], spec)
-        if parts:
+        if parts and _asked(sweep, spec):
             found.setdefault((spec.strategy, parts), []).append(spec)
     return [ChangedCode(strategy, parts, tuple(specs)) for (strategy, parts), specs in sorted(found.items())]
+
+
+def _asked(sweep: SweepSpec, spec: TrialSpec) -> bool:
+    """Whether a sweep would give a trial the name that it has."""
+    entries = (entry for entry in sweep.entries if (entry.variant, entry.alias) == (spec.variant, spec.alias))
+    entry = next(entries, None)
+    if entry is None or entry.barred or entry.space.keys() != spec.point.keys():
+        return False
+    return sweep.trial(entry, spec.point, spec.seed, spec.phase).hash == spec.hash
 
 
 def _differing(code: str | None, version: str | None, spec: TrialSpec) -> tuple[str, ...]:
@@ -72,10 +84,11 @@ def _differing(code: str | None, version: str | None, spec: TrialSpec) -> tuple[
     outside = {
         "strategy": known.strategies.package(spec.strategy) is not None,
         "model": known.models.package(spec.model["name"]) is not None,
+        "stream": known.streams.package(spec.stream["name"]) is not None,
     }
     same_version = version == raycl.__version__
     compared = [part for part in now if same_version or outside.get(part)]
-    return tuple(part for part in compared if before.get(part) != now[part])
+    return tuple(part for part in compared if before.get(part, now[part]) != now[part])
 
 
 def data_key(stream: Mapping[str, Any]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sweeping import attempts, decisions, ledger, parsed, play
 
-import raycl
+import raycl.provenance
+from raycl.catalog import catalog
 from raycl.distributed.dispatch import Dispatcher
 from raycl.distributed.plan import EntryPlan
+from raycl.fingerprint import fingerprint
 from raycl.provenance import trial_code
 from raycl.registry import Registry
 from raycl.results.changes import changed_code, forget
@@ -17,6 +20,8 @@ from raycl.results.reading import read_trials
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
+from raycl.strategies.base import Strategy
+from raycl.strategies.replay import Replay
 
 TEXT = """
 name: small
@@ -62,14 +67,14 @@ def one(results: Results, strategy: str) -> TrialSpec:
 
 
 def test_equal_code_is_not_told(folder: Results) -> None:
-    assert changed_code(folder) == []
+    assert changed_code(folder, parsed(TEXT)) == []
 
 
-@pytest.mark.parametrize("part", ["strategy", "model", "loop"])
+@pytest.mark.parametrize("part", ["strategy", "model", "stream", "loop"])
 def test_other_code_under_the_same_version_is_told_by_name(folder: Results, part: str) -> None:
     spec = one(folder, "ewc")
     told(folder, spec.hash, {**trial_code(spec), part: "0" * 16})
-    (change,) = changed_code(folder)
+    (change,) = changed_code(folder, parsed(TEXT))
     assert (change.strategy, change.parts, [s.hash for s in change.trials]) == ("ewc", (part,), [spec.hash])
     assert str(change).startswith(f"ewc: the code of its {part} has changed since 1 trial of this folder ended")
     assert "--rerun-changed" in str(change)
@@ -78,7 +83,7 @@ def test_other_code_under_the_same_version_is_told_by_name(folder: Results, part
 def test_a_released_upgrade_with_equal_revisions_is_not_told(folder: Results) -> None:
     spec = one(folder, "ewc")
     told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16}, version="0.0.1")
-    assert changed_code(folder) == []
+    assert changed_code(folder, parsed(TEXT)) == []
 
 
 def test_code_of_another_package_is_told_whatever_the_versions(
@@ -88,12 +93,56 @@ def test_code_of_another_package_is_told_whatever_the_versions(
     told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16, "loop": "0" * 16}, version="0.0.1")
     package = lambda self, name: ("a_package", "1.0") if name == "ewc" else None  # noqa: E731
     monkeypatch.setattr(Registry, "package", package)
-    (change,) = changed_code(folder)
+    (change,) = changed_code(folder, parsed(TEXT))
     assert change.parts == ("strategy",)
 
 
+def test_a_trial_of_an_earlier_name_is_not_told_and_stays(folder: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its method has a higher revision now: it stands beside no new trials, and repeating it would give others."""
+    sweep, root = parsed(TEXT), Path(folder.uri)
+    for spec in [spec for spec in folder.specs() if spec.strategy == "ewc"]:
+        told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16})
+    assert len(changed_code(folder, sweep)) == 1
+    monkeypatch.setattr(catalog().strategies.get("ewc"), "revision", 7)
+    after = parsed(TEXT)
+    assert changed_code(folder, after) == []
+    before = attempts(root)
+    forget(changed_code(folder, after), after, folder)
+    assert attempts(root) == before
+    assert len(read_trials(folder)) == 6
+
+
+class Plugged(Replay):
+    """A method of another package, made of one of raycl's."""
+
+
+Plugged.__module__ = "another_package.methods"
+
+
+def test_a_method_from_outside_has_the_classes_of_raycl_that_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = one_trial("replay")
+    assert trial_code(own).keys() == {"strategy", "model", "stream", "loop"}
+    registered = Registry("strategy", "none", {})
+    registered.register("plugged", Plugged)
+    registered.register("replay", Replay)
+    monkeypatch.setattr(raycl.provenance, "catalog", lambda: replace(catalog(), strategies=registered))
+    code = trial_code(own.model_copy(update={"strategy": "plugged"}))
+    assert code["bases"] == fingerprint(Replay, Strategy) != code["strategy"]
+
+
+def one_trial(strategy: str) -> TrialSpec:
+    sweep = parsed(TEXT.replace("ewc: {}", f"{strategy}: {{}}"))
+    return sweep.trial(sweep.entry(strategy), {}, 0, "final")
+
+
+def test_trials_of_before_a_part_was_recorded_say_nothing_of_it(folder: Results) -> None:
+    spec = one(folder, "ewc")
+    told(folder, spec.hash, {"strategy": trial_code(spec)["strategy"]})
+    assert changed_code(folder, parsed(TEXT)) == []
+
+
 def test_trials_of_before_the_code_was_recorded_say_nothing(tmp_path: Path) -> None:
-    assert changed_code(run(parsed(TEXT), tmp_path)) == []
+    assert changed_code(run(parsed(TEXT), tmp_path), parsed(TEXT)) == []
 
 
 def test_changed_trials_are_repeated_and_decided_anew(folder: Results) -> None:
@@ -101,7 +150,7 @@ def test_changed_trials_are_repeated_and_decided_anew(folder: Results) -> None:
     spec = one(folder, "naive")
     told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16})
     before = decisions(root)
-    assert forget(changed_code(folder), sweep, folder) == ["naive"]
+    assert forget(changed_code(folder, parsed(TEXT)), sweep, folder) == ["naive"]
     assert decisions(root) == {}, "ewc decides nothing"
     run(sweep, root)
     repeated = {name for name, count in attempts(root).items() if count > 1}
