@@ -85,7 +85,7 @@ def run_in_process(
         if verdict.status != "finished":
             console.print(Text(f"{verdict.status}: {verdict.reason}", style="red"))
             if results:
-                where = f"traceback: {shown(folder.files.name(traceback_path(trial.hash)))}"
+                where = f"traceback: {folder.files.name(traceback_path(trial.hash))}"
                 console.print(where, markup=False, highlight=False, soft_wrap=True)
             return False
         console.print(_matrix(AccuracyMatrix.of(store.rows(), verdict.task + 1)))
@@ -197,7 +197,7 @@ def run_on_ray(
         )
         patience = MIRROR_SECONDS if outcome.complete else INTERRUPTED_SECONDS
     if not outcome.complete:
-        console.print(Text(outcome.reason, style="yellow"), soft_wrap=True)
+        console.print(Text(shown(outcome.reason), style="yellow"), soft_wrap=True)
     console.print(comparison(outcome.folder))
     for note in outcome.notes:
         console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)
