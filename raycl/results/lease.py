@@ -148,8 +148,8 @@ class Lease:
 
     def _in_use(self, holder: dict[str, Any]) -> FolderInUse:
         return FolderInUse(
-            f"results folder {self._files.name('')} is in use by a driver on {_who(holder)}; wait until it has ended, or "
-            "take the folder with --force"
+            f"results folder {self._files.name('')} is in use by a driver on {_who(holder)}; wait until it has ended, "
+            "or take the folder with --force"
         )
 
 
