@@ -7,8 +7,9 @@ from pathlib import Path
 
 from raycl.errors import PathError
 
-SECRET = re.compile(r"(?<=://)([^/?#@\s:]*):([^/?#\s]*)@")
-"""User and password before a host; the password may itself hold ``@`` or ``:``."""
+SECRET = re.compile(r"(?<=://)([^/?#@\s:]*):(?!\d+/)(\S*)@")
+"""User and password before a host; the password may itself hold ``@``, ``:`` or ``/``, as SQLAlchemy takes it. What
+follows a host and its port is none."""
 SECRET_KEY = re.compile(r"(?i)([?&][^=&#\s]*(?:pass|pwd|secret|token|key)[^=&#\s]*=)[^&#\s]+")
 
 

@@ -58,11 +58,13 @@ def _trial(results: Results, strategy: str, seed: int | None) -> TrialSpec:
     seeds = sweep.final.seeds if sweep.final else ()
     if not seeds or (seed is not None and seed not in seeds):
         raise StoreError(
-            f"{results.uri}: exports a trial of the final phase, whose seeds are {list(seeds)} (got {seed})"
+            f"{results.files.name('')}: exports a trial of the final phase, whose seeds are {list(seeds)} (got {seed})"
         )
     winner = read_winner(Ledger(results), entry)
     if winner is None:
-        raise StoreError(f"{results.uri}: {entry.key} has no winner yet; `raycl resume` goes on with the search")
+        raise StoreError(
+            f"{results.files.name('')}: {entry.key} has no winner yet; `raycl resume` goes on with the search"
+        )
     return sweep.trial(entry, winner["point"], seeds[0] if seed is None else seed, "final")
 
 
@@ -70,7 +72,7 @@ def _state(results: Results, spec: TrialSpec) -> dict[str, Any]:
     """What the trial kept after its last task."""
     store = results.trial(spec)
     verdict = store.verdict()
-    name = f"{results.uri}: trial {spec.hash} of {spec.alias}, seed {spec.seed},"
+    name = f"{results.files.name('')}: trial {spec.hash} of {spec.alias}, seed {spec.seed},"
     if verdict is None or verdict.status != "finished":
         found = "has not ended" if verdict is None else verdict.status
         raise StoreError(f"{name} must have finished (it {found}); `raycl resume` goes on with the sweep")

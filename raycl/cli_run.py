@@ -89,7 +89,7 @@ def run_in_process(
         if verdict.status != "finished":
             console.print(Text(f"{verdict.status}: {verdict.reason}", style="red"))
             if results:
-                where = f"traceback: {shown(folder.files.name(traceback_path(trial.hash)))}"
+                where = f"traceback: {folder.files.name(traceback_path(trial.hash))}"
                 console.print(where, markup=False, highlight=False, soft_wrap=True)
             return False
         console.print(_matrix(AccuracyMatrix.of(store.rows(), verdict.task + 1)))
@@ -210,7 +210,7 @@ def _tell_ending(ending: Ending, console: Console) -> None:
     from raycl.results.tracking import ui_command
 
     if not ending.complete:
-        console.print(Text(ending.reason, style="yellow"), soft_wrap=True)
+        console.print(Text(shown(ending.reason), style="yellow"), soft_wrap=True)
     console.print(comparison(ending.folder))
     for note in ending.notes:
         console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)

@@ -173,7 +173,7 @@ def _sweep(results: Results) -> SweepSpec | None:
     try:
         return SweepSpec.loads(results.sweep_json, catalog())
     except (RayclError, KeyError, ValueError) as error:
-        log.info("the sweep file of %s cannot be read here: %s", results.uri, error)
+        log.info("the sweep file of %s cannot be read here: %s", results.files.name(""), error)
         return None
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from raycl.addresses import expanded
+from raycl.addresses import expanded, shown
 from raycl.errors import StoreError, TornFile
 
 
@@ -29,7 +29,7 @@ class Files:
     """Reads and writes files by their path relative to a root.
 
     Attributes:
-        uri: the root as a person would name it: an absolute path for local folders, else the URI.
+        uri: what opens the root again: an absolute path for local folders, else the URI, passwords included.
         local: the root as a path; None where it lies on another file system.
     """
 
@@ -53,12 +53,13 @@ class Files:
         try:
             filesystem, root = pafs.FileSystem.from_uri(text)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            raise StoreError(f"results folder {text}: no file system takes this URI ({error}); give a path") from error
+            told = f"no file system takes this URI ({error}); give a path"
+            raise StoreError(shown(f"results folder {text}: {told}")) from error
         return cls(root if isinstance(filesystem, pafs.LocalFileSystem) else text.rstrip("/"), filesystem, root)
 
     def name(self, relative: str) -> str:
-        """The file as a person would name it."""
-        return f"{self.uri}/{relative}" if relative else self.uri
+        """The file, or the root, as messages name it: without a password that the address holds."""
+        return shown(f"{self.uri}/{relative}" if relative else self.uri)
 
     def _key(self, relative: str) -> str:
         return f"{self.root.rstrip('/')}/{relative}" if relative and self.root else relative or self.root

@@ -114,7 +114,7 @@ class Lease:
         period, began = _period(first), self._clock.monotonic()
         log.warning(
             "%s: %s drove this folder; watching for at most %.0f s whether it still does",
-            self._files.uri,
+            self._files.name(""),
             _who(first),
             period,
         )
@@ -131,7 +131,7 @@ class Lease:
             try:
                 if not self._mine():
                     self.lost.set()
-                    log.warning("%s: another driver took this results folder", self._files.uri)
+                    log.warning("%s: another driver took this results folder", self._files.name(""))
                     return
                 self._files.write(FILE, self._record())
             except StoreError as error:  # a storage that is away for a moment must not end the sweep
@@ -148,8 +148,8 @@ class Lease:
 
     def _in_use(self, holder: dict[str, Any]) -> FolderInUse:
         return FolderInUse(
-            f"results folder {self._files.uri} is in use by a driver on {_who(holder)}; wait until it has ended, or "
-            "take the folder with --force"
+            f"results folder {self._files.name('')} is in use by a driver on {_who(holder)}; wait until it has ended, "
+            "or take the folder with --force"
         )
 
 

@@ -90,7 +90,7 @@ class Results:
             held = _head(files)
             if held["hash"] != sweep_hash:
                 raise StoreError(
-                    f"results folder {files.uri} belongs to sweep {held['name']!r} ({held['hash']}), not to sweep "
+                    f"results folder {files.name('')} belongs to sweep {held['name']!r} ({held['hash']}), not to sweep "
                     f"{name!r} ({sweep_hash}) as it stands now; choose another results folder"
                 )
             if held != head:  # keys that change no trial may change between runs; the folder keeps the newest
@@ -184,7 +184,7 @@ class Results:
             records = list(pool.map(lambda name: self.files.read_json(f"trials/{name}/verdict.json"), ended))
         torn = [name for name, record in zip(ended, records, strict=True) if record and not _complete(record, sizes)]
         for name in torn:
-            log.warning("%s: a result of trial %s was damaged; writing it again", self.uri, name)
+            log.warning("%s: a result of trial %s was damaged; writing it again", self.files.name(""), name)
             self.trial(self._spec(name)).rewrite_parts()
         return torn
 
@@ -362,14 +362,16 @@ def _head(files: Files) -> dict[str, Any]:
     except TornFile:
         head = {}
     if head is None:
-        raise StoreError(f"{files.uri}: no results folder of raycl (sweep.json is missing); give the path of one")
+        raise StoreError(f"{files.name('')}: no results folder of raycl (sweep.json is missing); give the path of one")
     if not isinstance(head, dict) or not {"format", "name", "hash", "sweep"} <= head.keys():
         raise TornFile(
             f"{files.name('sweep.json')}: damaged; delete this file and give `raycl run` the sweep file with this "
             "results folder again: the trials that are there count"
         )
     if head.get("format") != FOLDER_FORMAT:
-        raise StoreError(f"{files.uri}: format {head.get('format')}, this raycl reads {FOLDER_FORMAT}; run it anew")
+        raise StoreError(
+            f"{files.name('')}: format {head.get('format')}, this raycl reads {FOLDER_FORMAT}; run it anew"
+        )
     return head
 
 

@@ -62,7 +62,9 @@ def sync(folder: Folder) -> int:
     results = opened(folder)
     uri = tracking_uri(results)
     if uri is None:
-        log.warning("%s is no local folder: set MLFLOW_TRACKING_URI to say where its runs are logged", results.uri)
+        log.warning(
+            "%s is no local folder: set MLFLOW_TRACKING_URI to say where its runs are logged", shown(results.uri)
+        )
         return 0
     try:
         runs = _Runs(results, uri)
@@ -94,7 +96,8 @@ class Mirror:
         self._retry_at = 0.0
         self.dirty = False
         if self._uri is None:
-            log.info("%s is no local folder and MLFLOW_TRACKING_URI is not set: no runs are logged", self._results.uri)
+            told = shown(self._results.uri)
+            log.info("%s is no local folder and MLFLOW_TRACKING_URI is not set: no runs are logged", told)
 
     def offer(self, spec: TrialSpec) -> None:
         """Say that a trial has ended."""

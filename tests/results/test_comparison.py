@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from results.made_results import HEAD, PROVENANCE, Made
 
+from raycl.errors import FolderInUse
 from raycl.results import comparison as module
 from raycl.results.comparison import Line, failures, lines, owners_of
 from raycl.results.outcomes import UNDEFINED
@@ -285,6 +286,20 @@ def test_failures_name_everyone_who_asks_and_the_traceback(tmp_path: Path) -> No
     assert path.read_text() == "Traceback ...\nValueError: boom\n"
     assert (lonely.entries, lonely.spec.hash, lonely.traceback) == ((), nobodys.hash, "")
     assert f"traceback: {path}" in str(comparison(made.results)).replace("\n", "")
+
+
+def test_no_message_and_no_table_shows_a_password_of_the_folders_address(tmp_path: Path) -> None:
+    """Beginning with the traceback's file; the address itself, which opens the folder again, keeps it."""
+    made = Made(tmp_path / "r", ALIASES + "search: {trials: 1, seeds: [0]}\n")
+    made.suggest("first", [50])
+    made.end("first", 50, 0, None, reason="broken", traceback="Traceback ...")
+    made.results.files.uri = "s3://key:se/cret@bucket/r"
+    told = str(comparison(made.results)) + "".join(failure.traceback for failure in failures(made.results))
+    with made.results.lease(), pytest.raises(FolderInUse) as error, made.results.lease():
+        pass
+    assert "cret" not in told + str(error.value)
+    assert "s3://key:***@bucket/r/trials/" in told
+    assert made.results.uri == "s3://key:se/cret@bucket/r"
 
 
 def test_a_sweep_that_cannot_be_read_here_is_shown_by_alias(tmp_path: Path) -> None:
