@@ -128,6 +128,11 @@ class TrainingConfig(Options):
             "where stream.boundaries is 'hidden' nobody tells when to reset it, and moments are kept",
             lambda at: at.hidden,
         ),
+        Idle(
+            ("training.active_logits",),
+            "tasks of equal size that share their output units all have the same",
+            lambda at: at.equal_units and not at.hidden,
+        ),
     )
 
     optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
@@ -289,6 +294,11 @@ class ModelConfig(Options):
     )
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("model.weights_hash",), "there are no model.weights to insist on", lambda at: at.model.weights is None),
+        Idle(
+            ("model.classifier_scale",),
+            "only model.classifier: cosine is scaled",
+            lambda at: at.model.classifier != "cosine",
+        ),
     )
 
     name: str
@@ -363,6 +373,11 @@ class SearchConfig(Options):
             ("search.finalists",),
             "a single finalist wins whatever its other seeds say; set top above 1",
             lambda at: at.search.finalists is not None and min(at.search.finalists.top, at.search.trials) == 1,
+        ),
+        Idle(
+            ("search.finalists.top",),
+            "every trial is a finalist; set it below search.trials",
+            lambda at: at.search.finalists is not None and at.search.finalists.top > at.search.trials > 1,
         ),
     )
 

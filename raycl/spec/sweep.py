@@ -94,8 +94,8 @@ class SweepSpec:
         return cls._of(parse(text, file), catalog)
 
     @classmethod
-    def _of(cls, source: Source, catalog: Catalog, judged: bool = False) -> SweepSpec:
-        sweep: SweepSpec = SweepFile(source, catalog, judged).sweep(cls)
+    def _of(cls, source: Source, catalog: Catalog, judged: bool = False, whole: bool = False) -> SweepSpec:
+        sweep: SweepSpec = SweepFile(source, catalog, judged, whole).sweep(cls)
         return replace(sweep, entries=tuple(replace(entry, mark=sweep._mark(entry)) for entry in sweep.entries))
 
     def dumps(self) -> str:
@@ -111,8 +111,12 @@ class SweepSpec:
             SpecError: this installation's catalog does not fit the sweep any more.
         """
         stored = json.loads(text)
-        sweep = cls._of(parse(stored["text"], stored["file"]), catalog, judged=True)
-        return sweep.pinned(stored.get("weights", {}))
+        source, pins = parse(stored["text"], stored["file"]), stored.get("weights", {})
+        sweep = cls._of(source, catalog, judged=True).pinned(pins)
+        if sweep.hash == stored.get("hash"):
+            return sweep
+        before = cls._of(source, catalog, judged=True, whole=True).pinned(pins)
+        return before if before.hash == stored.get("hash") else sweep
 
     def pinned(self, pins: Mapping[str, str]) -> SweepSpec:
         """The same sweep with the hashes of its pretrained weights, by name."""
