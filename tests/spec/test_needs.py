@@ -387,7 +387,7 @@ def test_a_folder_that_searched_for_nothing_is_read_as_it_was(tmp_path: Path) ->
     assert "training.momentum" not in now.entry("ewc").space
     assert SweepSpec.loads(now.dumps(), catalog()).hash == now.hash
     table = " ".join(str(comparison(Results.create(tmp_path, before.dumps(), before.hash))).split())
-    place = "sweep.yaml:4:39: training.momentum: is searched, but does nothing"
+    place = "sweep.yaml:8:9: strategies.ewc.training.momentum: is searched, but does nothing"
     assert f"This raycl refuses its sweep file: {place}" in table
     assert "continues" not in table
 
