@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,10 +16,14 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from raycl.catalog import catalog
+from raycl.errors import SpecError
 from raycl.matrix import AccuracyMatrix
 from raycl.results.comparison import COMPARED, REFERRED, Line, Spread, compared, lines
 from raycl.results.pooled import POOLED, with_pooled
 from raycl.results.reading import Folder, matrices, opened
+from raycl.results.store import Results
+from raycl.spec.sweep import SweepSpec
 
 HEADINGS = {
     "average_accuracy": "average\naccuracy %",
@@ -44,11 +49,13 @@ class Comparison:
 
     Attributes:
         begun: trials that have begun and not ended.
+        refused: why the sweep is not continued, of a folder whose sweep file this raycl refuses.
     """
 
     sweep: str
     lines: Sequence[Line]
     begun: int = 0
+    refused: str = ""
 
     @property
     def complete(self) -> bool:
@@ -87,7 +94,8 @@ class Comparison:
         if not self.complete:
             begun = f"; trials begun and not ended: {self.begun}" if self.begun else ""
             waiting = ", ".join(_waiting(line) for line in self.lines if not line.complete)
-            notes.append(f"Incomplete: {waiting}{begun}. `raycl resume` continues.")
+            refused = self.refused and f"This raycl refuses its sweep file: {self.refused}"
+            notes.append(f"Incomplete: {waiting}{begun}. {refused or '`raycl resume` continues.'}")
         if self.failed:
             notes.append("`raycl show --failures` shows where; `raycl resume --retry-failed` runs failed trials again.")
         return notes
@@ -163,7 +171,20 @@ def comparison(folder: Folder) -> Comparison:
     """
     results = opened(folder)
     found, begun = compared(results)
-    return Comparison(results.name, tuple(with_pooled(line, results) for line in found), begun)
+    comparison = Comparison(results.name, tuple(with_pooled(line, results) for line in found), begun)
+    return comparison if comparison.complete else replace(comparison, refused=_refusal(results))
+
+
+def _refusal(results: Results) -> str:
+    """The first problem for which this raycl refuses the sweep file of a folder; empty where there is none."""
+    stored = json.loads(results.sweep_json)
+    if "text" not in stored:
+        return ""
+    try:
+        SweepSpec.parse(stored["text"], catalog(), stored["file"])
+    except SpecError as error:
+        return str(error.problems[0])
+    return ""
 
 
 def compared_matrices(folder: Folder) -> dict[str, list[AccuracyMatrix]]:

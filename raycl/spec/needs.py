@@ -85,6 +85,11 @@ class Setting:
         return self.stream.scenario != "class" and not self.per_task_head
 
     @property
+    def equal_units(self) -> bool:
+        """Whether every task has all output units, so that no policy leaves one out; no where it is not known."""
+        return self.shared_units and self.extent is not None and len(set(self.extent.sizes)) == 1
+
+    @property
     def units(self) -> int | None:
         """Output units in the end."""
         if self.extent is None:
@@ -185,6 +190,8 @@ class Idle:
 
 
 NO_MEMORY = Idle(("memory",), "this method keeps no examples")
+NEW_OPTIMIZERS = Idle(("training.reset_optimizer",), "this method learns every task with new optimisers")
+"""Of methods that hand no moments on, whatever is asked."""
 NO_COMPRESSION = Idle(("limits.max_compression_ratio",), "this method makes its weights itself")
 
 

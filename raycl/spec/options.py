@@ -123,6 +123,11 @@ class TrainingConfig(Options):
             "where stream.boundaries is 'hidden' nobody tells when to reset it, and moments are kept",
             lambda at: at.hidden,
         ),
+        Idle(
+            ("training.active_logits",),
+            "tasks of equal size that share their output units all have the same",
+            lambda at: at.equal_units and not at.hidden,
+        ),
     )
 
     optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
@@ -284,6 +289,11 @@ class ModelConfig(Options):
     )
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("model.weights_hash",), "there are no model.weights to insist on", lambda at: at.model.weights is None),
+        Idle(
+            ("model.classifier_scale",),
+            "only model.classifier: cosine is scaled",
+            lambda at: at.model.classifier != "cosine",
+        ),
     )
 
     name: str

@@ -87,16 +87,17 @@ class SweepSpec:
         return cls.of(parse(text, file), catalog)
 
     @classmethod
-    def of(cls, source: Source, catalog: Catalog, judged: bool = False) -> SweepSpec:
+    def of(cls, source: Source, catalog: Catalog, judged: bool = False, whole: bool = False) -> SweepSpec:
         """Check a parsed file.
 
         Args:
             judged: whether it was found to make sense before: a file that came with results is read as it is.
+            whole: keep what is searched for nothing: an earlier raycl searched that too.
 
         Raises:
             SpecError: with every problem and its place.
         """
-        sweep: SweepSpec = SweepFile(source, catalog, judged).sweep(cls)
+        sweep: SweepSpec = SweepFile(source, catalog, judged, whole).sweep(cls)
         return replace(sweep, entries=tuple(replace(entry, mark=sweep._mark(entry)) for entry in sweep.entries))
 
     def dumps(self) -> str:
@@ -112,8 +113,12 @@ class SweepSpec:
             SpecError: this installation's catalog does not fit the sweep any more.
         """
         stored = json.loads(text)
-        sweep = cls.of(parse(stored["text"], stored["file"]), catalog, judged=True)
-        return sweep.pinned(stored.get("weights", {}))
+        source, pins = parse(stored["text"], stored["file"]), stored.get("weights", {})
+        sweep = cls.of(source, catalog, judged=True).pinned(pins)
+        if sweep.hash == stored.get("hash"):
+            return sweep
+        before = cls.of(source, catalog, judged=True, whole=True).pinned(pins)
+        return before if before.hash == stored.get("hash") else sweep
 
     def pinned(self, pins: Mapping[str, str]) -> SweepSpec:
         """The same sweep with the hashes of its pretrained weights, by name."""

@@ -66,13 +66,15 @@ class SweepFile:
 
     Args:
         judged: whether it was found to make sense before: a file that came with results is read as it is.
+        whole: keep what is searched for nothing: an earlier raycl searched that too.
     """
 
-    def __init__(self, source: Source, catalog: Catalog, judged: bool = False) -> None:
+    def __init__(self, source: Source, catalog: Catalog, judged: bool = False, whole: bool = False) -> None:
         self.source = source
         self.data = source.data
         self.catalog = catalog
         self._judged = judged
+        self._whole = whole
         self._extents = Extents(catalog)
         self._checked: Checked = {}
         self._points = 0
@@ -237,7 +239,7 @@ class SweepFile:
         if resolved is None or malformed or len(self._problems) > before:
             return None
         reason = reason or self._judge(variant, alias, blocks, judged)
-        if reason is None:
+        if reason is None and not self._whole:
             every = [each for each, _ in judged] + list(self._more(blocks, corners[0][0]))
             blocks = self._idle.judge(blocks, always_idle(every), every[0])
         if not blocks.strategy.uses_memory:

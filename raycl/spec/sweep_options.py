@@ -48,6 +48,11 @@ class SearchConfig(Options):
             "a single finalist wins whatever its other seeds say; set top above 1",
             lambda at: at.search.finalists is not None and min(at.search.finalists.top, at.search.trials) == 1,
         ),
+        Idle(
+            ("search.finalists.top",),
+            "every trial is a finalist; set it below search.trials",
+            lambda at: at.search.finalists is not None and at.search.finalists.top > at.search.trials > 1,
+        ),
     )
 
     class Finalists(Options):

@@ -37,7 +37,7 @@ from raycl.learning.task_inference import (
 )
 from raycl.models.network import Network
 from raycl.models.width import matching_width, parameters_with_head
-from raycl.spec.needs import Idle, Need
+from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.spec.revisions import Change
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
@@ -51,6 +51,7 @@ class EnsembleConfig(StrategyConfig):
 
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("selector",), "the task id is given", lambda at: at.stream.scenario == "task"),
+        NEW_OPTIMIZERS,
     )
 
     selector: Literal["entropy", "max_softmax", "average"] = Field(

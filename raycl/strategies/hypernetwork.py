@@ -32,7 +32,7 @@ from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenera
 from raycl.learning.task_inference import CERTAINTY, least_entropy, placed, undecidable
 from raycl.models.hypernetwork import WeightGenerator
 from raycl.models.target import State, TargetNetwork
-from raycl.spec.needs import Need
+from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.strategies.base import Context, Losses, Phase, Position, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -52,6 +52,10 @@ class Hypernetwork(Strategy):
 
     Config: ClassVar[type[StrategyConfig]] = HypernetworkConfig
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"), CERTAINTY)
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        NEW_OPTIMIZERS,
+        Idle(("model.init",), "the layers' weights are generated"),
+    )
     compresses: ClassVar[bool] = True
     idle_rows = "never"
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"

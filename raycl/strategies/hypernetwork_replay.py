@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from raycl.learning.distillation import frozen_copy
 from raycl.learning.protected_vae import ProtectedVAE, ProtectedVAEOptions
 from raycl.models.network import Network
+from raycl.spec.needs import NEW_OPTIMIZERS, Idle
 from raycl.spec.options import Count, Fraction, Positive
 from raycl.strategies.base import (
     Context,
@@ -72,6 +73,7 @@ class HypernetworkReplay(Strategy):
     """A classifier that learns from new images and from those that the old tasks' generators draw."""
 
     Config = HypernetworkReplayConfig
+    ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
     compresses: ClassVar[bool] = True
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     naive_when: ClassVar[Mapping[str, Any] | None] = {"replay_share": 0.0}

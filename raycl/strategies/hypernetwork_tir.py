@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from raycl.learning.own_units import own_head_only
 from raycl.learning.protected_generator import GeneratorOptions
 from raycl.learning.protected_vae import Hidden, ProtectedVAE, ProtectedVAEOptions
-from raycl.spec.needs import Need
+from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Losses, Phase, Position, StrategyConfig, TaskData, Trainable, total
 from raycl.strategies.generative_replay import check_pixels
@@ -68,6 +68,7 @@ class HypernetworkTIR(Hypernetwork):
     Config = HypernetworkTIRConfig
     idle_rows = "never"
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"),)
+    ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
     scenarios: ClassVar[frozenset[str]] = frozenset({"domain", "class"})
 
     def __init__(self, config: HypernetworkTIRConfig, context: Context) -> None:

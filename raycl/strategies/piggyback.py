@@ -31,7 +31,7 @@ from raycl.errors import MethodError
 from raycl.learning.own_units import OWN_HEADS, own_head_only, require_own_heads, require_own_units
 from raycl.learning.ownership import FrozenEntries, other_rows
 from raycl.models.masked import MaskedWeights, above, signed
-from raycl.spec.needs import Need
+from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.spec.options import Positive
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.task import Batch
@@ -62,6 +62,7 @@ class Piggyback(Strategy):
 
     Config = PiggybackConfig
     needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS, own_head_only("a mask"))
+    ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
     zero_shot: ClassVar[bool] = False
     paper: ClassVar[str] = "Mallya, Davis and Lazebnik 2018, Piggyback (arXiv 1801.06519)"

@@ -29,7 +29,7 @@ from raycl.errors import MethodError, Problem, SpecError
 from raycl.learning.own_units import own_head_only, require_own_units
 from raycl.models.columns import Adapter, Column, Columns, direct
 from raycl.models.width import matching_width, parameters_with_head
-from raycl.spec.needs import Idle, Need
+from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.spec.options import Width
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, Trainable
 from raycl.streams.task import Batch
@@ -45,6 +45,7 @@ class ProgressiveConfig(StrategyConfig):
 
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("adapter_dim",), "only laterals: adapter has adapters", lambda at: at.options.laterals != "adapter"),
+        NEW_OPTIMIZERS,
     )
 
     laterals: Literal["adapter", "direct", "none"] = Field(

@@ -52,7 +52,7 @@ from raycl.models.masked import (
     fix_signed_constants,
     largest,
 )
-from raycl.spec.needs import Idle, Need
+from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.spec.options import Count, Fraction, Later, Positive
 from raycl.spec.revisions import Change
 from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, TaskData, Trainable
@@ -121,6 +121,7 @@ class SupSup(Strategy):
 
     Config = SupSupConfig
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a mask"), CERTAINTY)
+    ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
     idle_rows = "never"
     paper: ClassVar[str] = "Wortsman et al. 2020, Supermasks in superposition (arXiv 2006.14769)"
     zero_shot: ClassVar[bool] = False

@@ -9,8 +9,11 @@ from mistakes import raycl
 
 from raycl.catalog import catalog
 from raycl.errors import SpecError
+from raycl.results.store import Results
+from raycl.results.tables import comparison
 from raycl.spec import check, needs, sweep_file
 from raycl.spec.needs import Extent, Idle, Need, Setting
+from raycl.spec.source import parse
 from raycl.spec.sweep import SweepSpec
 
 BASE = """\
@@ -171,6 +174,10 @@ REFUSED = {
         {"replay: {}": "gdumb: {training.epochs: {choice: [1, 10]}}"},
         "7:11: strategies.gdumb.training.epochs: is searched, but does nothing: a new network is fitted",
     ),
+    "a scale of no cosine, searched": (
+        {"replay: {}": "replay: {model.classifier_scale: {uniform: [1, 20]}}"},
+        "7:12: strategies.replay.model.classifier_scale: is searched, but does nothing: only model.classifier: cosine",
+    ),
     "an empty list of finalists' seeds": (
         {"generation: 5": "generation: 5, finalists: {seeds: []}"},
         "9:56: search.finalists.seeds: must hold at least one seed; leave finalists out",
@@ -250,6 +257,26 @@ WARNED = {
     "a single finalist": (
         {"generation: 5": "generation: 5, finalists: {top: 1}"},
         "9:37: search.finalists: does nothing: a single finalist wins",
+    ),
+    "more finalists than trials": (
+        {"generation: 5": "generation: 5, finalists: {top: 21}"},
+        "9:49: search.finalists.top: does nothing: every trial is a finalist",
+    ),
+    "a scale of no cosine": (
+        {"hidden: [20]": "hidden: [20], classifier_scale: 5.0"},
+        "3:34: model.classifier_scale: does nothing for the methods that take it from here: only model.classifier",
+    ),
+    "active logits of tasks that share all units": (
+        {"scenario: class": "scenario: domain", "epochs: 2": "epochs: 2, active_logits: own"},
+        "4:39: training.active_logits: does nothing for the methods that take it from here: tasks of equal size",
+    ),
+    "moments of networks that are new": (
+        {"replay: {}": "ensemble: {training.reset_optimizer: false}"},
+        "7:14: strategies.ensemble.training.reset_optimizer: does nothing: this method learns every task with new",
+    ),
+    "a start of weights that are generated": (
+        {"replay: {}": "hypernetwork: {model.init: xavier}"},
+        "7:18: strategies.hypernetwork.model.init: does nothing: the layers' weights are generated",
     ),
     "a search for nothing": (
         {"penalty: {loguniform: [1, 100]}": ""},
@@ -345,6 +372,24 @@ def test_results_of_before_can_be_read_and_are_not_continued() -> None:
     told = SweepSpec.loads(stored.dumps().replace(repr(SEARCHED)[1:-1], repr(text)[1:-1]), catalog())
     assert told.text == text
     assert told.warnings == ()
+
+
+def test_a_folder_that_searched_for_nothing_is_read_as_it_was(tmp_path: Path) -> None:
+    """An earlier raycl searched momentum of Adam, and named its folder by it."""
+    text = changed(REFUSED["momentum of adam, searched"][0])
+    source = parse(text, "sweep.yaml")
+    before = SweepSpec._of(source, catalog(), judged=True, whole=True)
+    now = SweepSpec._of(source, catalog(), judged=True)
+    assert before.hash != now.hash
+    read = SweepSpec.loads(before.dumps(), catalog())
+    assert read.hash == before.hash
+    assert "training.momentum" in read.entry("ewc").space
+    assert "training.momentum" not in now.entry("ewc").space
+    assert SweepSpec.loads(now.dumps(), catalog()).hash == now.hash
+    table = " ".join(str(comparison(Results.create(tmp_path, before.dumps(), before.hash))).split())
+    place = "sweep.yaml:8:9: strategies.ewc.training.momentum: is searched, but does nothing"
+    assert f"This raycl refuses its sweep file: {place}" in table
+    assert "continues" not in table
 
 
 class Declaring:
