@@ -378,8 +378,8 @@ def test_a_folder_that_searched_for_nothing_is_read_as_it_was(tmp_path: Path) ->
     """An earlier raycl searched momentum of Adam, and named its folder by it."""
     text = changed(REFUSED["momentum of adam, searched"][0])
     source = parse(text, "sweep.yaml")
-    before = SweepSpec._of(source, catalog(), judged=True, whole=True)
-    now = SweepSpec._of(source, catalog(), judged=True)
+    before = SweepSpec.of(source, catalog(), judged=True, whole=True)
+    now = SweepSpec.of(source, catalog(), judged=True)
     assert before.hash != now.hash
     read = SweepSpec.loads(before.dumps(), catalog())
     assert read.hash == before.hash
