@@ -92,6 +92,10 @@ class OptimizerSet:
         owner = {id(whole): made for made in self._optimizers.values() for whole in made.wholes}
         return [owner[id(parameter)].step_size(parameter) for parameter in parameters]
 
+    def lost_gradients(self) -> bool:
+        """Whether the last gradients reached rows that are said not to learn, and so moved nothing."""
+        return any(optimizer.lost_gradients() for optimizer in self._optimizers.values())
+
     def state_dict(self) -> dict[str, Any]:
         """Moments of each optimiser, by the parameters' order."""
         return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
@@ -126,6 +130,7 @@ class _Optimizer:
         self._clip = settings.gradient_clip
         self._pieces: list[_Piece] = []
         self._idle: dict[nn.Parameter, Segments] = {}
+        self._divided: dict[nn.Parameter, Sequence[range]] = {}
         self._rows: LearningRows = {}
 
     def step(self) -> None:
@@ -135,6 +140,17 @@ class _Optimizer:
             gradient = piece.whole.grad
             piece.view.grad = None if gradient is None else gradient[piece.rows.start : piece.rows.stop]
         self.torch.step()
+
+    def lost_gradients(self) -> bool:
+        """Whether gradients of rows that are not stepped are other than zero."""
+        for whole, learning in self._divided.items():
+            if whole.grad is not None:
+                idle = torch.ones(_height(whole), dtype=torch.bool, device=whole.device)
+                for rows in learning:
+                    idle[rows.start : rows.stop] = False
+                if bool(whole.grad[idle].any()):
+                    return True
+        return False
 
     def step_size(self, whole: Tensor) -> Tensor | float:
         """Of the step just made, ``[]`` or in the parameter's shape."""
@@ -182,6 +198,7 @@ class _Optimizer:
     def _cut(self, whole: nn.Parameter, learning: Sequence[range], known: Segments) -> list[nn.Parameter]:
         """Views of the rows that learn, each of which has one state; what others have is laid aside."""
         fresh = self.torch.state.pop(whole, {})  # Adagrad begins with one
+        self._divided[whole] = learning
         segments = known or ([(range(_height(whole)), fresh)] if fresh else [])
         bounds = {0, _height(whole)} | {end for own in (*learning, *(s[0] for s in segments)) for end in _ends(own)}
         views: list[nn.Parameter] = []
@@ -226,7 +243,7 @@ class _Optimizer:
             whole = self.wholes[place]
             parts = found.get("rows", [{"ends": [0, _height(whole)], "state": found}])
             kept[whole] = [(range(*part["ends"]), self._placed(part["state"], whole)) for part in parts]
-        self._pieces, self._idle = [], {}
+        self._pieces, self._idle, self._divided = [], {}, {}
         self.torch.state.clear()
         self.divide(kept, self._rows, keeps=True)
 

@@ -234,6 +234,11 @@ class Trainer:
 
     def _check_finite(self, losses: Losses, at: Position) -> None:
         """Once per epoch: a synchronisation per update would cost more than the update."""
+        if self._optimizers.lost_gradients():
+            raise MethodError(
+                f"{self.trial.strategy}: a gradient reaches rows of the head that learning_units leaves out, and moves "
+                f"nothing (in task {at.task}, phase {at.phase!r}); let learning_units name them, or return None for all"
+            )
         finite = not losses or bool(torch.isfinite(total(losses)))
         finite = finite and all(bool(torch.isfinite(p).all()) for p in self._optimizers.parameters())
         if not finite:

@@ -16,6 +16,7 @@ from support import counts, finish, matrix, trainer, trial
 from raycl import checkpoint
 from raycl.catalog import catalog
 from raycl.cli import app
+from raycl.errors import MethodError
 from raycl.spec.sweep import SweepSpec
 from raycl.strategies.registry import STRATEGIES
 
@@ -63,6 +64,31 @@ def test_the_method_of_the_readme_resumes_to_the_last_bit(l2_init: None) -> None
     assert counts(begun + finish(second)) == counts(rows)
     for mine, theirs in zip(straight.strategy.network.parameters(), second.strategy.network.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+DECAYED = {"weight_decay": 1e-2, "epochs": 1}
+
+
+def test_the_method_of_the_readme_pulls_the_heads_of_earlier_tasks(l2_init: None) -> None:
+    """Whether weights decay or not: what no loss reaches stays, and the pull reaches every row."""
+    for training in ({"epochs": 1}, DECAYED):
+        learning = trainer(trial("l2_init", "task", options={"penalty": 1.0}, training=training))
+        learning.run_task()
+        before = learning.strategy.network.head.weight[:2].detach().clone()
+        learning.run_task()
+        after = learning.strategy.network.head.weight[:2].detach()
+        start = learning.strategy.start["head.weight"][:2]
+        assert (after - start).norm() < 0.5 * (before - start).norm()
+
+
+def test_a_pull_that_would_move_nothing_is_refused(l2_init: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same method without a word of which rows it reaches: its pull was lost wherever weights decayed."""
+    monkeypatch.delattr(catalog().strategies.get("l2_init"), "learning_units")
+    learning = trainer(trial("l2_init", "task", options={"penalty": 1.0}, training=DECAYED))
+    learning.run_task()
+    with pytest.raises(MethodError, match=r"l2_init: a gradient reaches rows .* \(in task 1, phase 'train'\)"):
+        learning.run_task()
+    finish(trainer(trial("l2_init", "task", options={"penalty": 0.0}, training=DECAYED)))
 
 
 def test_the_method_of_the_readme_is_naive_without_its_penalty_and_stiff_with_it(l2_init: None) -> None:

@@ -137,7 +137,7 @@ class Strategy:
         """Output units whose rows of the head the losses of a task reach; None: all.
 
         Those that compete in :meth:`cross_entropy`, for the task's rows and for rows in the memory. A method whose
-        losses reach others says so.
+        losses reach others, or that adds gradients to them, says so; gradients that would move nothing are refused.
         """
         scenario, old = self.context.scenario, self.rehearsed()
         if scenario.policy not in ("own", "current") or self.upper_bound:
@@ -195,7 +195,10 @@ class Strategy:
         return {"task": self.cross_entropy(self.network(batch.x), batch)}
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
-        """Project or mask gradients, or add closed-form gradients of penalties, in place."""
+        """Project or mask gradients, or add closed-form gradients of penalties, in place.
+
+        What reaches rows of a head beyond those of :meth:`learning_units` belongs there too.
+        """
 
     def after_update(self, batch: Batch, at: Position) -> None:
         """Clamp, restore frozen entries, integrate paths."""
