@@ -23,6 +23,7 @@ from raycl.distributed.ledger import Ledger, Record
 from raycl.distributed.mirror import FILE, LOCK, Lock, StudyMirror
 from raycl.distributed.plan import Job
 from raycl.distributed.signals import Interrupted, Interruption, interruptible
+from raycl.results.decisions import suggestion_path
 from raycl.results.store import Results
 from raycl.spec.sweep import SweepSpec
 
@@ -34,9 +35,11 @@ def sweep() -> SweepSpec:
 
 @pytest.fixture
 def record(sweep: SweepSpec, tmp_path: Path) -> Record:
-    """A search trial that has ended."""
+    """The trial of the first suggestion, which has ended."""
     results = Results.create(tmp_path / "results", sweep.dumps(), sweep.hash)
-    spec = sweep.trial(sweep.entries[0], {"training.learning_rate": 1e-3}, 0, "search")
+    entry, point = sweep.entries[0], {"training.learning_rate": 1e-3}
+    results.write_json_once(suggestion_path(entry, 0), {"point": point, "cutoffs": {}})
+    spec = sweep.trial(entry, point, 0, "search")
     pretend(results, Job(spec, {}))
     found = Ledger(results).record(spec)
     assert found is not None
