@@ -1,7 +1,8 @@
-# Two targets do all the set-up on a fresh machine with Python 3.11 or newer:
+# These targets do all the set-up on a fresh machine with Python 3.11 or newer:
 #
 #   make quickstart    a first comparison of six strategies, in a few minutes
-#   make test          everything that a change has to pass
+#   make test          what a change has to pass while it is made
+#   make test-all      that, and then what is slow: everything that a change has to pass in the end
 #
 # Another interpreter: make PYTHON=python3.12 quickstart
 
@@ -10,16 +11,21 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 # Trials and tests take their parallelism from processes; more threads than cores only slow each other down.
-test lint: export OMP_NUM_THREADS ?= 1
-test: export MPLBACKEND := Agg
+test test-slow lint: export OMP_NUM_THREADS ?= 1
+test test-slow: export MPLBACKEND := Agg
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test test-slow test-all lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/raycl run sweeps/quickstart.yaml
 
 test: lint
-	$(BIN)/pytest --durations=15 $(PYTEST_ARGS)
+	$(BIN)/pytest --durations=15 -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/pytest --durations=15 -m slow $(PYTEST_ARGS)
+
+test-all: test test-slow
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -51,6 +51,7 @@ def test_every_registered_method_stands_in_the_sweep_in_all_its_scenarios() -> N
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_method_is_searched_and_scored(tmp_path: Path) -> None:
     scored: list[str] = []

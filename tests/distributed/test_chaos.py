@@ -21,7 +21,7 @@ from raycl.distributed.runner import run_sweep
 from raycl.results.reading import read_cells, read_trials
 from raycl.results.store import Results
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SWEEP = HEAD.replace("iterations: 20", "iterations: 150") + (
     "strategies: {naive: {}, replay: {}}\nfinal: {seeds: [10, 11, 12, 13, 14, 15]}\n"

@@ -200,6 +200,7 @@ class TestFiles:
         with pytest.raises(DataError, match="no Parquet image files"):
             DATASETS.get("parquet").load(tmp_path)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("nested", [False, True])
     def test_a_column_of_more_than_2_gib(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool) -> None:
         """1,100 equal images of 2 MB in a small file: more than Arrow holds in one array of bytes."""
