@@ -101,7 +101,7 @@ class OptimizerSet:
         return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore moments into optimisers built over the same parameters."""
+        """Restore moments into optimisers built over the same parameters; :meth:`build` takes them over."""
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state[name])
 
@@ -131,7 +131,6 @@ class _Optimizer:
         self._pieces: list[_Piece] = []
         self._idle: dict[nn.Parameter, Segments] = {}
         self._divided: dict[nn.Parameter, Sequence[range]] = {}
-        self._rows: LearningRows = {}
 
     def step(self) -> None:
         if self._clip:
@@ -171,7 +170,6 @@ class _Optimizer:
             keeps: moments are handed on from task to task. Without them and without weight decay a gradient of zero
                 moves nothing: then parameters stay whole, which is faster.
         """
-        self._rows = rows
         for group, wholes in zip(self.torch.param_groups, self._groups, strict=True):
             steps: list[nn.Parameter] = []
             for whole in wholes:
@@ -238,14 +236,16 @@ class _Optimizer:
         return result
 
     def load_state_dict(self, state: Mapping[int, Any]) -> None:
-        kept: dict[nn.Parameter, Segments] = {}
-        for place, found in state.items():
-            whole = self.wholes[place]
-            parts = found.get("rows", [{"ends": [0, _height(whole)], "state": found}])
-            kept[whole] = [(range(*part["ends"]), self._placed(part["state"], whole)) for part in parts]
+        """Restore moments. Those of some rows are laid aside, as they were: which learn next is said by a new build."""
         self._pieces, self._idle, self._divided = [], {}, {}
         self.torch.state.clear()
-        self.divide(kept, self._rows, keeps=True)
+        for place, found in state.items():
+            whole = self.wholes[place]
+            if "rows" in found:
+                parts = [(range(*part["ends"]), self._placed(part["state"], whole)) for part in found["rows"]]
+                self._idle[whole] = parts
+            else:
+                self.torch.state[whole] = self._placed(found, whole)
 
     def _placed(self, state: State, parameter: nn.Parameter) -> State:
         """On the parameter's device, where torch has it: only fused optimisers count their steps there."""
