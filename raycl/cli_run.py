@@ -228,5 +228,4 @@ def sync_results(folder: str) -> None:
 
     logged = sync(folder)
     uri = tracking_uri(folder)
-    told = f"logged {logged} trials to {shown(uri)}" if uri else "set MLFLOW_TRACKING_URI to say where runs are logged"
-    tell(told)
+    tell(f"logged {logged} trials to {shown(uri)}" if uri else "nothing is logged")

@@ -120,6 +120,9 @@ def test_a_folder_whose_name_is_no_text_is_shown(tmp_path: Path) -> None:
         assert results.files.exists("lease.json")
     results.files.delete_folder("data")
     assert results.list("data") == []
+    done = raycl("sync", folder, MLFLOW_TRACKING_URI="")
+    assert (done.returncode, done.stdout) == (0, b"nothing is logged\n")
+    assert b"has a name that is no text" in done.stderr
     (folder / "tiny.yaml").write_text(SWEEP.replace("tasks", "taks"))
     done = raycl("check", folder / "tiny.yaml")
     assert done.returncode == 2

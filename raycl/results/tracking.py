@@ -27,7 +27,7 @@ from raycl.results.comparison import owners_of
 from raycl.results.reading import Folder, opened
 from raycl.results.store import Results, TrialStore
 from raycl.results.tables import comparison
-from raycl.results.tracking_address import DATABASE, beside, tracking_uri, ui_command, unusable
+from raycl.results.tracking_address import DATABASE, beside, nowhere, tracking_uri, ui_command, unusable
 from raycl.spec.trial import TrialSpec
 
 QUEUE_LENGTH = 1000
@@ -62,9 +62,7 @@ def sync(folder: Folder) -> int:
     results = opened(folder)
     uri = tracking_uri(results)
     if uri is None:
-        log.warning(
-            "%s is no local folder: set MLFLOW_TRACKING_URI to say where its runs are logged", shown(results.uri)
-        )
+        log.warning("%s", nowhere(results))
         return 0
     try:
         runs = _Runs(results, uri)
@@ -96,8 +94,7 @@ class Mirror:
         self._retry_at = 0.0
         self.dirty = False
         if self._uri is None:
-            told = shown(self._results.uri)
-            log.info("%s is no local folder and MLFLOW_TRACKING_URI is not set: no runs are logged", told)
+            log.info("no runs are logged: %s", nowhere(self._results))
 
     def offer(self, spec: TrialSpec) -> None:
         """Say that a trial has ended."""

@@ -18,15 +18,31 @@ PASSING = ("locked", "readonly", "read-only", "disk i/o", "is full", "no space",
 
 
 def tracking_uri(folder: Folder) -> str | None:
-    """``MLFLOW_TRACKING_URI``, or a SQLite file beside local results; None where neither can be.
+    """``MLFLOW_TRACKING_URI``, or a SQLite file beside local results; None where neither can be (:func:`nowhere`).
 
     It may hold a password: :func:`raycl.addresses.shown` says how to show it.
     """
     asked = os.environ.get(VARIABLE)
     local = opened(folder).files.local
-    if asked or local is None:
+    if asked or local is None or not _is_text(local):
         return asked or None
     return beside(local)
+
+
+def nowhere(folder: Folder) -> str:
+    """Why no runs are logged where :func:`tracking_uri` is None, and what to do."""
+    files = opened(folder).files
+    why = "is no local folder" if files.local is None else "has a name that is no text, as addresses are"
+    return f"{files.name('')} {why}: set {VARIABLE} to say where its runs are logged"
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path can stand in an address: names of files may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def beside(folder: Path) -> str:
