@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from raycl.models.weights import Weights, load_weights, start_from
 from raycl.optimizers import OptimizerSet
 from raycl.randomness import Randomness
 from raycl.spec.needs import Setting
+from raycl.spec.options import ActiveLogits
 from raycl.spec.published import came_to
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
@@ -137,7 +138,8 @@ class Trainer:
         model = known.models.get(trial.model["name"]).Config.model_validate(trial.model, strict=False)
         shared = (stream, model, trial.training, trial.memory, trial.evaluation, trial.limits)
         setting = Setting(type(self.strategy), self.strategy.config, *shared)
-        return came_to(setting, self.scenario.policy)
+        told = self.strategy.active_logits()  # of some methods in more words than the option has
+        return came_to(setting, told if told in get_args(ActiveLogits) else self.scenario.policy)
 
     @property
     def done(self) -> bool:
