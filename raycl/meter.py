@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from torch import Tensor, nn
 from torch._C._functorch import get_unwrapped, is_batchedtensor, maybe_get_bdim
@@ -33,6 +33,7 @@ class Meter:
         self._gradients = 0
         self._tallies: list[_Tally] = []
         self._known: WeakSet[nn.Module] = WeakSet()
+        self._networks: WeakKeyDictionary[nn.Module, _Tally] = WeakKeyDictionary()
 
     # -- networks ----------------------------------------------------------------------------------------------
 
@@ -44,11 +45,13 @@ class Meter:
                 outputs are ``[batch, *]``, or have as many leading dimensions of rows as an attribute ``row_dims`` of
                 the module says.
         """
-        tally = _Tally(len(parts))
-        self._tallies.append(tally)
-        for place, part in enumerate(parts):
-            part.register_forward_hook(_Gauge(self, tally, place, getattr(part, "row_dims", 1)))
-            self._known.update(part.modules())
+        self._tallies.append(_Tally())
+        for part in parts:
+            self._add(part, self._tallies[-1])
+
+    def _add(self, part: nn.Module, tally: _Tally) -> None:
+        part.register_forward_hook(_Gauge(self, tally, tally.add_part(), getattr(part, "row_dims", 1)))
+        self._known.update(part.modules())
 
     def watch_network(self, network: nn.Module) -> None:
         """:meth:`watch` a network by its first and its last layer."""
@@ -56,12 +59,22 @@ class Meter:
         layers = layers or [module for module in network.modules() if not list(module.children())]
         self.watch(*dict.fromkeys((layers[0], layers[-1])))
         self._known.update(network.modules())
+        self._networks[network] = self._tallies[-1]
 
     def watch_attributes(self, owner: object) -> None:
-        """:meth:`watch_network` every module with weights that is an attribute, unless it is watched already."""
-        for value in vars(owner).values():
-            if isinstance(value, nn.Module) and not self._watches(value) and any(map(_holds_weights, value.modules())):
-                self.watch_network(value)
+        """:meth:`watch_network` every module with weights that is an attribute, or in one, and is not watched yet.
+
+        A module of a single layer is taken for a head, which is a part of the owner's network.
+        """
+        found = [module for value in vars(owner).values() for module in _modules(value)]
+        home = next((self._networks[module] for module in found if module in self._networks), None)
+        for module in found:
+            layers = [] if self._watches(module) else [part for part in module.modules() if _holds_weights(part)]
+            if len(layers) == 1 and home is not None:
+                self._add(layers[0], home)
+                self._known.update(module.modules())
+            elif layers:
+                self.watch_network(module)
 
     def _watches(self, module: nn.Module) -> bool:
         """Whether a network that is watched shares modules with this one, or this one is a copy of it."""
@@ -127,9 +140,15 @@ class Clock:
 class _Tally:
     """What passed each part of one network, and of its copies, since the meter was settled."""
 
-    def __init__(self, parts: int) -> None:
-        self.forwards = [0] * parts
-        self.gradients = [0] * parts
+    def __init__(self) -> None:
+        self.forwards: list[int] = []
+        self.gradients: list[int] = []
+
+    def add_part(self) -> int:
+        """Make room for one more part; returns its place."""
+        self.forwards.append(0)
+        self.gradients.append(0)
+        return len(self.forwards) - 1
 
 
 class _Gauge:
@@ -176,6 +195,20 @@ def _side_by_side(value: Tensor) -> int:
             times *= inner.shape[maybe_get_bdim(value)]
         value = inner
     return times
+
+
+def _modules(value: object) -> Iterator[nn.Module]:
+    """The modules that are a value, or stand in it; a container of modules is no network, and may grow."""
+    if isinstance(value, nn.ModuleList):
+        value = list(value)
+    elif isinstance(value, nn.ModuleDict):
+        value = dict(value.items())
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            if isinstance(inner, (nn.Module, list, tuple, dict)):
+                yield from _modules(inner)
 
 
 def _holds_weights(module: nn.Module) -> bool:

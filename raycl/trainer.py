@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -26,6 +26,7 @@ from raycl.randomness import Randomness
 from raycl.rows import CurrentData, TrainingRows, Work
 from raycl.spec.came_to import came_to
 from raycl.spec.needs import Setting
+from raycl.spec.options import ActiveLogits
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
 from raycl.streams.contents import seen
@@ -112,7 +113,8 @@ class Trainer:
         model = known.models.get(trial.model["name"]).Config.model_validate(trial.model, strict=False)
         shared = (stream, model, trial.training, trial.memory, trial.evaluation, trial.limits)
         setting = Setting(type(self.strategy), self.strategy.config, *shared)
-        return came_to(setting, self.scenario.policy)
+        told = self.strategy.active_logits()  # of some methods in more words than the option has
+        return came_to(setting, told if told in get_args(ActiveLogits) else self.scenario.policy)
 
     @property
     def done(self) -> bool:

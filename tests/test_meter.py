@@ -308,6 +308,28 @@ def test_modules_that_a_method_makes_itself_are_found_once() -> None:
     assert read(meter) == (5, 0)
 
 
+def test_heads_of_a_methods_own_are_part_of_its_network_and_networks_in_lists_are_not() -> None:
+    """One row through trunk and head is one pass, in the first task as in later ones, when heads have come."""
+    meter, net, x = Meter(), network(), torch.ones(5, 3)
+    meter.watch_network(net)
+
+    class Method:
+        def __init__(self) -> None:
+            self.network, self.heads, self.teachers = net, nn.ModuleDict(), [{"old": network()}]
+
+    method = Method()
+    for task in range(2):
+        method.heads[str(task)] = nn.Linear(2, 2)
+        meter.watch_attributes(method)
+        method.heads[str(task)](method.network(x)).sum().backward()
+        assert read(meter) == (5, 5), task
+        method.heads[str(task)](torch.ones(3, 2))
+        assert read(meter) == (3, 0), "stored features, without the trunk"
+        method.teachers[0]["old"](x)
+        method.network(x)
+        assert read(meter) == (10, 0)
+
+
 def test_a_layer_that_runs_again_for_its_gradient_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers without a closed form are run once more for every function of the outputs, behind the network's back."""
     meter = Meter()

@@ -284,6 +284,7 @@ OFFERED = {"memory.selection": "reservoir", "memory.insert": "first_epoch", "mem
             },
         ),
         ("icarl", "class", {}, {**PLAIN, "memory.selection": "ranked"}),
+        ("icarl", "task", {}, {**PLAIN, "model.head": "per_task", "memory.selection": "ranked"}),
         ("gdumb", "class", {}, {**PLAIN, "memory.selection": "greedy"}),
     ],
 )

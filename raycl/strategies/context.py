@@ -75,7 +75,8 @@ class Context:
         count_work: tells (updates, examples) beyond those of the trainer's own loop, which are part of the cost.
         watch: counts the rows through a network as part of the cost, given the modules that every pass through it, or
             through a part of it, meets. Networks of ``new_network``, and modules that are attributes of the strategy,
-            are watched already.
+            alone or in lists and dicts, are watched already when a task or a phase begins; those of a single layer
+            count as heads of the strategy's own network. A network that is made later is to be named here.
     """
 
     scenario: Scenario
