@@ -206,7 +206,8 @@ def run_on_ray(
         ("table", f"raycl show {shlex.quote(shown(outcome.folder))}"),
         ("MLflow", ui_command(outcome.folder)),
     ):
-        console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)
+        if told:
+            console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)
     if not outcome.complete:
         return STOPPED
     return METHODS_FAILED if outcome.failed else COMPLETE
