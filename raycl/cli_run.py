@@ -219,7 +219,8 @@ def _tell_ending(ending: Ending, console: Console) -> None:
         ("table", f"raycl show {shlex.quote(shown(ending.folder))}"),
         ("MLflow", ui_command(ending.folder)),
     ):
-        console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)
+        if told:
+            console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)
 
 
 def sync_results(folder: str) -> None:

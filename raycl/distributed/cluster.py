@@ -17,7 +17,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 
 from raycl.addresses import expanded, shown
 from raycl.distributed import address as place
-from raycl.distributed.environment import DriversPath, environment, for_ray, no_shipping, quiet
+from raycl.distributed.environment import DriversPath, entry_point, environment, for_ray, no_shipping, quiet
 from raycl.errors import InfrastructureError, StoreError
 from raycl.spec.sweep_options import ResourcesConfig
 
@@ -80,7 +80,7 @@ def connected(name: str, address: str | None) -> Iterator[Connection]:
         folder = stack.enter_context(place.ray_folder()) if target is None else None
         _authenticate(own=target is None)
         try:
-            with environment(for_ray()), no_shipping():
+            with environment(for_ray()), no_shipping(), entry_point():
                 ray.init(
                     address=target or "local",
                     namespace=f"raycl-{name}",

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray.job_config import JobConfig
 
 TUNE = {
@@ -98,6 +99,18 @@ def no_shipping() -> Iterator[None]:
         yield
     finally:
         ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = before
+
+
+@contextmanager
+def entry_point() -> Iterator[None]:
+    """Ray calls this driver ``raycl``: by itself it takes the command line, which may hold a password, and dies of one
+    that holds a file's name that is no text."""
+    before = ray_utils.get_entrypoint_name
+    ray_utils.get_entrypoint_name = lambda: "raycl"
+    try:
+        yield
+    finally:
+        ray_utils.get_entrypoint_name = before
 
 
 class DriversPath(JobConfig):  # type: ignore[misc]

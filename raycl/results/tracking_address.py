@@ -24,9 +24,9 @@ def tracking_uri(folder: Folder) -> str | None:
     """
     asked = os.environ.get(VARIABLE)
     local = opened(folder).files.local
-    if asked or local is None or not _is_text(local):
+    if asked or local is None:
         return asked or None
-    return beside(local)
+    return beside(local) or None
 
 
 def nowhere(folder: Folder) -> str:
@@ -36,17 +36,9 @@ def nowhere(folder: Folder) -> str:
     return f"{files.name('')} {why}: set {VARIABLE} to say where its runs are logged"
 
 
-def _is_text(path: Path) -> bool:
-    """Whether a path can stand in an address: names of files may be any bytes."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def beside(folder: Path) -> str:
-    """The address of the SQLite file in a folder of any name: ``?`` and ``%`` mean something in an address.
+    """The address of the SQLite file in a folder of any name: ``?`` and ``%`` mean something in an address. Empty where
+    the name is no text, as those of files may be.
 
     MLflow makes the folder that it reads in an address beginning with ``sqlite:///``, and does not know that signs are
     escaped there; where some are, the driver is named, which it takes for SQLAlchemy's to read.
@@ -54,7 +46,10 @@ def beside(folder: Path) -> str:
     from sqlalchemy.engine import URL  # late, as it is needed by what logs alone
 
     plain = f"sqlite:///{folder / DATABASE}"
-    written = URL.create("sqlite", database=str(folder / DATABASE)).render_as_string()
+    try:
+        written = URL.create("sqlite", database=str(folder / DATABASE)).render_as_string()
+    except UnicodeEncodeError:
+        return ""
     return plain if written == plain else written.replace("sqlite:", "sqlite+pysqlite:", 1)
 
 

@@ -104,8 +104,9 @@ def test_the_check_finds_the_directories_of_rays_own_choice(shadowing: Path) -> 
 
 @pytest.mark.ray
 def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shadowing: Path) -> None:
-    """And though the reader of what it prints leaves after the first line."""
-    file, results = shadowing / "tiny.yaml", shadowing / "results"
+    """And though the reader of what it prints leaves after the first line, and its results have a name in Latin-1,
+    which Ray cannot take: it stands on the command line."""
+    file, results = shadowing / "tiny.yaml", Path(os.fsdecode(os.fsencode(shadowing) + b"/r\xe9sultats"))
     file.write_text(TINY)
     theirs = {
         "TUNE_RESULT_DIR": "/nowhere",
@@ -115,7 +116,7 @@ def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shado
         "LC_ALL": "C",
         "PYTHONIOENCODING": "ascii",
         "PYTHONPATH": str(Path(__file__).parents[2]),
-        "MLFLOW_TRACKING_URI": "",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{shadowing / 'mlflow.db'}",
         "RAY_ADDRESS": "",
     }
     done = subprocess.run(
@@ -132,7 +133,7 @@ def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shado
     (trial,) = read_trials(results).to_pylist()
     assert (trial["status"], trial["reason"]) == ("finished", "")
     assert len(done.stdout.splitlines()) == 1
-    assert (results / "mlflow.db").is_file()
+    assert (shadowing / "mlflow.db").is_file()
     assert not (results / "lease.json").exists()
 
 
