@@ -5,8 +5,9 @@ Every value remembers where in the file it came from, so that an error in a merg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice, product
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
@@ -27,6 +28,8 @@ from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.source import Path, dotted
 from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
 
+MOST_COMBINED = 64
+"""Ends of several dimensions that are looked at together."""
 SEARCHED_BLOCKS = ("options", "model", "training", "memory")
 """Where distributions may stand; ``options`` is the strategy's own block."""
 
@@ -313,6 +316,13 @@ def look_up(registry: Names, kind: str, name: Any, path: Path) -> Any:
         raise BrokenRules([Broken(path, str(error))]) from error
     except ImportError as error:
         raise BrokenRules([Broken(path, f"{kind} cannot be imported: {error}", format_value(name))]) from error
+
+
+def end_points(space: Mapping[Path, Distribution]) -> Iterator[dict[Path, Any]]:
+    """Points that combine the ends and choices of several dimensions, the first :data:`MOST_COMBINED` of them."""
+    if len(space) > 1:
+        every = product(*([value for _, value in found.ends] for found in space.values()))
+        yield from (dict(zip(space, values, strict=True)) for values in islice(every, MOST_COMBINED))
 
 
 def corner_points(space: Mapping[Path, Distribution]) -> Sequence[tuple[dict[Path, Any], dict[Path, Path]]]:
