@@ -5,8 +5,9 @@ Every value remembers where in the file it came from, so that an error in a merg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice, product
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
@@ -21,6 +22,8 @@ from raycl.spec.source import Path, dotted
 from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
 from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
 
+MOST_COMBINED = 64
+"""Ends of several dimensions that are looked at together."""
 SEARCHED_BLOCKS = ("options", "model", "training", "memory")
 """Where distributions may stand; ``options`` is the strategy's own block."""
 
@@ -311,6 +314,13 @@ def look_up(registry: Names, kind: str, name: Any, path: Path) -> Any:
 
 Corner = tuple[dict[Path, Any], dict[Path, Path]]
 """A point of a space, and the place of each value below its distribution."""
+
+
+def end_points(space: Mapping[Path, Distribution]) -> Iterator[dict[Path, Any]]:
+    """Points that combine the ends and choices of several dimensions, the first :data:`MOST_COMBINED` of them."""
+    if len(space) > 1:
+        every = product(*([value for _, value in found.ends] for found in space.values()))
+        yield from (dict(zip(space, values, strict=True)) for values in islice(every, MOST_COMBINED))
 
 
 def corner_points(space: Mapping[Path, Distribution]) -> Sequence[Corner]:

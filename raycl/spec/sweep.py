@@ -12,11 +12,21 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from raycl.spec.blocks import BLOCK_NAMES, PUBLISHED_BLOCKS, Blocks, Catalog, Resolved, corner_points, point_path
+from raycl.spec.blocks import (
+    BLOCK_NAMES,
+    PUBLISHED_BLOCKS,
+    Blocks,
+    Catalog,
+    Resolved,
+    corner_points,
+    end_points,
+    point_path,
+)
 from raycl.spec.entry import Entry
 from raycl.spec.options import Options, StreamConfig
 from raycl.spec.published import departures
 from raycl.spec.revisions import revisions
+from raycl.spec.rules import BrokenRules
 from raycl.spec.source import Source, parse, read
 from raycl.spec.sweep_file import SweepFile
 from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig
@@ -189,8 +199,12 @@ class SweepSpec:
             return ""
         blocks = self.blocks[entry.key]
         changed: dict[str, Any] = {}
-        for values, _ in corner_points(blocks.space):
-            resolved = blocks.resolve(self.catalog, values)
+        corners = [values for values, _ in corner_points(blocks.space)]
+        for values in (*corners, *end_points(blocks.space)):
+            try:
+                resolved = blocks.resolve(self.catalog, values)
+            except BrokenRules:  # ends that are fine one by one may not go together
+                continue
             shared = {name: getattr(resolved, name) for name in PUBLISHED_BLOCKS}
             changed |= departures(blocks.strategy, resolved.stream.scenario, shared)
             changed |= revisions(blocks.strategy, resolved, self.catalog)

@@ -142,6 +142,21 @@ def test_a_trial_that_was_stored_by_an_earlier_raycl_keeps_its_name() -> None:
     assert TrialSpec.loads(json.dumps(stored)).hash == trial.hash == trials(asked(ewc=Method(Now)))["ewc"].hash
 
 
+def test_a_change_inside_a_space_marks_its_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suggestions and the winner of before come from other numbers, though no end of one dimension alone is touched."""
+
+    def both(_: Any, blocks: Any) -> bool:
+        return bool(blocks.training.weight_decay) and blocks.training.batch_size == 64
+
+    searched = "weight_decay: {uniform: [0, 0.1]}, batch_size: {choice: [32, 64]}"
+    text = BASE.replace("batch_size: 32, epochs: 4", f"epochs: 4, {searched}")
+    monkeypatch.setattr(changes, "SHARED", (changes.Change("decay", 2, both),))
+    sweep = asked(text)
+    assert sweep.entry("naive").mark
+    monkeypatch.setattr("raycl.spec.sweep.end_points", lambda space: iter(()))  # the mutant: corners alone
+    assert not asked(text).entry("naive").mark
+
+
 def test_a_stored_trial_keeps_its_name() -> None:
     trial = trials(asked(ewc=Method(Now, revision=3)))["ewc"]
     assert TrialSpec.loads(trial.dumps()).hash == trial.hash
