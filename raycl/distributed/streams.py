@@ -7,6 +7,7 @@ shard that their name falls to. The driver owns the shards, trials know them by 
 from __future__ import annotations
 
 import json
+import logging
 import time
 import zlib
 from collections import OrderedDict
@@ -37,6 +38,8 @@ BACKOFF = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 LOST = (RayActorError, ObjectLostError, GetTimeoutError)
 """What asking again may cure."""
+
+log = logging.getLogger(__name__)
 
 NO_IMAGES = np.empty((0, 0, 0, 0), dtype=np.uint8)
 
@@ -172,14 +175,18 @@ class StreamShards:
         if any(json.loads(read.key.stream).get("encode") for read in asked):  # the first computes for all, however long
             ray.wait([ask(nodes[0])])
         found: dict[str, list[str]] = {}
+        warnings: dict[str, None] = {}
         for node, answer in [(node, ask(node)) for node in nodes]:
             address = node["NodeManagerAddress"]
             try:
-                problem, found[address] = ray.get(answer, timeout=10 * self._timeout)
+                problem, found[address], told = ray.get(answer, timeout=10 * self._timeout)
             except RayError as error:
                 raise InfrastructureError(f"node {address} cannot be asked for the data: {error}") from error
             if problem:
                 raise DataError(f"node {address}: {problem}")
+            warnings |= dict.fromkeys(told)
+        for text in warnings:
+            log.warning("%s", text)
         (first, digests), *others = found.items()
         odd = [address for address, theirs in others if theirs != digests]
         if odd:
@@ -293,16 +300,36 @@ class RemoteSource:
         return self._shards.names[number % len(self._shards.names)]
 
 
-def _unreadable(reads: list[Read], data_root: str | None) -> tuple[str, list[str]]:
-    """What keeps this node from reading the streams, empty where nothing does; and the digests of their data."""
-    digests = []
-    try:
-        for read in reads:
-            source = read.key.source(data_root)
-            for split in read.splits:
-                check_split(source, split)
-            check_data(source, read.known)
-            digests.append(source.layout.data_digest)
-    except RayclError as error:
-        return str(error), digests
-    return "", digests
+class _Heard(logging.Handler):
+    """Keeps what raycl warns of while it is held: what a worker logs reaches nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+    def __enter__(self) -> list[str]:
+        logging.getLogger("raycl").addHandler(self)
+        return self.texts
+
+    def __exit__(self, *ended: object) -> None:
+        logging.getLogger("raycl").removeHandler(self)
+
+
+def _unreadable(reads: list[Read], data_root: str | None) -> tuple[str, list[str], list[str]]:
+    """What keeps this node from reading the streams, empty where nothing does; the digests of their data; and what is
+    to be known of them, as that images were converted."""
+    digests: list[str] = []
+    with _Heard() as heard:
+        try:
+            for read in reads:
+                source = read.key.source(data_root)
+                for split in read.splits:
+                    check_split(source, split)
+                check_data(source, read.known)
+                digests.append(source.layout.data_digest)
+        except RayclError as error:
+            return str(error), digests, heard
+        return "", digests, heard

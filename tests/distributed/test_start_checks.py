@@ -14,10 +14,11 @@ from raycl.distributed.runner import reads
 from raycl.distributed.streams import Read, StreamKey, _unreadable, check_split
 from raycl.errors import DataError
 from raycl.spec.sweep import SweepSpec
+from raycl.streams import source
 
 SWEEP = """
 name: few
-stream: {name: split, dataset: mnist, tasks: 2, classes_per_task: 2, scenario: class, train_per_task: 1}
+stream: {name: split, dataset: mnist, tasks: 2, classes_per_task: 2, scenario: class, train_per_task: 20}
 model: {name: mlp, hidden: [10]}
 strategies:
   naive: {training.learning_rate: {loguniform: [1e-4, 1e-2]}}
@@ -36,7 +37,7 @@ def write_mnist(root: Path, test_classes: int, train_classes: int = 10) -> Path:
     raw.mkdir(parents=True)
     for split, classes in (("train", train_classes), ("t10k", test_classes)):
         labels = (np.arange(200) % classes).astype(np.uint8)
-        images = np.random.RandomState(0).randint(0, 255, (200, 28, 28)).astype(np.uint8)
+        images = np.random.RandomState(len(split)).randint(0, 255, (200, 28, 28)).astype(np.uint8)
         for kind, values in (("images", images), ("labels", labels)):
             head = struct.pack(">HBB", 0, 8, values.ndim) + struct.pack(f">{values.ndim}I", *values.shape)
             (raw / f"{split}-{kind}-idx{values.ndim}-ubyte").write_bytes(head + values.tobytes())
@@ -44,11 +45,12 @@ def write_mnist(root: Path, test_classes: int, train_classes: int = 10) -> Path:
 
 
 def problem(asked: Iterable[Read], root: Path) -> str:
-    return _unreadable(list(asked), str(root))
+    found, _, _ = _unreadable(list(asked), str(root))
+    return found
 
 
 def asked(sweep: SweepSpec) -> list[Read]:
-    return reads(sweep, sweep.entries)
+    return reads(sweep, sweep.entries, {})
 
 
 def test_every_seed_and_split_of_every_phase_is_read() -> None:
@@ -59,7 +61,7 @@ def test_every_seed_and_split_of_every_phase_is_read() -> None:
 
 def test_a_method_with_nothing_to_search_reads_for_the_final_phase_alone() -> None:
     sweep = parsed(SWEEP)
-    found = reads(sweep, [sweep.entry("joint")])
+    found = reads(sweep, [sweep.entry("joint")], {})
     assert {read.key.seed for read in found} == {10, 11}
 
 
@@ -87,13 +89,29 @@ def test_looking_at_the_training_data_of_one_seed_would_not_find_it(tmp_path: Pa
 
 def test_a_class_too_small_to_validate_is_found_at_the_start(tmp_path: Path) -> None:
     root = write_mnist(tmp_path, test_classes=10)
-    sweep = parsed(SWEEP.replace("train_per_task: 1", "validation_fraction: 0.999, class_order: fixed"))
+    sweep = parsed(SWEEP.replace("train_per_task: 20", "validation_fraction: 0.999, class_order: fixed"))
     assert "leaves none to train on" in problem(asked(sweep), root)
 
 
-def test_a_task_of_fewer_rows_than_classes_is_allowed_to_train(tmp_path: Path) -> None:
+def test_a_task_of_fewer_rows_than_classes_cannot_be_learned(tmp_path: Path) -> None:
     root = write_mnist(tmp_path, test_classes=10)
+    told = problem(asked(parsed(SWEEP.replace("train_per_task: 20", "train_per_task: 1"))), root)
+    assert "has no train images of class" in told
+    assert "raise stream.train_per_task" in told
     (read, *_) = asked(parsed(SWEEP))
     check_split(read.key.source(str(root)), "train")
     with pytest.raises(DataError, match="MNIST was not found"):
         read.key.source(str(tmp_path / "none"))
+
+
+def test_what_is_to_be_known_of_the_data_is_handed_to_the_driver(tmp_path: Path) -> None:
+    """What a worker logs reaches nobody. Each thing is said once, though every seed reads the set."""
+    root = write_mnist(tmp_path, test_classes=10)
+    raw = root / "MNIST" / "raw"
+    pixels = bytearray((raw / "t10k-images-idx3-ubyte").read_bytes())
+    pixels[16 : 16 + 784 * 100] = (raw / "train-images-idx3-ubyte").read_bytes()[16 : 16 + 784 * 100]
+    (raw / "t10k-images-idx3-ubyte").write_bytes(pixels)
+    source._loaded.clear()
+    found, digests, warnings = _unreadable(asked(parsed(SWEEP)), str(root))
+    assert (found, len(set(digests))) == ("", 1)
+    assert warnings == ["data set 'mnist': 100 of 200 test images are training images too"]
