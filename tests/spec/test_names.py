@@ -150,7 +150,7 @@ def test_a_change_inside_a_space_marks_its_entry(monkeypatch: pytest.MonkeyPatch
 
     searched = "weight_decay: {uniform: [0, 0.1]}, batch_size: {choice: [32, 64]}"
     text = BASE.replace("batch_size: 32, epochs: 4", f"epochs: 4, {searched}")
-    monkeypatch.setattr(changes, "SHARED", (changes.Change("decay", 2, both),))
+    monkeypatch.setattr(changes, "CHANGES", (changes.Change("decay", 2, both),))
     sweep = asked(text)
     assert sweep.entry("naive").mark
     monkeypatch.setattr("raycl.spec.sweep.end_points", lambda space: iter(()))  # the mutant: corners alone
