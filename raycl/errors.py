@@ -3,7 +3,7 @@
     RayclError
     ├── SpecError            a sweep file breaks a rule; carries every problem with its place
     ├── UnknownName          a name that no registry knows; suggests the nearest
-    ├── PathError            a path names no place of this machine
+    ├── PathError            a path, or a cluster's address, names no place
     ├── DataError            a data set is missing, unreadable or does not fit the stream
     ├── MethodError          a strategy failed on its own: told to the search as a failure, never retried
     ├── InfrastructureError  a worker, actor, node or storage was lost: retried, never told to the search
@@ -62,7 +62,7 @@ class UnknownName(RayclError):
 
 
 class PathError(RayclError):
-    """A path names no place of this machine."""
+    """A path, or a cluster's address, names no place."""
 
 
 class DataError(RayclError):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from ray._private import services
 
 from raycl.addresses import shown
-from raycl.errors import InfrastructureError
+from raycl.errors import InfrastructureError, PathError
 
 PORT_SECONDS = 10.0
 """Patience with a port that does not answer."""
@@ -22,6 +22,7 @@ LONGEST_SOCKET = 107
 """Bytes of a socket's path that the system takes."""
 BELOW = len("/session_2026-01-31_23-59-59_999999_4194304") + len("_99") + len("/sockets/plasma_store")
 """Bytes that Ray puts behind its folder."""
+_FORM = "a Ray cluster's address is HOST:PORT or `auto`"
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -39,16 +40,19 @@ def knock(address: str, patience: float = PORT_SECONDS) -> None:
 
     Raises:
         InfrastructureError: nobody does.
+        PathError: it is no address.
     """
     told = shown(address)
     try:
         place = services.canonicalize_bootstrap_address(address) if address == "auto" else address
         parts = urlsplit(place if "://" in str(place) else f"//{place}")
         host, port = parts.hostname, parts.port
-    except (ConnectionError, ValueError, OSError) as error:
+    except ValueError as error:
+        raise PathError(f"{_FORM} (got {told!r}: {error}); see RAY_ADDRESS") from error
+    except OSError as error:
         raise InfrastructureError(f"the Ray cluster at {told} cannot be found: {error}") from error
     if not host or not port:
-        raise InfrastructureError(f"a Ray cluster's address is HOST:PORT or `auto` (got {told!r}); see RAY_ADDRESS")
+        raise PathError(f"{_FORM} (got {told!r}); see RAY_ADDRESS")
     where = told if told == f"{host}:{port}" else f"{told} ({host}:{port})"
     try:
         socket.create_connection((host, port), timeout=patience).close()

@@ -17,7 +17,7 @@ from raycl.distributed import cluster
 from raycl.distributed.address import BELOW, LONGEST_SOCKET, knock, ray_folder, target
 from raycl.distributed.environment import environment
 from raycl.distributed.signals import Interrupted, Interruption
-from raycl.errors import InfrastructureError
+from raycl.errors import REFUSED, InfrastructureError, PathError, exit_code
 
 
 def _closed_port() -> int:
@@ -72,10 +72,11 @@ def test_a_port_that_swallows_everything_is_given_up(monkeypatch: pytest.MonkeyP
 def test_a_live_port_is_let_pass_and_nonsense_is_not() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         knock(f"127.0.0.1:{server.getsockname()[1]}")
-    for nonsense in ("host", "ray://host", "host:port", "::::"):
-        with pytest.raises(InfrastructureError) as told:
+    for nonsense in ("host", "ray://host", "host:port", "::::", "host:99999"):
+        with pytest.raises(PathError, match="is HOST:PORT") as error:
             knock(nonsense)
-        assert nonsense in str(told.value)
+        assert nonsense in str(error.value)
+        assert exit_code(error.value) == REFUSED, "the same command can never go on"
     with pytest.raises(InfrastructureError) as told:
         knock(f"ray://me:hidden@127.0.0.1:{_closed_port()}")
     assert "hidden" not in str(told.value)
