@@ -28,7 +28,7 @@ def memory_rows(made: BatchPlan) -> list[list[int]]:
 
 def test_paired_rows_are_drawn_without_replacement_and_anew_for_each_update() -> None:
     drawn = memory_rows(plan(80, EPOCH, 1, remembered=4, mix="paired"))
-    assert len(drawn) == 80
+    assert len(drawn) == 80, "one row an update, the last one too"
     assert all(len(set(rows)) == 3 for rows in drawn), "three different rows of four"
     counts = Counter(number for rows in drawn for number in rows)
     assert set(counts) == {100, 101, 102, 103}
