@@ -12,6 +12,7 @@ from results.made_results import HEAD, PROVENANCE, Made
 from raycl.errors import FolderInUse, TornFile
 from raycl.results import comparison as module
 from raycl.results.comparison import Line, failures, lines, owners_of
+from raycl.results.decisions import suggestions_folder, winner_path
 from raycl.results.outcomes import UNDEFINED
 from raycl.results.store import Results
 from raycl.results.tables import comparison
@@ -124,15 +125,15 @@ def test_copies_beside_decisions_are_nobodys(tmp_path: Path) -> None:
     made.suggest("first", [50])
     made.end("first", 50, 0, 30.0)
     before = lines(made.results)
-    root = Path(made.results.uri)
+    root, entry = Path(made.results.uri), made.sweep.entry("first")
     (root / "winners").mkdir()
-    for folder in (root / "winners", root / "suggestions", root / "suggestions" / "first"):
+    for folder in (root / "winners", root / "suggestions", root / suggestions_folder(entry)):
         for name in ("first (copy).json", "0000 (copy).json", "other.json", "Thumbs.db"):
             (folder / name).write_text("torn")
     (root / "suggestions" / "other").mkdir()
     (root / "suggestions" / "other" / "0000.json").write_text("torn")
     assert lines(made.results) == before
-    (root / "winners" / "first.json").write_text("torn")
+    (root / winner_path(entry)).write_text("torn")
     with pytest.raises(TornFile):
         lines(made.results)
 
