@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from raycl.spec.entry import Entry
 Decisions: TypeAlias = Mapping[str, Mapping[str, Any]]
 """What was decided, by the file's path in the results folder."""
 
-_FILES = {"suggestions": re.compile(r"(.+/)?\d{4,}\.json"), "winners": re.compile(r".+\.json")}
+_SUGGESTION = re.compile(r"(.+)/\d{4,}\.json")
 
 
 def suggestion_path(entry: Entry, index: int) -> str:
@@ -31,17 +31,20 @@ def winner_path(entry: Entry) -> str:
     return f"winners/{entry.stored_as}.json"
 
 
-def read_decisions(results: Results) -> Decisions:
-    """All decisions of a folder; files that are none of ours are left out.
+def read_decisions(results: Results, entries: Iterable[Entry]) -> Decisions:
+    """All decisions of some entries; files that are none of theirs are left out, as copies that a person or a program
+    has laid beside them.
 
     Raises:
         TornFile: one is damaged.
     """
+    asked = list(entries)
+    folders, winners = {suggestions_folder(entry) for entry in asked}, {winner_path(entry) for entry in asked}
+    there = [f"{folder}/{name}" for folder in ("suggestions", "winners") for name in results.files.sizes(folder)]
     paths = [
-        f"{folder}/{name}"
-        for folder, ours in _FILES.items()
-        for name in results.files.sizes(folder)
-        if ours.fullmatch(name)
+        path
+        for path in there
+        if path in winners or ((found := _SUGGESTION.fullmatch(path)) is not None and found[1] in folders)
     ]
     with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
         found = pool.map(results.read_json, paths)

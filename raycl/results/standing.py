@@ -130,7 +130,7 @@ def standings(sweep: SweepSpec, results: Results, recall: Recall) -> list[Standi
     Raises:
         TornFile: a decision is damaged.
     """
-    decided = read_decisions(results)
+    decided = read_decisions(results, sweep.entries)
     return [_standing(sweep, entry, decided, recall) for entry in sweep.entries]
 
 

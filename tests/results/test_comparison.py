@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from results.made_results import HEAD, PROVENANCE, Made
 
-from raycl.errors import FolderInUse
+from raycl.errors import FolderInUse, TornFile
 from raycl.results import comparison as module
 from raycl.results.comparison import Line, failures, lines, owners_of
+from raycl.results.decisions import suggestions_folder, winner_path
 from raycl.results.outcomes import UNDEFINED
 from raycl.results.store import Results
 from raycl.results.tables import comparison
@@ -116,6 +117,25 @@ def test_the_named_winner_is_shown_over_all_its_validation_seeds(tmp_path: Path)
     made.end("first", 100, 10, 50.0, "final")
     made.end("first", 50, 11, 99.0, "final")  # another point's
     assert (made.line("first").scored_on, accuracy(made.line("first"))) == ("test", (50.0, 1))
+
+
+def test_copies_beside_decisions_are_nobodys(tmp_path: Path) -> None:
+    """As programs that keep folders in step lay them there; one may be torn, one may be of another sweep."""
+    made = Made(tmp_path / "r", ALIASES + FINALISTS)
+    made.suggest("first", [50])
+    made.end("first", 50, 0, 30.0)
+    before = lines(made.results)
+    root, entry = Path(made.results.uri), made.sweep.entry("first")
+    (root / "winners").mkdir()
+    for folder in (root / "winners", root / "suggestions", root / suggestions_folder(entry)):
+        for name in ("first (copy).json", "0000 (copy).json", "other.json", "Thumbs.db"):
+            (folder / name).write_text("torn")
+    (root / "suggestions" / "other").mkdir()
+    (root / "suggestions" / "other" / "0000.json").write_text("torn")
+    assert lines(made.results) == before
+    (root / winner_path(entry)).write_text("torn")
+    with pytest.raises(TornFile):
+        lines(made.results)
 
 
 def test_ties_go_to_the_lower_index(tmp_path: Path) -> None:
