@@ -47,5 +47,5 @@ def read_decisions(results: Results, entries: Iterable[Entry]) -> Decisions:
         if path in winners or ((found := _SUGGESTION.fullmatch(path)) is not None and found[1] in folders)
     ]
     with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
-        found = pool.map(results.read_json, paths)
-        return {path: value for path, value in zip(paths, found, strict=True) if value is not None}
+        values = pool.map(results.read_json, paths)
+        return {path: value for path, value in zip(paths, values, strict=True) if value is not None}
