@@ -40,11 +40,12 @@ class Interruption:
     def catch(self) -> None:
         """Catch the signals from now on. Only a process's main thread can; in others nothing is caught.
 
-        What is ignored stays ignored: a sweep under ``nohup`` outlives its terminal.
+        A SIGHUP that is ignored stays ignored: a sweep under ``nohup`` outlives its terminal. The others are meant for
+        the sweep, even where a shell that put it into the background has them ignored.
         """
         if threading.current_thread() is threading.main_thread():
             for number in CAUGHT:
-                if signal.getsignal(number) != signal.SIG_IGN:
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
