@@ -160,6 +160,7 @@ def test_a_torn_journal_is_named_and_what_to_do(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_kept_until_it_is_safe_and_a_second_one_is_not(number: signal.Signals) -> None:
+    at_first = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may have it ignored
     before = signal.getsignal(number)
     with interruptible() as interruption:
         os.kill(os.getpid(), number)
@@ -169,6 +170,7 @@ def test_a_signal_is_kept_until_it_is_safe_and_a_second_one_is_not(number: signa
         with pytest.raises(Interrupted):
             signal.raise_signal(number)
     assert signal.getsignal(number) == before
+    signal.signal(number, at_first)
 
 
 NOHUP = """
@@ -183,9 +185,11 @@ with interruptible() as interruption:
 @pytest.mark.parametrize(("before", "caught"), [([], "'SIGHUP'"), (["nohup"], "''")])
 def test_a_terminal_that_closes_stops_a_sweep_unless_nohup_ignores_it(before: list[str], caught: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    at_first = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a child ignores what its parent does
     done = subprocess.run(
         [*before, sys.executable, "-c", NOHUP], env=environment, capture_output=True, text=True, check=False
     )
+    signal.signal(signal.SIGHUP, at_first)
     assert done.stdout.strip().splitlines()[-1:] == [caught], done.stderr
 
 
