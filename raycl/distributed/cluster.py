@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._raylet import AuthenticationTokenLoader, Config
 
 from raycl.addresses import expanded, shown
 from raycl.distributed import address as place
@@ -78,7 +79,7 @@ def connected(name: str, address: str | None) -> Iterator[Connection]:
         place.knock(target)
     with quiet(), ExitStack() as stack:
         folder = stack.enter_context(place.ray_folder()) if target is None else None
-        _authenticate(own=target is None)
+        stack.enter_context(_authenticated(own=target is None))
         try:
             with environment(for_ray()), no_shipping(), entry_point():
                 ray.init(
@@ -159,14 +160,26 @@ def _holds(node: Mapping[str, Any], resources: ResourcesConfig) -> bool:
     return bool(there.get("CPU", 0) >= resources.cpus and there.get("GPU", 0) >= resources.gpus)
 
 
-def _authenticate(own: bool) -> None:
-    """A cluster of our own gets a token that nobody else knows; others need the user's, where the mode is left open."""
+@contextmanager
+def _authenticated(own: bool) -> Iterator[None]:
+    """A cluster of our own gets a token that nobody else knows; others need the user's, where the mode is left open.
+
+    The process's next cluster begins without it: Ray keeps mode and token in the environment and in its own memory,
+    and a driver that still asks for them turns the control store of a cluster without a token away.
+    """
     if "RAY_AUTH_MODE" in os.environ:
+        yield
         return
-    if own:  # Ray itself asks for a token then, and would otherwise write one into the user's home
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    else:
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        with environment({name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}):
+            if own:  # Ray itself asks for a token then, and would otherwise write one into the user's home
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            else:
+                maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+            yield
+    finally:
+        AuthenticationTokenLoader.instance().reset_cache()
+        Config.initialize("")
 
 
 def _unreachable(target: str | None, error: Exception) -> str:

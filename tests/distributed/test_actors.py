@@ -21,6 +21,7 @@ from support import counts, finish, trial
 from raycl.catalog import catalog
 from raycl.checkpoint import decode, encode
 from raycl.distributed import replay
+from raycl.distributed.environment import environment
 from raycl.distributed.replay import ShardedStorage
 from raycl.distributed.streams import Read, RemoteSource, ShardNames, StreamKey, StreamShards
 from raycl.errors import DataError, InfrastructureError
@@ -45,18 +46,18 @@ on_ray = pytest.mark.ray
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One small Ray for the whole file."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=150_000_000,
-        namespace="raycl-test-actors",
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
+    with environment({"RAY_AUTH_MODE": "disabled"}):
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=150_000_000,
+            namespace="raycl-test-actors",
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

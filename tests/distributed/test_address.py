@@ -126,6 +126,24 @@ def test_ray_starts_under_a_long_folder_with_the_longest_path_that_is_taken(tmp_
             assert LONGEST_SOCKET - 15 < max(len(os.fsencode(path)) for path in sockets) <= LONGEST_SOCKET
 
 
+@pytest.mark.ray
+def test_a_cluster_without_a_token_is_joined_after_one_of_our_own_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray remembers the token in the process; a driver that still asks for it loses its actors at once."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with environment({"RAY_ADDRESS": ""}), cluster.connected("tests", None):
+        assert "RAY_AUTH_TOKEN" in os.environ
+    assert not {"RAY_AUTH_TOKEN", "RAY_AUTH_MODE"} & set(os.environ)
+
+    class Echo:
+        def answer(self) -> int:
+            return 1
+
+    with environment({"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": ""}), cluster.connected("tests", None):
+        named = ray.remote(num_cpus=0)(Echo).options(name="echo").remote()
+        assert ray.get(named.answer.remote(), timeout=60) == 1
+
+
 def test_while_nothing_runs_the_first_signal_is_enough() -> None:
     state = Interruption()
     state.nothing_runs = True
