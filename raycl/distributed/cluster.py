@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._private.authentication import authentication_token_setup as tokens
 
 from raycl.addresses import expanded, shown
 from raycl.distributed import address as place
@@ -175,11 +174,11 @@ def _authenticated(own: bool) -> Iterator[None]:
             if own:  # Ray itself asks for a token then, and would otherwise write one into the user's home
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             else:
-                maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+                tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
             yield
     finally:
-        AuthenticationTokenLoader.instance().reset_cache()
-        Config.initialize("")
+        tokens.AuthenticationTokenLoader.instance().reset_cache()
+        tokens.Config.initialize("")
 
 
 def _unreachable(target: str | None, error: Exception) -> str:
