@@ -17,7 +17,7 @@ from shared import judged, mnist_root, report, trial
 
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 GROWTH, SECONDS = 1.6, 30.0
 UPDATES = 20

@@ -12,7 +12,7 @@ import torch
 from shared import report
 
 from raycl.memory.local import LocalStorage
-from raycl.memory.replay import Replay
+from raycl.memory.replay import ReplayMemory
 from raycl.spec.options import MemoryConfig
 
 GOAL = 50_000
@@ -21,7 +21,7 @@ ROWS, BATCH = 10_000, 10
 
 def rows_per_second(policy: str, capacity: int, classes: int) -> float:
     """MNIST-sized rows whose classes come in turn, by this process's CPU time."""
-    memory = Replay(MemoryConfig(capacity=capacity), policy, torch.Generator().manual_seed(0), LocalStorage())
+    memory = ReplayMemory(MemoryConfig(capacity=capacity), policy, torch.Generator().manual_seed(0), LocalStorage())
     image = torch.zeros(BATCH, 1, 28, 28, dtype=torch.uint8)
     labels = torch.arange(ROWS).remainder(classes).split(BATCH)
     started = time.process_time()

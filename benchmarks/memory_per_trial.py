@@ -19,7 +19,7 @@ from shared import mnist_root, report, trial
 from raycl.distributed.cluster import connected
 from raycl.distributed.streams import RemoteSource, ShardNames, StreamShards
 from raycl.streams.source import LocalSource
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 MEGABYTE = 2**20
 DATA = 70_000 * 784

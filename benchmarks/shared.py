@@ -21,7 +21,7 @@ from raycl.memory.local import Storage
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.streams.task import TaskSource
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 SYNTHETIC = "random images of MNIST's shape (set RAYCL_DATA for the real ones)"
 

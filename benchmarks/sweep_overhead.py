@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from shared import judged, report, sweep
 
-from raycl.distributed.runner import run_sweep
-from raycl.results.store import Results
-from raycl.session import TrialSession
+from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 from raycl.streams.source import LocalSource
+from raycl.sweep.run import run_sweep
+from raycl.trial.session import TrialSession
 
 GOAL = 0.5
 SHORT = 4
@@ -42,10 +42,10 @@ def on_ray(trials: SweepSpec, folder: Path) -> float:
 def in_process(trials: SweepSpec, folder: Path) -> float:
     """Wall seconds of the same trials here."""
     started = time.perf_counter()
-    results = Results.create(str(folder), trials.dumps(), trials.hash)
+    results = ResultsFolder.create(str(folder), trials.dumps(), trials.hash)
     for seed in trials.final.seeds if trials.final else ():
         spec = trials.trial(trials.entries[0], {}, seed, "final")
-        session = TrialSession(spec, LocalSource(spec.stream, seed, None), results.trial(spec))
+        session = TrialSession(LocalSource(spec.stream, seed, None), results.trial(spec))
         while session.step().verdict is None:
             pass
         session.close()

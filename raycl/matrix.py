@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 import numpy as np
 
@@ -18,8 +19,8 @@ class Cost:
     """What learning one task took, and what the method holds after it.
 
     Seconds and counts are those of this task alone; bytes, parameters and the buffer's examples are totals after it.
-    What is done once in a process (:mod:`raycl.warm_up`) and every evaluation, that of the untrained network included,
-    are in no count, and in no seconds but ``evaluation_seconds``.
+    What is done once in a process (:mod:`raycl.trial.warm_up`) and every evaluation, that of the untrained network
+    included, are in no count, and in no seconds but ``evaluation_seconds``.
 
     Attributes:
         wall_seconds, cpu_seconds: from growing the network to the end of the task.
@@ -29,7 +30,7 @@ class Cost:
             adds to a batch (replays, generated rows, the rows behind a constraint) are not among them: methods compare
             by the two counts below.
         forward_examples: rows through networks, each row once for every network and every pass, as
-            :class:`raycl.meter.Meter` counts them.
+            :class:`raycl.trial.meter.Meter` counts them.
         gradient_examples: backward passes of rows, alike. Both are None where nobody counted, as in results of before.
     """
 
@@ -82,6 +83,21 @@ METRICS = (
     "forgetting_all_rows",
 )
 """Of one matrix alone, by their names in results; each is a method of :class:`AccuracyMatrix`."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a trial ended.
+
+    Attributes:
+        value: the search's metric, where there is one.
+        task: the last task learned; -1 where none was.
+    """
+
+    status: Literal["finished", "pruned", "failed"]
+    reason: str = ""
+    value: float | None = None
+    task: int = -1
 
 
 @dataclass(frozen=True)

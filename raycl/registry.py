@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from raycl.errors import UnknownName, nearest
-from raycl.fingerprint import fingerprint
+from raycl.spec.fingerprint import fingerprint
 
 T = TypeVar("T")
 
@@ -28,6 +28,7 @@ class Registry(Generic[T]):
         self.group = group
         self._builtin = dict(builtin)
         self._registered: dict[str, T] = {}
+        self._codes: dict[str, str] = {}
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
@@ -42,23 +43,33 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._entries or name in self._registered
 
-    def register(self, name: str, entry: T) -> None:
+    def register(self, name: str, entry: T, code: str = "") -> None:
         """Add an entry of this process, under a name that no built-in or installed one has; again replaces it.
 
+        Args:
+            code: its fingerprint, where it was registered elsewhere and comes without its source.
+
         Raises:
-            ValueError: the name is taken.
+            UnknownName: the name is taken.
         """
         if name in self._entries:
-            raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
+            raise UnknownName(f"{self.kind} {name!r} is there already; choose another name")
         self._registered[name] = entry
+        self._codes[name] = code
+
+    def registered(self) -> dict[str, tuple[T, str]]:
+        """Every entry of this process with its fingerprint, by name."""
+        return {name: (entry, self.code(name)) for name, entry in self._registered.items()}
 
     def code(self, name: str) -> str:
         """The fingerprint of an entry that was registered at run time; empty for installed ones: they have versions."""
         entry = self._registered.get(name)
         if entry is None:
             return ""
-        root: Any = entry if isinstance(entry, type) else getattr(entry, "build", type(entry))
-        return fingerprint(root)
+        if not self._codes[name]:
+            root: Any = entry if isinstance(entry, type) else getattr(entry, "build", type(entry))
+            self._codes[name] = fingerprint(root)
+        return self._codes[name]
 
     def package(self, name: str) -> tuple[str, str] | None:
         """Name and version of the installed package that an entry comes from; None where it is raycl's own."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from raycl.catalog import catalog
-from raycl.cli import app
-from raycl.results.store import Results, TrialStore
-from raycl.session import TrialSession
+from raycl.cli.app import app
+from raycl.results.store import ResultsFolder, TrialStore
 from raycl.spec.sweep import SweepSpec
 from raycl.streams.source import LocalSource
+from raycl.trial.session import TrialSession
 
 TASKS = 3
 TINY = """\
@@ -53,7 +53,8 @@ def misused(*arguments: str | Path) -> str:
 
 
 def tried(file: Path, *options: str | Path) -> tuple[str | Path, ...]:
-    return ("run", file, "--in-process", *options)
+    """A run in this process; what is saved takes a whole sweep."""
+    return ("run", file, *(("--backend", "here") if "--results" in options else ("--in-process",)), *options)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -70,8 +71,8 @@ def opened(folder: Path) -> tuple[TrialSession, TrialStore]:
     """The trial that ``--in-process`` runs, to be stopped between two tasks."""
     sweep = SweepSpec.parse(TINY, catalog(), "tiny.yaml")
     trial = sweep.trial(sweep.entries[0], {}, 0, "search")
-    store = Results.create(folder, sweep.dumps(), sweep.hash).trial(trial)
-    return TrialSession(trial, LocalSource(trial.stream, trial.seed), store), store
+    store = ResultsFolder.create(folder, sweep.dumps(), sweep.hash).trial(trial)
+    return TrialSession(LocalSource(trial.stream, trial.seed), store), store
 
 
 def learned(folder: Path, tasks: int) -> Path:

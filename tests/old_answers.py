@@ -10,7 +10,7 @@ from support import finish
 from torch import Tensor
 
 from raycl.strategies.base import TaskData
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-2},

@@ -14,7 +14,7 @@ from raycl.spec.options import MemoryConfig, TrainingConfig
 from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 TINY: dict[str, dict[str, Any]] = {
     "stream": {"name": "split", "dataset": "digits", "tasks": 3, "classes_per_task": 2, "class_order": "fixed"},

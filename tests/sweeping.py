@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from raycl.catalog import catalog
-from raycl.distributed.dispatch import Dispatcher, Finished
-from raycl.distributed.ledger import Ledger
-from raycl.distributed.plan import Job
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.results.reading import read_cells, read_trials
-from raycl.results.store import Results, Verdict
+from raycl.results.store import ResultsFolder, Verdict
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
+from raycl.sweep.dispatch import Dispatcher, Finished
+from raycl.sweep.ledger import Ledger
+from raycl.sweep.plan import Job
 
 TASKS = 5
 ROWS = 1000
@@ -49,7 +49,7 @@ def parsed(text: str) -> SweepSpec:
 
 def ledger(sweep: SweepSpec, folder: Path, **options: Any) -> Ledger:
     """A ledger over a results folder, created where it is not there."""
-    return Ledger(Results.create(folder, sweep.dumps(), sweep.hash), **options)
+    return Ledger(ResultsFolder.create(folder, sweep.dumps(), sweep.hash), **options)
 
 
 def accuracy(spec: TrialSpec, task: int) -> float:
@@ -59,7 +59,7 @@ def accuracy(spec: TrialSpec, task: int) -> float:
     return min(1.0, max(0.0, 0.9 - 0.1 * (rate + 2.7) ** 2 - 0.05 * task + capacity / 2000 + wobble))
 
 
-def pretend(results: Results, job: Job, fails: Callable[[TrialSpec], bool] = lambda spec: False) -> None:
+def pretend(results: ResultsFolder, job: Job, fails: Callable[[TrialSpec], bool] = lambda spec: False) -> None:
     """Leave in the store what a real session would, with :func:`accuracy` instead of learning."""
     store = results.trial(job.spec)
     attempt = store.begin()
@@ -82,7 +82,10 @@ def pretend(results: Results, job: Job, fails: Callable[[TrialSpec], bool] = lam
 
 
 def play(
-    dispatcher: Dispatcher, results: Results, order: Callable[[list[str]], str] = lambda ids: ids[0], **options: Any
+    dispatcher: Dispatcher,
+    results: ResultsFolder,
+    order: Callable[[list[str]], str] = lambda ids: ids[0],
+    **options: Any,
 ) -> list[Job]:
     """Run a phase as Tune would, ending one of the running trials at a time. Returns the jobs in launching order."""
     launched, number = [], 0

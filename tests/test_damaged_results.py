@@ -11,8 +11,8 @@ from mistakes import TASKS, TINY, contents, learned, opened, refused, tried, tru
 from support import counts
 
 from raycl.catalog import catalog
-from raycl.results import tracking
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
+from raycl.results.trackers import mlflow as tracking
 from raycl.spec.sweep import SweepSpec
 
 Damage = Callable[[Path], object]
@@ -65,7 +65,7 @@ def test_a_damaged_sweep_json(file: Path, finished: Path, damage: Damage) -> Non
     head.unlink()
     assert "sweep.json is missing" in refused("show", finished)
     sweep = SweepSpec.load(file, catalog())
-    assert len(Results.create(finished, sweep.dumps(), sweep.hash).ended()) == 1
+    assert len(ResultsFolder.create(finished, sweep.dumps(), sweep.hash).ended()) == 1
     assert contents(finished) == {**before, "sweep.json": contents(finished)["sweep.json"]}
 
 

@@ -11,11 +11,11 @@ from nbclient import NotebookClient
 
 from raycl.catalog import catalog
 from raycl.results.decisions import suggestion_path, winner_path
-from raycl.results.store import Results
-from raycl.session import TrialSession
+from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import Scalar, TrialSpec
 from raycl.streams.source import LocalSource
+from raycl.trial.session import TrialSession
 
 NOTEBOOK = Path(__file__).parents[1] / "analysis" / "01_compare_strategies.ipynb"
 SWEEP = """
@@ -32,8 +32,8 @@ final: {seeds: [10, 11]}
 """
 
 
-def _learn(results: Results, spec: TrialSpec) -> float:
-    session = TrialSession(spec, LocalSource(spec.stream, spec.seed), results.trial(spec))
+def _learn(results: ResultsFolder, spec: TrialSpec) -> float:
+    session = TrialSession(LocalSource(spec.stream, spec.seed), results.trial(spec))
     progress = session.step()
     while progress.verdict is None:
         progress = session.step()
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both points of replay searched, then every method over its final seeds."""
     path = tmp_path_factory.mktemp("sweep") / "results"
     sweep = SweepSpec.parse(SWEEP, catalog())
-    results = Results.create(path, sweep.dumps(), sweep.hash)
+    results = ResultsFolder.create(path, sweep.dumps(), sweep.hash)
     for entry in sweep.entries:
         point: Mapping[str, Scalar] = {}
         if entry.space:

@@ -9,42 +9,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private.authentication import authentication_token_setup as tokens
 
-from raycl.addresses import expanded, shown
+from raycl.addresses import shown
 from raycl.distributed import address as place
 from raycl.distributed.environment import DriversPath, entry_point, environment, for_ray, no_shipping, quiet
-from raycl.errors import InfrastructureError, StoreError
+from raycl.errors import InfrastructureError
 from raycl.spec.sweep_options import ResourcesConfig
 
 log = logging.getLogger(__name__)
-
-
-def inside_job() -> bool:
-    """Whether this process was started as a Ray job."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
-def absolute(uri: str, variable: str) -> str:
-    """A results folder or data root that means the same in every process.
-
-    Raises:
-        StoreError: it is relative inside a Ray job, where the working directory is a temporary copy.
-    """
-    if "://" in uri:
-        return uri
-    if expanded(uri).is_absolute():
-        return str(expanded(uri))
-    if inside_job():
-        raise StoreError(
-            f"inside a Ray job the working directory is temporary, so {uri!r} would be lost; "
-            f"give an absolute path or a URI, or set {variable} to one"
-        )
-    return str(Path(uri).absolute())
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
-from raycl.distributed.shard import Change, Message, ReplayShard
+from raycl.distributed.shard import Message, ReplayShard, SlotChange
 from raycl.errors import InfrastructureError
 from raycl.memory.buffer import Table
-from raycl.memory.columns import Arrays, Schema
+from raycl.memory.columns import Arrays, ColumnTypes
 from raycl.memory.local import Fetch
 
 NO_SLOTS = np.empty(0, dtype=np.int64)
@@ -54,7 +54,7 @@ class _Line:
         self._name = name
         self._owed: deque[_Part] = deque()
 
-    def tell(self, change: Change) -> None:
+    def tell(self, change: SlotChange) -> None:
         self._send((change, None))
 
     def ask(self, slots: np.ndarray, places: Any) -> _Part:
@@ -106,7 +106,7 @@ class ShardedStorage:
 
     def __init__(self, shards: int = 1, *, timeout: float = 60.0) -> None:
         self._timeout = timeout
-        self._schema: Schema = {}
+        self._schema: ColumnTypes = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, scheduling_strategy=here)(ReplayShard)
         self._shards = [actor.remote() for _ in range(shards)]
@@ -119,7 +119,7 @@ class ShardedStorage:
             self.close()
             raise
 
-    def declare(self, schema: Schema) -> None:
+    def declare(self, schema: ColumnTypes) -> None:
         self._schema = {**self._schema, **schema}
         for line in self._lines:
             line.tell((schema, NO_SLOTS, {}))

@@ -15,8 +15,8 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from raycl.distributed.dispatch import Dispatcher, Finished, configuration
-from raycl.distributed.plan import Job
+from raycl.sweep.dispatch import Dispatcher, Finished, configuration
+from raycl.sweep.plan import Job
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from threading import Thread
 
 import numpy as np
 
-from raycl.memory.columns import Columns, Schema
+from raycl.memory.columns import Columns, ColumnTypes
 
-Change = tuple[Schema, np.ndarray, Mapping[str, np.ndarray]]
+SlotChange = tuple[ColumnTypes, np.ndarray, Mapping[str, np.ndarray]]
 """Columns to declare, then slots int64 ``[n]`` and the columns to write there."""
 
-Message = tuple[Change | None, np.ndarray | None]
+Message = tuple[SlotChange | None, np.ndarray | None]
 """A change, or the slots int64 ``[n]`` to read: an answer follows."""
 
 

@@ -10,7 +10,6 @@ import json
 import logging
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -23,15 +22,13 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycl.addresses import expanded
+from raycl.distributed.carried import packed, unpack
 from raycl.errors import DataError, InfrastructureError, RayclError
-from raycl.streams.refusals import check_data, check_split
-from raycl.streams.source import LocalSource, TrainOn
-from raycl.streams.task import Layout, Part, Split
+from raycl.streams.source import TrainOn
+from raycl.streams.task import Layout, Part, SplitName
+from raycl.sweep.data import Read, Sources, StreamKey, read_all
 
 T = TypeVar("T")
-
-SOURCES = 16
-"""Streams a shard keeps ready; a stream is one configuration with one seed."""
 
 BACKOFF = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each attempt to ask a shard."""
@@ -42,36 +39,6 @@ LOST = (RayActorError, ObjectLostError, GetTimeoutError)
 log = logging.getLogger(__name__)
 
 NO_IMAGES = np.empty((0, 0, 0, 0), dtype=np.uint8)
-
-
-@dataclass(frozen=True)
-class StreamKey:
-    """Names one stream: plain data that travels with every question."""
-
-    stream: str
-    seed: int
-    train_on: TrainOn
-
-    @classmethod
-    def of(cls, stream: Mapping[str, Any], seed: int, train_on: TrainOn) -> StreamKey:
-        return cls(json.dumps(dict(stream), sort_keys=True), seed, train_on)
-
-    def source(self, data_root: str | None) -> LocalSource:
-        """The stream itself, in this process."""
-        return LocalSource(json.loads(self.stream), self.seed, Path(data_root) if data_root else None, self.train_on)
-
-
-@dataclass(frozen=True)
-class Read:
-    """A stream, and the splits of it that some trial will read.
-
-    Attributes:
-        known: digests of the data that finished trials of the folder have learned from; the data must be those.
-    """
-
-    key: StreamKey
-    splits: tuple[Split, ...]
-    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -98,32 +65,24 @@ class ShardNames:
 class StreamShard:
     """The actor: builds streams on demand, and rebuilds them after a restart."""
 
-    def __init__(self, data_root: str | None) -> None:
-        self._data_root = data_root
-        self._sources: OrderedDict[StreamKey, LocalSource] = OrderedDict()
+    def __init__(self, data_root: str | None, registered: bytes = b"") -> None:
+        unpack(registered)
+        self._sources = Sources(data_root)
         self._base: dict[str, Any] = {}
 
     def layout(self, key: StreamKey) -> Layout:
-        return self._source(key).layout
+        return self._sources.get(key).layout
 
-    def part(self, key: StreamKey, task: int, split: Split) -> Part:
+    def part(self, key: StreamKey, task: int, split: SplitName) -> Part:
         """One split of one task, without its images."""
-        return replace(self._source(key).part(task, split), images=NO_IMAGES)
+        return replace(self._sources.get(key).part(task, split), images=NO_IMAGES)
 
-    def images(self, key: StreamKey, task: int, split: Split) -> list[Any]:
+    def images(self, key: StreamKey, task: int, split: SplitName) -> list[Any]:
         """One reference to the base images of a part, put into the object store once."""
-        part = self._source(key).part(task, split)
+        part = self._sources.get(key).part(task, split)
         if part.base not in self._base:
             self._base[part.base] = ray.put(part.images)
         return [self._base[part.base]]
-
-    def _source(self, key: StreamKey) -> LocalSource:
-        if key not in self._sources:
-            self._sources[key] = key.source(self._data_root)
-            if len(self._sources) > SOURCES:
-                self._sources.popitem(last=False)
-        self._sources.move_to_end(key)
-        return self._sources[key]
 
 
 class StreamShards:
@@ -143,13 +102,16 @@ class StreamShards:
     ) -> None:
         root = data_root and expanded(data_root)
         self._data_root = str(root.resolve()) if root else None
+        self._registered = packed()
         self._timeout = timeout
         self.names = ShardNames(
             tuple(f"{name}-stream-{number}" for number in range(count)), ray.get_runtime_context().namespace
         )
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
         actor = ray.remote(**options)(StreamShard)
-        self._shards = [actor.options(name=shard).remote(self._data_root) for shard in self.names.names]
+        self._shards = [
+            actor.options(name=shard).remote(self._data_root, self._registered) for shard in self.names.names
+        ]
         try:
             ray.get([shard.__ray_ready__.remote() for shard in self._shards], timeout=timeout)
         except RayError as error:
@@ -166,11 +128,11 @@ class StreamShards:
         """
         asked = list(reads)
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        reading = ray.remote(num_cpus=0, max_calls=1)(_unreadable)  # one call: its process would keep the data
+        reading = ray.remote(num_cpus=0, max_calls=1)(_read_all)  # one call: its process would keep the data
 
         def ask(node: Mapping[str, Any]) -> Any:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            return reading.options(scheduling_strategy=here).remote(asked, self._data_root)
+            return reading.options(scheduling_strategy=here).remote(asked, self._data_root, self._registered)
 
         if any(json.loads(read.key.stream).get("encode") for read in asked):  # the first computes for all, however long
             ray.wait([ask(nodes[0])])
@@ -228,7 +190,7 @@ class RemoteSource:
         self._timeout = timeout
         self._layout: Layout | None = None
         self._base: dict[str, np.ndarray] = {}
-        self._ahead: dict[tuple[int, Split], Any] = {}
+        self._ahead: dict[tuple[int, SplitName], Any] = {}
 
     @property
     def layout(self) -> Layout:
@@ -236,7 +198,7 @@ class RemoteSource:
             self._layout = self._ask(0, lambda shard: self._get(shard.layout.remote(self._key)))
         return self._layout
 
-    def part(self, task: int, split: Split) -> Part:
+    def part(self, task: int, split: SplitName) -> Part:
         ahead = self._ahead.pop((task, split), None)
         part = None if ahead is None else self._fetched(ahead)
         if part is None:
@@ -247,13 +209,13 @@ class RemoteSource:
         # Copies of the small arrays let go of the message they came in.
         return replace(part, images=self._base[part.base], rows=part.rows.copy(), labels=part.labels.copy())
 
-    def prefetch(self, task: int, split: Split) -> None:
+    def prefetch(self, task: int, split: SplitName) -> None:
         if (task, split) in self._ahead:
             return
         with suppress(RayError, ValueError):  # what goes wrong here is asked for, with patience, when it is needed
             self._ahead[task, split] = self._shard(task).part.remote(self._key, task, split)
 
-    def _images(self, shard: Any, task: int, split: Split) -> np.ndarray:
+    def _images(self, shard: Any, task: int, split: SplitName) -> np.ndarray:
         (reference,) = self._get(shard.images.remote(self._key, task, split))
         images: np.ndarray = self._get(reference)
         return images
@@ -300,36 +262,7 @@ class RemoteSource:
         return self._shards.names[number % len(self._shards.names)]
 
 
-class _Heard(logging.Handler):
-    """Keeps what raycl warns of while it is held: what a worker logs reaches nobody."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-    def __enter__(self) -> list[str]:
-        logging.getLogger("raycl").addHandler(self)
-        return self.texts
-
-    def __exit__(self, *ended: object) -> None:
-        logging.getLogger("raycl").removeHandler(self)
-
-
-def _unreadable(reads: list[Read], data_root: str | None) -> tuple[str, list[str], list[str]]:
-    """What keeps this node from reading the streams, empty where nothing does; the digests of their data; and what is
-    to be known of them, as that images were converted."""
-    digests: list[str] = []
-    with _Heard() as heard:
-        try:
-            for read in reads:
-                source = read.key.source(data_root)
-                for split in read.splits:
-                    check_split(source, split)
-                check_data(source, read.known)
-                digests.append(source.layout.data_digest)
-        except RayclError as error:
-            return str(error), digests, heard
-        return "", digests, heard
+def _read_all(reads: list[Read], data_root: str | None, registered: bytes) -> tuple[str, list[str], list[str]]:
+    """:func:`raycl.sweep.data.read_all` on a node."""
+    unpack(registered)
+    return read_all(reads, data_root)

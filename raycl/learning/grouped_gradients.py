@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from raycl.learning.layer_gradients import LayerCall, recorded_calls
 from raycl.models.network import frozen_statistics
 
-Losses = Callable[[slice, Tensor], Tensor]
+RowLosses = Callable[[slice, Tensor], Tensor]
 """Which rows, and their logits ``[n, outputs]`` -> their losses ``[n]``."""
 
 BLOCK_NUMBERS = 1 << 23
@@ -47,7 +47,7 @@ class GroupedGradients:
         self._separable = {name for call in calls for name in call.names.values()} == set(self._parameters)
         self._numbers_per_row = sum(value.numel() for call in calls for value in (*call.inputs, call.output))
 
-    def __call__(self, x: Tensor, losses: Losses, counts: Sequence[int]) -> Tensor:
+    def __call__(self, x: Tensor, losses: RowLosses, counts: Sequence[int]) -> Tensor:
         """The gradients ``[groups, parameters]``, trainable parameters in the network's order.
 
         Args:

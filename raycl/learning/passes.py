@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Forward = Literal["separate", "joint"]
-FORWARD = "new rows and each draw go through the network in passes of their own, or all in one"
+ForwardPasses = Literal["separate", "joint"]
+FORWARD_HELP = "new rows and each draw go through the network in passes of their own, or all in one"
 
 
-def logits_of_parts(network: nn.Module, x: Tensor, sizes: Sequence[int], forward: Forward) -> Tensor:
+def logits_of_parts(network: nn.Module, x: Tensor, sizes: Sequence[int], forward: ForwardPasses) -> Tensor:
     """Network inputs ``[batch, *]`` -> logits ``[batch, outputs]``.
 
     Args:

@@ -26,7 +26,7 @@ from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, StepSizes
 from raycl.spec.needs import Idle
 from raycl.spec.options import Options, Positive
 
-Penalty = Annotated[float, Field(ge=0, le=1e15)]
+PathStrength = Annotated[float, Field(ge=0, le=1e15)]
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -41,7 +41,7 @@ class PathPenaltyOptions(Options):
         ),
     )
 
-    penalty: Penalty = Field(0.0, description="strength of the pull; 0: none")
+    penalty: PathStrength = Field(0.0, description="strength of the pull; 0: none")
     penalty_step: PenaltyStep = "gradient"
     damping: Positive = Field(1e-7, description="xi, added to squared displacements")
     importance_scale: Positive = Field(1.5e-3, description="factor on what a task adds to importances")

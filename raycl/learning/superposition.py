@@ -21,7 +21,7 @@ from torch.func import grad, jvp, vmap
 DIRECTIONS = 16
 """Tasks whose activations are held side by side."""
 
-Forward = Callable[[Tensor, Tensor], Tensor]
+MaskedForward = Callable[[Tensor, Tensor], Tensor]
 """Weights ``[numel]`` and rows ``[rows, *]`` -> logits ``[rows, units]``."""
 
 Objective = Callable[[Tensor], Tensor]
@@ -49,7 +49,7 @@ def superfluous(real: int) -> Objective:
     return objective
 
 
-def alpha_gradient(alpha: Tensor, vectors: Vectors, forward: Forward, objective: Objective, x: Tensor) -> Tensor:
+def alpha_gradient(alpha: Tensor, vectors: Vectors, forward: MaskedForward, objective: Objective, x: Tensor) -> Tensor:
     """dH/dalpha of the mixture, a decision at a time.
 
     Where all decisions share one mixture, a pass forward in the direction of each task's weights gives the slopes of
@@ -88,13 +88,13 @@ def _mixed(alpha: Tensor, vectors: Iterable[Tensor]) -> Tensor:
     return mixed
 
 
-def one_shot(tasks: int, vectors: Vectors, forward: Forward, objective: Objective, x: Tensor) -> Tensor:
+def one_shot(tasks: int, vectors: Vectors, forward: MaskedForward, objective: Objective, x: Tensor) -> Tensor:
     """The task of each decision, int64 ``[decisions]``, from one gradient at equal shares."""
     alpha = x.new_full((tasks,), 1 / tasks)
     return alpha_gradient(alpha, vectors, forward, objective, x).argmin(1)
 
 
-def binary(tasks: int, vectors: Vectors, forward: Forward, objective: Objective, x: Tensor) -> Tensor:
+def binary(tasks: int, vectors: Vectors, forward: MaskedForward, objective: Objective, x: Tensor) -> Tensor:
     """The task of each decision, int64 ``[decisions]``, from ceil(log2(tasks)) gradients of ever fewer tasks."""
     alpha = x.new_full((len(x), tasks), 1 / tasks)
     while tasks > 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-Schema = dict[str, tuple[str, tuple[int, ...]]]
+ColumnTypes = dict[str, tuple[str, tuple[int, ...]]]
 """For each column its numpy dtype and the shape of one entry."""
 
 Arrays = dict[str, np.ndarray]
@@ -34,7 +34,7 @@ class Columns:
         self._rows = 0
         self._columns: Arrays = {}
 
-    def declare(self, schema: Schema) -> None:
+    def declare(self, schema: ColumnTypes) -> None:
         """Make columns exist, at least as wide as the schema says; what rows lack is absent."""
         for name, (dtype, shape) in schema.items():
             if name not in self._columns:

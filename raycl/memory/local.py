@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raycl.memory.buffer import Table
-from raycl.memory.columns import Columns, Schema
+from raycl.memory.columns import Columns, ColumnTypes
 
 Fetch = Callable[[], Table]
 """Completes a read that was begun; called once."""
@@ -18,7 +18,7 @@ Fetch = Callable[[], Table]
 class Storage(Protocol):
     """Rows by slot. Reads and writes take effect in the order in which they are begun."""
 
-    def declare(self, schema: Schema) -> None:
+    def declare(self, schema: ColumnTypes) -> None:
         """Make columns exist, at least as wide as the schema says; rows without an entry hold NaN (0 for integers)."""
         ...
 
@@ -41,7 +41,7 @@ class LocalStorage:
     def __init__(self) -> None:
         self._columns = Columns()
 
-    def declare(self, schema: Schema) -> None:
+    def declare(self, schema: ColumnTypes) -> None:
         self._columns.declare(schema)
 
     def write(self, slots: Tensor, columns: Table) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raycl.memory.buffer import Table
-from raycl.memory.columns import Schema, absent, widened
+from raycl.memory.columns import ColumnTypes, absent, widened
 from raycl.memory.draws import distinct
 from raycl.memory.local import Fetch, Storage
 from raycl.memory.selection import Selection
@@ -41,7 +41,7 @@ class _Draw:
         return _Draw(**{name: state[name] for name in names}, fetch=lambda: rows)
 
 
-class Replay:
+class ReplayMemory:
     """Meets :class:`raycl.memory.buffer.ReplayBuffer`.
 
     Labels and task ids stay here, since the policy and the draws need them at once; images and further columns go to
@@ -58,7 +58,7 @@ class Replay:
         self._selection = Selection(selection, config.capacity, config.unit, generator)
         self._generator = generator
         self._storage = storage
-        self._schema: Schema = {}
+        self._schema: ColumnTypes = {}
         self._label = torch.empty(0, dtype=torch.int64)
         self._task = torch.empty(0, dtype=torch.int64)
         self._draws: deque[_Draw] = deque()
@@ -189,7 +189,7 @@ class Replay:
 
     def _declare(self, columns: Table) -> None:
         """Tell the storage of new columns, and of entries that have become larger (logits of a head that grew)."""
-        changed: Schema = {}
+        changed: ColumnTypes = {}
         for name, column in columns.items():
             dtype, shape = column.numpy().dtype.str, tuple(column.shape[1:])
             known = self._schema.get(name)

@@ -86,7 +86,7 @@ class Column(nn.Module):
         return joined
 
 
-class Columns(nn.ModuleList):
+class ColumnStack(nn.ModuleList):
     """Columns in the order of their tasks; those before the last one must not learn."""
 
     def column(self, task: int) -> Column:

@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 
 from raycl.models.network import Network
 
-State = dict[str, Tensor]
+Buffers = dict[str, Tensor]
 """Buffers by name, such as running statistics of batch normalisation; updated in place in training mode."""
 
 
@@ -36,7 +36,7 @@ class TargetNetwork:
         self.network = network.to("meta")
         self.floats_per_row = self._count_activations(image_shape)
 
-    def new_state(self, device: torch.device) -> State:
+    def new_state(self, device: torch.device) -> Buffers:
         """Buffers as a new network has them; empty for models without any."""
         return {name: buffer.to(device, copy=True) for name, buffer in self._state.items()}
 
@@ -48,12 +48,12 @@ class TargetNetwork:
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
-    def forward(self, flat: Tensor, state: State, x: Tensor) -> Tensor:
+    def forward(self, flat: Tensor, state: Buffers, x: Tensor) -> Tensor:
         """Weights ``[numel]`` and images ``[batch, channels, height, width]`` -> logits ``[batch, outputs]``."""
         logits: Tensor = functional_call(self.network, {**self.split(flat), **state}, (x,))
         return logits
 
-    def forward_many(self, flat: Tensor, states: Sequence[State], x: Tensor) -> Tensor:
+    def forward_many(self, flat: Tensor, states: Sequence[Buffers], x: Tensor) -> Tensor:
         """Weight sets ``[sets, numel]`` and the same images for all -> logits ``[sets, batch, outputs]``.
 
         For evaluation mode: running statistics are read and never written.

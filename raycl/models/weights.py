@@ -20,8 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from raycl.addresses import expanded
-from raycl.downloads import DOWNLOAD_VARIABLE, allowed
+from raycl.addresses import DOWNLOAD_VARIABLE, downloads_allowed, expanded
 from raycl.errors import DataError, UnknownName, nearest
 from raycl.models.network import Network
 from raycl.models.registry import MODELS
@@ -108,7 +107,7 @@ def find_weights(name: str, data_root: Path | None) -> Path:
             f"weights {name!r} were not found (looked for {file}); `raycl export` makes such a file, and a path is "
             "taken from the data root"
         )
-    if not allowed():
+    if not downloads_allowed():
         raise DataError(
             f"weights {name!r} ({known.about}) were not found (looked for {file}); put that file there, or set "
             f"{DOWNLOAD_VARIABLE}=1 to download it"

@@ -17,7 +17,8 @@ from raycl.results.outcomes import Record
 from raycl.results.reading import matrices, read_trials, unfinished
 from raycl.results.remarks import remarks
 from raycl.results.standing import PHASES, Asked, Standing, owners, standings, told_failures
-from raycl.results.store import Results, Verdict
+from raycl.results.store import ResultsFolder, Verdict
+from raycl.spec.entry import entry_key
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 
@@ -95,15 +96,15 @@ class Line:
 
     @property
     def key(self) -> str:
-        return f"{self.variant}/{self.alias}" if self.variant else self.alias
+        return entry_key(self.variant, self.alias)
 
 
-def lines(results: Results) -> list[Line]:
+def lines(results: ResultsFolder) -> list[Line]:
     """The lines of a folder, best accuracy first within each variant; barred and unscored methods stand last."""
     return compared(results)[0]
 
 
-def compared(results: Results) -> tuple[list[Line], int]:
+def compared(results: ResultsFolder) -> tuple[list[Line], int]:
     """:func:`lines`, and how many of their trials have begun and not ended."""
     trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
     sweep, begun = _sweep(results), unfinished(results)
@@ -119,7 +120,7 @@ def compared(results: Results) -> tuple[list[Line], int]:
     return sorted(found, key=lambda line: (variants.index(line.variant), *_rank(line))), len(begun)
 
 
-def owners_of(results: Results) -> dict[str, tuple[str, ...]]:
+def owners_of(results: ResultsFolder) -> dict[str, tuple[str, ...]]:
     """Trial -> keys of the entries that ask for it, in file order, as far as that is decided by now.
 
     Empty where this installation cannot read the sweep.
@@ -131,7 +132,7 @@ def owners_of(results: Results) -> dict[str, tuple[str, ...]]:
     return owners(standings(sweep, results, Told(sweep, results, trials)))
 
 
-def failures(results: Results) -> list[Failure]:
+def failures(results: ResultsFolder) -> list[Failure]:
     """Every trial of a folder that failed, once: those of the sweep's methods in its order, then those of nobody."""
     merged: dict[str, Failure] = {}
     for failure in (failure for line in lines(results) for failure in line.failed):
@@ -152,7 +153,7 @@ class Told:
         trials: rows of the trials table by hash.
     """
 
-    def __init__(self, sweep: SweepSpec, results: Results, trials: Mapping[str, Trial]) -> None:
+    def __init__(self, sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, Trial]) -> None:
         self._metric = sweep.search.metric if sweep.search else COMPARED[0]
         self._curves = _curves(results, self._metric) if sweep.pruner is not None else None
         self._trials = trials
@@ -168,7 +169,7 @@ class Told:
         return Record(spec, verdict, curve, num_tasks)
 
 
-def _sweep(results: Results) -> SweepSpec | None:
+def _sweep(results: ResultsFolder) -> SweepSpec | None:
     """The folder's sweep; None where this installation cannot read it (a method of a package that is not here)."""
     try:
         return SweepSpec.loads(results.sweep_json, catalog())
@@ -177,7 +178,7 @@ def _sweep(results: Results) -> SweepSpec | None:
         return None
 
 
-def _curves(results: Results, metric: str) -> dict[str, dict[int, float]]:
+def _curves(results: ResultsFolder, metric: str) -> dict[str, dict[int, float]]:
     """Task -> metric after it, for every trial; tasks that were not measured are absent."""
     return {
         name: {task: value for task, value in enumerate(matrix.curve(metric)) if not math.isnan(value)}
@@ -185,7 +186,7 @@ def _curves(results: Results, metric: str) -> dict[str, dict[int, float]]:
     }
 
 
-def _line(standing: Standing, results: Results, trials: Mapping[str, Trial]) -> Line:
+def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, Trial]) -> Line:
     entry = standing.entry
     finished = _finished(standing.final, trials)
     scored_on: Scored = "test" if finished else "nothing"
@@ -224,11 +225,11 @@ def _figures(variant: str, alias: str, strategy: str, scored_on: Scored, finishe
         memory=Spread.of(_sum(trial["state_bytes"], trial["buffer_bytes"]) for trial in finished),
         parameters=Spread.of(trial["parameters"] for trial in finished),
         machines=frozenset(tuple(trial[name] for name in MACHINE) for trial in finished),
-        remarks=remarks(finished, f"{variant}/{alias}" if variant else alias),
+        remarks=remarks(finished, entry_key(variant, alias)),
     )
 
 
-def _lines_by_alias(results: Results, trials: Mapping[str, Trial], begun: bool) -> list[Line]:
+def _lines_by_alias(results: ResultsFolder, trials: Mapping[str, Trial], begun: bool) -> list[Line]:
     """The lines of a folder whose sweep cannot be read here: each trial counts for the alias that ran it."""
     found = []
     for names in dict.fromkeys((t["variant"] or "", t["alias"], t["strategy"]) for t in trials.values()):
@@ -247,7 +248,7 @@ def _lines_by_alias(results: Results, trials: Mapping[str, Trial], begun: bool) 
     return found
 
 
-def _referred(found: Sequence[Line], results: Results, seeds: Mapping[str, int]) -> list[Line]:
+def _referred(found: Sequence[Line], results: ResultsFolder, seeds: Mapping[str, int]) -> list[Line]:
     """The lines with their intransigence against cumulative training of the same variant and seed.
 
     The reference of a variant is its first cumulative entry in file order; the next one only where all trials of that

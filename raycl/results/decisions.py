@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
 from raycl.spec.entry import Entry
 
 Decisions: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -31,7 +31,7 @@ def winner_path(entry: Entry) -> str:
     return f"winners/{entry.stored_as}.json"
 
 
-def read_decisions(results: Results, entries: Iterable[Entry]) -> Decisions:
+def read_decisions(results: ResultsFolder, entries: Iterable[Entry]) -> Decisions:
     """All decisions of some entries; files that are none of theirs are left out, as copies that a person or a program
     has laid beside them.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raycl.results.standing import Asked
-from raycl.results.store import Results, traceback_path
+from raycl.results.store import ResultsFolder, traceback_path
 from raycl.spec.trial import TrialSpec
 
 
@@ -25,7 +25,7 @@ class Failure:
     traceback: str = ""
 
 
-def failures_of(results: Results, failed: Sequence[Asked], entries: Sequence[str]) -> list[Failure]:
+def failures_of(results: ResultsFolder, failed: Sequence[Asked], entries: Sequence[str]) -> list[Failure]:
     """The failures behind some failed trials of the same entries; each trial stands once."""
     distinct = {asked.spec.hash: asked for asked in failed}
     stored = set(results.files.existing([traceback_path(name) for name in distinct])) if distinct else set()

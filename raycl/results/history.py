@@ -114,7 +114,7 @@ class History:
     def _read_rows(self, manifest: Manifest) -> list[TaskRow]:
         if manifest.key not in self._rows_read:
             names = [f"{self.folder}/{path}" for path in manifest.rows]
-            tables = (schema.decode(self.files.read(name) or b"", self.files.name(name)) for name in names)
+            tables = (schema.from_parquet(self.files.read(name) or b"", self.files.name(name)) for name in names)
             self._rows_read[manifest.key] = [row for table in tables for row in schema.rows_of(table)]
         return self._rows_read[manifest.key]
 

@@ -35,7 +35,7 @@ _held: set[str] = set()
 """Tokens of the leases that this process holds."""
 
 
-class Clock(Protocol):
+class WatchersClock(Protocol):
     """Time as the watcher sees it."""
 
     def monotonic(self) -> float: ...
@@ -55,7 +55,9 @@ class Lease:
         lost: set once another driver has taken the folder.
     """
 
-    def __init__(self, files: Files, force: bool = False, heartbeat: float = BEAT_SECONDS, clock: Clock = time) -> None:
+    def __init__(
+        self, files: Files, force: bool = False, heartbeat: float = BEAT_SECONDS, clock: WatchersClock = time
+    ) -> None:
         self._files = files
         self._force = force
         self._heartbeat = heartbeat

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from raycl.results.comparison import Line, Spread
 from raycl.results.reading import stored_matrix
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
 
 POOLED = ("pooled_accuracy", "pooled_average_incremental_accuracy")
 UNEQUAL = 1.25
@@ -14,7 +14,7 @@ UNEQUAL = 1.25
 equal: there the two accuracies differ by tenths of a point."""
 
 
-def with_pooled(line: Line, results: Results) -> Line:
+def with_pooled(line: Line, results: ResultsFolder) -> Line:
     """The line with :data:`POOLED` among its metrics where tasks are unequal: from counts, so for old results too."""
     if not line.trials:
         return line

@@ -13,14 +13,14 @@ import pyarrow as pa
 from raycl.errors import TornFile
 from raycl.matrix import AccuracyMatrix
 from raycl.results import schema
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
 
-Folder: TypeAlias = str | Path | Results
+Folder: TypeAlias = str | Path | ResultsFolder
 
 
-def opened(folder: Folder) -> Results:
+def opened(folder: Folder) -> ResultsFolder:
     """The folder as an object, whichever way it is named."""
-    return folder if isinstance(folder, Results) else Results.open(folder)
+    return folder if isinstance(folder, ResultsFolder) else ResultsFolder.open(folder)
 
 
 def read_trials(folder: Folder) -> pa.Table:
@@ -55,7 +55,7 @@ def matrices(folder: Folder) -> dict[str, AccuracyMatrix]:
     }
 
 
-def stored_matrix(results: Results, trial: str) -> AccuracyMatrix:
+def stored_matrix(results: ResultsFolder, trial: str) -> AccuracyMatrix:
     """The accuracy matrix of one trial that has finished.
 
     Raises:
@@ -79,7 +79,7 @@ def unfinished(folder: Folder) -> list[str]:
     return sorted(set(results.trial_hashes()) - set(results.ended()))
 
 
-def _parts(results: Results, kind: str, form: pa.Schema | None) -> list[pa.Table]:
+def _parts(results: ResultsFolder, kind: str, form: pa.Schema | None) -> list[pa.Table]:
     """The parts of all trials that have ended, by hash; others belong to a trial that is just ending."""
     names = [f"data/{kind}/{trial}.parquet" for trial in results.ended()]
 
@@ -87,11 +87,11 @@ def _parts(results: Results, kind: str, form: pa.Schema | None) -> list[pa.Table
         return list(pool.map(lambda name: _part(results, name, form), names))
 
 
-def _part(results: Results, name: str, form: pa.Schema | None) -> pa.Table:
+def _part(results: ResultsFolder, name: str, form: pa.Schema | None) -> pa.Table:
     data = results.files.read(name)
     if data is None:
         raise TornFile(f"{results.files.name(name)}: missing; `raycl resume` on the results folder writes it again")
-    return schema.decode(data, results.files.name(name), form)
+    return schema.from_parquet(data, results.files.name(name), form)
 
 
 def _unified(tables: Sequence[pa.Table]) -> pa.Table:

@@ -96,7 +96,7 @@ has none; parameters, bytes and the buffer's examples are those after the last t
 chose the point."""
 
 
-def encode(table: pa.Table, compression: str = "zstd") -> bytes:
+def to_parquet(table: pa.Table, compression: str = "zstd") -> bytes:
     """Parquet bytes; nothing is opened before all of them are there.
 
     Statistics and Arrow's copy of the schema are left out: a sweep has many small files, of which they are the most.
@@ -111,7 +111,7 @@ def encode(table: pa.Table, compression: str = "zstd") -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode(data: bytes, name: str, schema: pa.Schema | None = None) -> pa.Table:
+def from_parquet(data: bytes, name: str, schema: pa.Schema | None = None) -> pa.Table:
     """Read Parquet bytes.
 
     Raises:

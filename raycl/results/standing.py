@@ -14,11 +14,11 @@ from typing import Any
 
 from raycl.results.decisions import Decisions, read_decisions, suggestion_path, winner_path
 from raycl.results.outcomes import Outcome, Recall, Record, ranked, score
-from raycl.results.store import Results, Verdict
+from raycl.results.store import ResultsFolder, Verdict
 from raycl.spec.sweep import Entry, SweepSpec
-from raycl.spec.trial import Phase, Scalar, TrialSpec
+from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
 
-PHASES: tuple[Phase, ...] = ("search", "finalists", "final")
+PHASES: tuple[SweepPhase, ...] = ("search", "finalists", "final")
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Standing:
     again: Mapping[int, tuple[Asked, ...]] = field(default_factory=dict)
     winner: Mapping[str, Any] | None = None
     final: tuple[Asked, ...] = ()
-    planned: Mapping[Phase, int] = field(default_factory=dict)
+    planned: Mapping[SweepPhase, int] = field(default_factory=dict)
     ended: bool = False
 
-    def trials(self, phase: Phase | None = None) -> list[Asked]:
+    def trials(self, phase: SweepPhase | None = None) -> list[Asked]:
         """The entry's trials that are known by now, of one phase or of all; each stands once in a phase."""
-        parts: dict[Phase, Iterable[Asked]] = {
+        parts: dict[SweepPhase, Iterable[Asked]] = {
             "search": (asked for trials in self.suggested for asked in trials),
             "finalists": (asked for trials in self.again.values() for asked in trials),
             "final": self.final,
@@ -121,7 +121,7 @@ def told_failures(trials: Sequence[Asked], phase: str) -> str:
     return "; ".join(told)
 
 
-def standings(sweep: SweepSpec, results: Results, recall: Recall) -> list[Standing]:
+def standings(sweep: SweepSpec, results: ResultsFolder, recall: Recall) -> list[Standing]:
     """Every entry of the sweep, in file order.
 
     Args:
@@ -147,7 +147,7 @@ def _standing(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall
     if entry.barred:
         return Standing(entry, ended=True)
     runs = sweep.runs(entry)
-    planned: dict[Phase, int] = {"search": runs.search, "final": runs.final}
+    planned: dict[SweepPhase, int] = {"search": runs.search, "final": runs.final}
     if not runs.search:  # one point, and nothing to choose from
         final = _final(sweep, entry, {}, recall) if not entry.space else ()
         return Standing(entry, winner={"point": {}}, final=final, planned=planned, ended=_all_ended(final))

@@ -1,6 +1,7 @@
 """The results folder of a sweep: the truth from which everything continues.
 
-    sweep.json                              the sweep, and its hash
+    sweep.yaml                              the sweep file, as it was given
+    sweep.json                              its name, its hash, and the hashes of pretrained weights
     lease.json                              who drives it at present
     folder.json                             the folder's own name, for tracking servers that hold several of one sweep
     trials/<hash>/spec.json                 the trial's resolved specification
@@ -29,45 +30,32 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raycl.errors import StoreError, TornFile
-from raycl.matrix import TaskRow
+from raycl.matrix import TaskRow, Verdict
 from raycl.results import schema
 from raycl.results.files import Files, digest, dump_json
 from raycl.results.history import History, Manifest, seals
 from raycl.results.lease import Lease
 from raycl.spec.trial import TrialSpec
 
-FOLDER_FORMAT = 1
+HEAD, SWEEP_FILE = "sweep.json", "sweep.yaml"
+FIRST_FORMAT, FOLDER_FORMAT = 1, 2
+"""The first kept the sweep file as a string in its head."""
 IDENTITY = "folder.json"
 MOST_TRACEBACK = 200_000
 """Characters of a traceback that are kept, from its end."""
 _TRIAL = re.compile(r"[0-9a-f]{16}")
 _ATTEMPT = re.compile(r"(\d{4,})\.json")
 _CHECKPOINT = re.compile(r"(\d{4,})-\d{4,}")
-__all__ = ["Manifest", "Results", "TrialStore", "Verdict", "traceback_path"]
+__all__ = ["Manifest", "ResultsFolder", "TrialStore", "Verdict", "traceback_path"]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How a trial ended.
-
-    Attributes:
-        value: the search's metric, where there is one.
-        task: the last task learned; -1 where none was.
-    """
-
-    status: Literal["finished", "pruned", "failed"]
-    reason: str = ""
-    value: float | None = None
-    task: int = -1
-
-
-class Results:
+class ResultsFolder:
     """A sweep's folder."""
 
     def __init__(self, files: Files, head: Mapping[str, Any]) -> None:
@@ -77,28 +65,34 @@ class Results:
         self.name: str = head["name"]
 
     @classmethod
-    def create(cls, uri: str | Path, sweep_json: str, sweep_hash: str) -> Results:
+    def create(cls, uri: str | Path, sweep_json: str, sweep_hash: str) -> ResultsFolder:
         """Create the folder, or continue in it.
+
+        Args:
+            sweep_json: of :meth:`raycl.spec.sweep.SweepSpec.dumps`.
 
         Raises:
             StoreError: the folder belongs to another sweep, or cannot be written.
         """
         files = Files.at(uri)
-        name = str(json.loads(sweep_json).get("name", ""))
-        head = {"format": FOLDER_FORMAT, "name": name, "hash": sweep_hash, "sweep": sweep_json}
-        if not files.write_once("sweep.json", dump_json(head)):
+        told: dict[str, Any] = json.loads(sweep_json)
+        name, text = str(told.get("name", "")), told.pop("text", None)
+        head = {"format": FOLDER_FORMAT, "name": name, "hash": sweep_hash, "sweep": told}
+        if not files.write_once(HEAD, dump_json(head)):
             held = _head(files)
             if held["hash"] != sweep_hash:
                 raise StoreError(
                     f"results folder {files.name('')} belongs to sweep {held['name']!r} ({held['hash']}), not to sweep "
                     f"{name!r} ({sweep_hash}) as it stands now; choose another results folder"
                 )
-            if held != head:  # keys that change no trial may change between runs; the folder keeps the newest
-                files.write("sweep.json", dump_json(head))
-        return cls(files, head)
+            if files.read_json(HEAD) != head:  # keys that change no trial may change; the folder keeps the newest
+                files.write(HEAD, dump_json(head))
+        if text is not None and files.read(SWEEP_FILE) != text.encode():
+            files.write(SWEEP_FILE, text.encode())
+        return cls(files, {**head, "sweep": sweep_json})
 
     @classmethod
-    def open(cls, uri: str | Path) -> Results:
+    def open(cls, uri: str | Path) -> ResultsFolder:
         """Open a folder that a sweep has left.
 
         Raises:
@@ -157,10 +151,6 @@ class Results:
         self.files.write_once(relative, dump_json(value))
         stored: dict[str, Any] = self.files.read_json(relative)
         return stored
-
-    def list(self, relative: str) -> Sequence[str]:
-        """Names of files and folders directly in a folder, sorted; empty where it is absent."""
-        return self.files.children(relative)
 
     def lease(self, force: bool = False) -> Lease:
         """A context manager that holds the folder against other drivers.
@@ -228,7 +218,7 @@ class TrialStore:
     ) -> None:
         """Store what a task left. It counts from the moment its manifest is there, which is written last."""
         stem = f"{task:04d}-{attempt:04d}"
-        table = {f"rows/{stem}.parquet": schema.encode(schema.rows_table(rows))}
+        table = {f"rows/{stem}.parquet": schema.to_parquet(schema.rows_table(rows))}
         states = {f"ckpt/{stem}/{name}": data for name, data in checkpoint.items()}
         for name, data in (table | states).items():
             self._files.write(f"{self._folder}/{name}", data)
@@ -337,7 +327,7 @@ class TrialStore:
         ending = {name: getattr(verdict, name) for name in ("status", "reason", "value")}
         trial = schema.trials_table(self._sweep, self.spec, ending, provenance, rows, history.seconds())
         cells = schema.cells_table(self.spec.hash, rows)
-        encoded = schema.encode(cells), schema.encode(trial, compression="none")
+        encoded = schema.to_parquet(cells), schema.to_parquet(trial, compression="none")
         parts = dict(zip(_part_names(self.spec.hash), encoded, strict=True))
         for part, data in parts.items():
             self._files.write(part, data)  # the same rows give the same bytes, so replacing a part loses nothing
@@ -357,22 +347,34 @@ def traceback_path(trial: str) -> str:
 
 
 def _head(files: Files) -> dict[str, Any]:
+    """Name, hash and sweep of a folder; the sweep as :meth:`raycl.spec.sweep.SweepSpec.loads` takes it."""
     try:
-        head = files.read_json("sweep.json")
+        head = files.read_json(HEAD)
     except TornFile:
         head = {}
     if head is None:
-        raise StoreError(f"{files.name('')}: no results folder of raycl (sweep.json is missing); give the path of one")
+        raise StoreError(f"{files.name('')}: no results folder of raycl ({HEAD} is missing); give the path of one")
     if not isinstance(head, dict) or not {"format", "name", "hash", "sweep"} <= head.keys():
         raise TornFile(
-            f"{files.name('sweep.json')}: damaged; delete this file and give `raycl run` the sweep file with this "
+            f"{files.name(HEAD)}: damaged; delete this file and give `raycl run` the sweep file with this "
             "results folder again: the trials that are there count"
         )
-    if head.get("format") != FOLDER_FORMAT:
+    if head["format"] not in (FIRST_FORMAT, FOLDER_FORMAT):
         raise StoreError(
-            f"{files.name('')}: format {head.get('format')}, this raycl reads {FOLDER_FORMAT}; run it anew"
+            f"{files.name('')}: format {head['format']}, this raycl reads {FIRST_FORMAT} and {FOLDER_FORMAT}; run it "
+            "anew, or read it with a newer raycl"
         )
-    return head
+    return head if head["format"] == FIRST_FORMAT else {**head, "sweep": json.dumps(_with_text(head["sweep"], files))}
+
+
+def _with_text(told: Mapping[str, Any], files: Files) -> dict[str, Any]:
+    text = files.read(SWEEP_FILE)
+    if text is None and "file" in told:
+        raise TornFile(
+            f"{files.name(SWEEP_FILE)}: missing; give `raycl run` the sweep file with this results folder again: the "
+            "trials that are there count"
+        )
+    return {**told, **({} if text is None else {"text": text.decode(errors="replace")})}
 
 
 def _complete(record: Mapping[str, Any], sizes: Mapping[str, int]) -> bool:

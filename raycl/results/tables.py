@@ -22,7 +22,7 @@ from raycl.matrix import AccuracyMatrix
 from raycl.results.comparison import COMPARED, REFERRED, Line, Spread, compared, lines
 from raycl.results.pooled import POOLED, with_pooled
 from raycl.results.reading import Folder, matrices, opened
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 
 HEADINGS = {
@@ -36,6 +36,8 @@ HEADINGS = {
 }
 WIDE = 110
 """From this terminal width on, backward transfer and parameters are shown too."""
+WIDEST_MATRIX = 12
+"""Matrices of more tasks do not fit a terminal."""
 WIDEST = 128
 """From this width on, also intransigence, where there is a reference, and the pooled average incremental accuracy,
 where tasks differ in size."""
@@ -118,6 +120,12 @@ class Comparison:
         for note in self.notes:
             yield Text(note, style="dim")
 
+    def _repr_html_(self) -> str:
+        """The table as a notebook shows it."""
+        console = Console(file=io.StringIO(), record=True, width=WIDEST, force_jupyter=False)
+        console.print(self)
+        return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.2'>{code}</pre>")
+
     def __str__(self) -> str:
         """The table as plain text."""
         text = io.StringIO()
@@ -175,7 +183,7 @@ def comparison(folder: Folder) -> Comparison:
     return comparison if comparison.complete else replace(comparison, refused=_refusal(results))
 
 
-def _refusal(results: Results) -> str:
+def _refusal(results: ResultsFolder) -> str:
     """The first problem for which this raycl refuses the sweep file of a folder; empty where there is none."""
     stored = json.loads(results.sweep_json)
     if "text" not in stored:
@@ -307,3 +315,17 @@ def _record(line: Line) -> dict[str, Any]:
         **figures,
         **{name: spread.mean for name, spread in means.items() if spread is not None},
     }
+
+
+def matrix_table(matrix: AccuracyMatrix) -> Table | Text:
+    """Accuracies in per cent; rows: after which task, columns: measured on which. The metrics where it is too large."""
+    if matrix.num_tasks > WIDEST_MATRIX:
+        defined = {name: value for name, value in matrix.metrics().items() if not math.isnan(value)}
+        return Text(", ".join(f"{name.replace('_', ' ')} {100 * value:.2f} %" for name, value in defined.items()))
+    table = Table(title="accuracy % after each task, on each task", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("after", justify="right")
+    for task in range(matrix.num_tasks):
+        table.add_column(str(task + 1), justify="right")
+    for name, row in (("-", matrix.untrained), *((str(i + 1), row) for i, row in enumerate(matrix.accuracy))):
+        table.add_row(name, *("" if math.isnan(value) else f"{100 * value:.1f}" for value in row))
+    return table

@@ -37,7 +37,7 @@ class Names(Protocol):
     def __contains__(self, name: object) -> bool: ...
 
 
-class Catalog(Protocol):
+class Registries(Protocol):
     """What a sweep file may name: :class:`raycl.catalog.Catalog` in the package, small fakes in tests.
 
     Every entry but a data set has ``Config``. A stream is called with its options and a seed, and then tells its
@@ -87,7 +87,7 @@ class Resolved:
         own: dict[str, Any] = as_published(strategy, self.stream.scenario, shared)
         return replace(self, **own)
 
-    def trial_fields(self, strategy: Any, catalog: Catalog) -> dict[str, Any]:
+    def trial_fields(self, strategy: Any, catalog: Registries) -> dict[str, Any]:
         """The fields of a :class:`raycl.spec.trial.TrialSpec` that its blocks decide."""
         return {
             **{block: self.dump(block) for block in PLAIN_BLOCKS},
@@ -191,7 +191,7 @@ class Blocks:
         """For a method that keeps no examples: the memory block is left at its defaults."""
         return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, self.space, self.checked)
 
-    def resolve(self, catalog: Catalog, values: Mapping[Path, Any]) -> Resolved:
+    def resolve(self, catalog: Registries, values: Mapping[Path, Any]) -> Resolved:
         """Replace every distribution by its value and check all blocks; options left open stay open.
 
         Raises:
@@ -206,7 +206,7 @@ class Blocks:
             raise BrokenRules(broken)
         return Resolved(**checked)
 
-    def _check_once(self, block: str, data: Any, catalog: Catalog, broken: list[Broken]) -> Any:
+    def _check_once(self, block: str, data: Any, catalog: Registries, broken: list[Broken]) -> Any:
         """Check a block, where the very same data have not been checked before."""
         known = self.checked.get((block, id(data)))
         if known is None or known[0] is not data or data is not self.data[block]:
@@ -256,7 +256,7 @@ def point_path(path: Path) -> str:
     return dotted(path[1:] if path[0] == "options" else path)
 
 
-def _check(block: str, data: Any, blocks: Blocks, catalog: Catalog, broken: list[Broken]) -> Any:
+def _check(block: str, data: Any, blocks: Blocks, catalog: Registries, broken: list[Broken]) -> Any:
     """Check one block; what is wrong is added to ``broken`` under the block's name."""
     try:
         checked = validate(_options_class(block, data, blocks, catalog), data)
@@ -268,7 +268,7 @@ def _check(block: str, data: Any, blocks: Blocks, catalog: Catalog, broken: list
     return checked
 
 
-def _options_class(block: str, data: Any, blocks: Blocks, catalog: Catalog) -> type[BaseModel]:
+def _options_class(block: str, data: Any, blocks: Blocks, catalog: Registries) -> type[BaseModel]:
     if block == "options":
         return cast(type[BaseModel], blocks.strategy.Config)
     if block in _PLAIN:
@@ -282,7 +282,7 @@ def _options_class(block: str, data: Any, blocks: Blocks, catalog: Catalog) -> t
     return options
 
 
-def _check_stream(catalog: Catalog, config: StreamConfig) -> None:
+def _check_stream(catalog: Registries, config: StreamConfig) -> None:
     """The stream's data sets are registered, and their classes suffice where they are known without reading them."""
     stream = catalog.streams.get(config.name)(config, 0)
     infos = {name: look_up(catalog.datasets, "data set", name, ("dataset",)).info for name in stream.datasets()}

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from raycl.spec.blocks import Blocks, Catalog, Resolved, point_path
+from raycl.spec.blocks import Blocks, Registries, Resolved, point_path
 from raycl.spec.entry import Entry
 from raycl.spec.needs import SHARED_BLOCKS, Extent, Idle, Need, SearchSetting, Setting, broken, covered, idle
 from raycl.spec.options import StreamConfig
@@ -42,7 +42,7 @@ def block_path(path: str) -> Path:
 class Extents:
     """How large streams are, each looked at once."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Registries) -> None:
         self._catalog = catalog
         self._known: dict[int, tuple[StreamConfig, Extent | None]] = {}  # a config that is kept keeps its identity
 

@@ -8,6 +8,11 @@ from raycl.spec.space import Distribution
 from raycl.spec.trial import Scalar
 
 
+def entry_key(variant: str, alias: str) -> str:
+    """``variant/alias``, or the alias alone where there are no variants."""
+    return f"{variant}/{alias}" if variant else alias
+
+
 @dataclass(frozen=True)
 class Entry:
     """One method in one variant: searched, and scored, on its own.
@@ -30,7 +35,7 @@ class Entry:
     @property
     def key(self) -> str:
         """``variant/alias``, or the alias alone."""
-        return f"{self.variant}/{self.alias}" if self.variant else self.alias
+        return entry_key(self.variant, self.alias)
 
     @property
     def stored_as(self) -> str:

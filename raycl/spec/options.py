@@ -29,7 +29,7 @@ Bytes = Annotated[int, Field(ge=1, le=EXACT)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Units, channels or dimensions of a layer."""
 Widths = Annotated[tuple[Width, ...], Field(max_length=64)]
-WEIGHTS = "a registered name (imagenet), or the path of a file of `raycl export` below the data root"
+WEIGHTS_HELP = "a registered name (imagenet), or the path of a file of `raycl export` below the data root"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Results hold seeds as 64-bit integers."""
 
@@ -210,7 +210,7 @@ class MemoryConfig(Options):
     shards: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="replay actors per trial; results are equal")
 
 
-WeightsName = Annotated[str, Field(min_length=1, description=WEIGHTS)]
+WeightsName = Annotated[str, Field(min_length=1, description=WEIGHTS_HELP)]
 WeightsHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file; a run fills it in")]
 AllowSeen = Annotated[
     bool, Later(), Field(description="search though the weights have learned from the stream's own data set")
@@ -304,7 +304,7 @@ class ModelConfig(Options):
     init: Literal["default", "xavier"] = Field(
         "default", description="how the model's layers start: as torch's own, or Xavier-uniform with biases of zero"
     )
-    weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS)
+    weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS_HELP)
     weights_hash: WeightsHash | None = None
     allow_seen: AllowSeen = False
     classifier: Annotated[Literal["auto", "linear", "cosine"], Later()] = Field(

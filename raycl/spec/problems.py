@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from raycl.errors import Problem, SpecError
-from raycl.spec.source import MAX_PROBLEMS, Path, Source, dotted
+from raycl.spec.source import MAX_PROBLEMS, Path, SweepSource, dotted
 
 
 class Finding(NamedTuple):
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
 class Problems:
     """The problems and warnings of one file."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SweepSource) -> None:
         self._source = source
         self._refused: dict[Problem, None] = {}
         self._warned: dict[Problem, None] = {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from raycl.spec.published import per_task_head
 
 if TYPE_CHECKING:
-    from raycl.spec.blocks import Catalog, Resolved
+    from raycl.spec.blocks import Registries, Resolved
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ LATE_ROWS = Change(
 """Of methods that offer rows as they are learned: those that the first pass left over are offered when they come."""
 
 
-def revisions(strategy: Any, resolved: Resolved, catalog: Catalog) -> dict[str, int]:
+def revisions(strategy: Any, resolved: Resolved, catalog: Registries) -> dict[str, int]:
     """The revisions that a trial's hash takes in: part -> revision, where it is not the first."""
     stream = catalog.streams.get(resolved.stream.name)
     datasets = [catalog.datasets.get(name) for name in stream(resolved.stream, 0).datasets()]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from raycl.spec.blocks import Catalog
+from raycl.spec.blocks import Registries
 from raycl.spec.options import EXACT, LARGEST, MemoryConfig, TrainingConfig
 from raycl.spec.overrides import STRATEGY_OVERRIDES, VARIANT_OVERRIDES
 from raycl.spec.space import DISTRIBUTIONS, MOST_CHOICES, SEARCH
@@ -21,7 +21,7 @@ from raycl.spec.sweep_options import (
     SearchConfig,
 )
 
-Schema = dict[str, Any]
+JsonSchema = dict[str, Any]
 
 _PLAIN: dict[str, type[BaseModel]] = {
     "training": TrainingConfig,
@@ -35,11 +35,11 @@ _PLAIN: dict[str, type[BaseModel]] = {
 }
 
 
-def json_schema(catalog: Catalog) -> Schema:
+def json_schema(catalog: Registries) -> JsonSchema:
     """The schema, in JSON Schema 2020-12."""
-    definitions: Schema = {"distribution": _distribution()}
-    fields: dict[str, list[Schema]] = {}
-    blocks: dict[str, Schema] = {}
+    definitions: JsonSchema = {"distribution": _distribution()}
+    fields: dict[str, list[JsonSchema]] = {}
+    blocks: dict[str, JsonSchema] = {}
     for block, options in _PLAIN.items():
         blocks[block] = _block(block, [options], definitions, fields)
     blocks["stream"] = _block("stream", _configs(catalog.streams), definitions, fields)
@@ -49,7 +49,7 @@ def json_schema(catalog: Catalog) -> Schema:
     names = [name for name in catalog.strategies.names() if catalog.strategies.get(name)]
     strategies = {name: _strategy(catalog, name, fields, definitions) for name in names}
     aliased = [_alias(name) for name in names]
-    top: Schema = {
+    top: JsonSchema = {
         "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
         **blocks,
         "strategies": {
@@ -84,8 +84,8 @@ def _configs(registry: Any) -> list[type[BaseModel]]:
 
 
 def _block(
-    block: str, kinds: Iterable[type[BaseModel]], definitions: Schema, fields: dict[str, list[Schema]]
-) -> Schema:
+    block: str, kinds: Iterable[type[BaseModel]], definitions: JsonSchema, fields: dict[str, list[JsonSchema]]
+) -> JsonSchema:
     """A block that takes one of several options classes; its fields are added to ``fields`` by dotted path."""
     found = []
     for options in kinds:
@@ -96,7 +96,7 @@ def _block(
     return _any(found)
 
 
-def _strategy(catalog: Catalog, name: str, fields: Mapping[str, Any], definitions: Schema) -> str:
+def _strategy(catalog: Registries, name: str, fields: Mapping[str, Any], definitions: JsonSchema) -> str:
     """Define the block of one method; returns the definition's name."""
     schema = _options(catalog.strategies.get(name).Config, definitions, searchable=True)
     schema["properties"] = {
@@ -108,16 +108,16 @@ def _strategy(catalog: Catalog, name: str, fields: Mapping[str, Any], definition
     return f"strategy.{name}"
 
 
-def _alias(name: str) -> Schema:
+def _alias(name: str) -> JsonSchema:
     return {"$ref": f"#/$defs/strategy.{name}", "required": ["strategy"]}
 
 
-def _references(fields: Iterable[str], roots: Iterable[str]) -> Schema:
+def _references(fields: Iterable[str], roots: Iterable[str]) -> JsonSchema:
     """Dotted overrides of the given blocks."""
     return {path: {"$ref": f"#/$defs/{path}"} for path in fields if path.split(".")[0] in roots}
 
 
-def _options(options: type[BaseModel], definitions: Schema, searchable: bool) -> Schema:
+def _options(options: type[BaseModel], definitions: JsonSchema, searchable: bool) -> JsonSchema:
     """An options class; ``searchable``: a distribution may stand in place of every value."""
     prefix = f"{options.__module__}.{options.__qualname__}"
     schema = options.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
@@ -131,28 +131,28 @@ def _options(options: type[BaseModel], definitions: Schema, searchable: bool) ->
     return schema
 
 
-def _searched(value: Schema) -> Schema:
-    outer: Schema = {key: value.pop(key) for key in ("description", "title", "default") if key in value}
+def _searched(value: JsonSchema) -> JsonSchema:
+    outer: JsonSchema = {key: value.pop(key) for key in ("description", "title", "default") if key in value}
     return {**outer, "anyOf": [value, {"$ref": "#/$defs/distribution"}, _word()]}
 
 
-def _word() -> Schema:
+def _word() -> JsonSchema:
     return {"const": SEARCH, "description": "the usual search space"}
 
 
-def _any(schemas: list[Schema]) -> Schema:
+def _any(schemas: list[JsonSchema]) -> JsonSchema:
     distinct = [schema for index, schema in enumerate(schemas) if schema not in schemas[:index]]
     return distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
 
 
-def _distribution() -> Schema:
-    properties: Schema = {}
+def _distribution() -> JsonSchema:
+    properties: JsonSchema = {}
     for word, family in DISTRIBUTIONS.items():
         count = {"quniform": 3}.get(word, 2)
         whole = word.endswith("randint")
         most = EXACT if whole else LARGEST
-        item: Schema = {"type": "integer" if whole else "number", "minimum": -most, "maximum": most}
-        arguments: Schema = {"items": item, "minItems": count, "maxItems": count}
+        item: JsonSchema = {"type": "integer" if whole else "number", "minimum": -most, "maximum": most}
+        arguments: JsonSchema = {"items": item, "minItems": count, "maxItems": count}
         properties[word] = {
             "type": "array",
             **({"minItems": 1, "maxItems": MOST_CHOICES} if word == "choice" else arguments),

@@ -44,7 +44,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Source:
+class SweepSource:
     """A parsed file.
 
     Attributes:
@@ -81,7 +81,7 @@ def dotted(path: Sequence[str | int]) -> str:
     return ".".join(str(part) for part in path)
 
 
-def read(path: str | FilePath) -> Source:
+def read(path: str | FilePath) -> SweepSource:
     """Read and parse a file.
 
     Raises:
@@ -97,7 +97,7 @@ def read(path: str | FilePath) -> Source:
     return parse(text, str(path))
 
 
-def parse(text: str, file: str = "<text>") -> Source:
+def parse(text: str, file: str = "<text>") -> SweepSource:
     """Parse YAML 1.2 text whose top level is a mapping.
 
     Raises:
@@ -106,7 +106,7 @@ def parse(text: str, file: str = "<text>") -> Source:
     if len(text) > MAX_CHARACTERS:
         raise SpecError([Problem("file", f"may hold at most {MAX_CHARACTERS:,} characters", file=file)])
     root = _compose(text, file)
-    reader = _Reader(Source(file, text, {}))
+    reader = _Reader(SweepSource(file, text, {}))
     if not isinstance(root, yaml.MappingNode):
         raise SpecError([Problem("file", "must hold a mapping of keys, such as name: my_sweep", "", 1, 1, file)])
     try:
@@ -115,7 +115,7 @@ def parse(text: str, file: str = "<text>") -> Source:
         raise SpecError([Problem("syntax", "blocks are nested too deeply", "", 1, 1, file)]) from None
     if reader.problems:
         raise SpecError(reader.problems[:MAX_PROBLEMS])
-    return Source(file, text, data, reader.source.keys, reader.source.values)
+    return SweepSource(file, text, data, reader.source.keys, reader.source.values)
 
 
 def _compose(text: str, file: str) -> yaml.Node | None:
@@ -172,7 +172,7 @@ for _name, _pattern, _first in (
 class _Reader:
     """Turns composed nodes into data, and notes where each stands."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SweepSource) -> None:
         self.source = source
         self.problems: list[Problem] = []
         self._count = 0

@@ -12,11 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from raycl.errors import UnknownName, nearest
 from raycl.spec.blocks import (
     BLOCK_NAMES,
     PUBLISHED_BLOCKS,
     Blocks,
-    Catalog,
+    Registries,
     Resolved,
     corner_points,
     end_points,
@@ -27,10 +28,17 @@ from raycl.spec.options import Options, StreamConfig
 from raycl.spec.published import departures
 from raycl.spec.revisions import revisions
 from raycl.spec.rules import BrokenRules
-from raycl.spec.source import Source, parse, read
+from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep_file import SweepFile
-from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig
-from raycl.spec.trial import FORMAT_VERSION, PLACEMENT, Phase, Scalar, TrialSpec, by_content
+from raycl.spec.sweep_options import (
+    DEFAULT_METRIC,
+    FinalConfig,
+    LimitsConfig,
+    PrunerConfig,
+    ResourcesConfig,
+    SearchConfig,
+)
+from raycl.spec.trial import FORMAT_VERSION, PLACEMENT, Scalar, SweepPhase, TrialSpec, by_content
 
 __all__ = ["Entry", "Runs", "SweepSpec"]
 
@@ -74,12 +82,12 @@ class SweepSpec:
     stream: StreamConfig
     entries: tuple[Entry, ...]
     warnings: tuple[str, ...]
-    catalog: Catalog
+    catalog: Registries
     blocks: Mapping[str, Blocks]
     pins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | FilePath, catalog: Catalog) -> SweepSpec:
+    def load(cls, path: str | FilePath, catalog: Registries) -> SweepSpec:
         """Read a sweep file.
 
         Raises:
@@ -88,7 +96,7 @@ class SweepSpec:
         return cls.of(read(path), catalog)
 
     @classmethod
-    def parse(cls, text: str, catalog: Catalog, file: str = "<text>") -> SweepSpec:
+    def parse(cls, text: str, catalog: Registries, file: str = "<text>") -> SweepSpec:
         """Read a sweep from YAML text.
 
         Raises:
@@ -97,7 +105,7 @@ class SweepSpec:
         return cls.of(parse(text, file), catalog)
 
     @classmethod
-    def of(cls, source: Source, catalog: Catalog, judged: bool = False, whole: bool = False) -> SweepSpec:
+    def of(cls, source: SweepSource, catalog: Registries, judged: bool = False, whole: bool = False) -> SweepSpec:
         """Check a parsed file.
 
         Args:
@@ -116,7 +124,7 @@ class SweepSpec:
         return json.dumps(told | ({"weights": dict(self.pins)} if self.pins else {}), indent=1)
 
     @classmethod
-    def loads(cls, text: str | bytes, catalog: Catalog) -> SweepSpec:
+    def loads(cls, text: str | bytes, catalog: Registries) -> SweepSpec:
         """Read :meth:`dumps` back. What came with results is not judged anew: they can be read in any case.
 
         Raises:
@@ -146,6 +154,11 @@ class SweepSpec:
                 yield blocks.resolve(self.catalog, values)
 
     @property
+    def metric(self) -> str:
+        """What a search maximises, or would."""
+        return self.search.metric if self.search else DEFAULT_METRIC
+
+    @property
     def variants(self) -> tuple[str, ...]:
         """Names of the variants in file order; one empty name where there are none."""
         return tuple(dict.fromkeys(entry.variant for entry in self.entries))
@@ -153,6 +166,21 @@ class SweepSpec:
     def entry(self, key: str) -> Entry:
         """The entry with the given :attr:`Entry.key`."""
         return next(entry for entry in self.entries if entry.key == key)
+
+    def find(self, name: str | None) -> Entry:
+        """The entry of a name (``alias`` or ``variant/alias``), or the first that can run.
+
+        Raises:
+            UnknownName: none of this name can run.
+        """
+        able = [entry for entry in self.entries if not entry.barred]
+        found = next((entry for entry in able if name in (None, entry.alias, entry.key)), None)
+        if found is not None:
+            return found
+        if not able:
+            raise UnknownName("a sweep must have a method that its streams allow (got none); `raycl check` says why")
+        known = [entry.key for entry in able]
+        raise UnknownName(f"this sweep runs no {name!r}{nearest(name or '', known)} (it runs: {', '.join(known)})")
 
     def resolved(self, entry: Entry, point: Mapping[str, Scalar]) -> Resolved:
         """The checked blocks of an entry at a point of its space, as its method publishes them where they are open."""
@@ -163,7 +191,7 @@ class SweepSpec:
         values = {path: found.decode(point[point_path(path)]) for path, found in blocks.space.items()}
         return blocks.resolve(self.catalog, values).as_published(blocks.strategy)
 
-    def trial(self, entry: Entry, point: Mapping[str, Scalar], seed: int, phase: Phase) -> TrialSpec:
+    def trial(self, entry: Entry, point: Mapping[str, Scalar], seed: int, phase: SweepPhase) -> TrialSpec:
         """The fully resolved trial of an entry at a point of its space.
 
         Search and finalists score on validation data, the final phase on test data.

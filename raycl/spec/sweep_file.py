@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from raycl.errors import nearest
-from raycl.spec.blocks import Blocks, Catalog, Checked, Corner, Resolved, corner_points, look_up, point_path
+from raycl.spec.blocks import Blocks, Checked, Corner, Registries, Resolved, corner_points, look_up, point_path
 from raycl.spec.check import (
     Extents,
     IdleOptions,
@@ -28,7 +28,7 @@ from raycl.spec.needs import SHARED_BLOCKS, SearchSetting, Setting
 from raycl.spec.overrides import Override, own_overrides, variant_overrides
 from raycl.spec.problems import Finding, Problems
 from raycl.spec.rules import Broken, BrokenRules, validate
-from raycl.spec.source import Path, Source, dotted
+from raycl.spec.source import Path, SweepSource, dotted
 from raycl.spec.space import LogUniform, QUniform, Uniform, format_value
 from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig
 
@@ -69,7 +69,7 @@ class SweepFile:
         whole: keep what is searched for nothing: an earlier raycl searched that too.
     """
 
-    def __init__(self, source: Source, catalog: Catalog, judged: bool = False, whole: bool = False) -> None:
+    def __init__(self, source: SweepSource, catalog: Registries, judged: bool = False, whole: bool = False) -> None:
         self.source = source
         self.data = source.data
         self.catalog = catalog

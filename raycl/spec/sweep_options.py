@@ -13,6 +13,8 @@ SearchMetric = Literal[
     "average_accuracy", "average_incremental_accuracy", "pooled_accuracy", "pooled_average_incremental_accuracy"
 ]
 
+DEFAULT_METRIC: SearchMetric = "average_accuracy"
+
 Trials = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -66,7 +68,7 @@ class SearchConfig(Options):
     generation: Trials = Field(5, description="suggestions made at once, from all earlier generations")
     startup: Trials = Field(5, description="random suggestions before the sampler learns from results")
     metric: SearchMetric = Field(
-        "average_accuracy",
+        DEFAULT_METRIC,
         description="what is maximised: a mean over tasks, or over all their images (pooled), after the last task, or "
         "its mean over all steps (incremental)",
     )

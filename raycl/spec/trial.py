@@ -15,7 +15,7 @@ from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig, ResourcesCo
 FORMAT_VERSION = 1
 """Of the specification itself. What the same options give is told by revisions (:mod:`raycl.spec.revisions`)."""
 
-Phase = Literal["search", "finalists", "final"]
+SweepPhase = Literal["search", "finalists", "final"]
 Scalar = str | int | float | bool
 PLACEMENT = ("home", "shards")
 """Options of ``memory`` that decide where rows live, and no number."""
@@ -75,7 +75,7 @@ class TrialSpec(Options):
     resources: ResourcesConfig = ResourcesConfig()
     point: dict[str, Scalar] = {}
     seed: int
-    phase: Phase = "final"
+    phase: SweepPhase = "final"
     score_on: Literal["validation", "test"] = "test"
     train_on: Literal["train", "train_and_validation"] = "train"
     uses_memory: bool = False

@@ -11,14 +11,14 @@ from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic
 from raycl.strategies.base import Context, Position, Strategy, StrategyConfig
 from raycl.streams.task import Batch
 
-Penalty = Annotated[float, Field(ge=0, le=1e15)]
+Strength = Annotated[float, Field(ge=0, le=1e15)]
 """Strength of a pull; 0 is fine-tuning."""
 
 
 class AnchoredConfig(StrategyConfig):
     """Strength of the pull."""
 
-    penalty: Penalty = 1.0
+    penalty: Strength = 1.0
     penalty_step: PenaltyStep = "gradient"
 
 

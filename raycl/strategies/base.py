@@ -72,8 +72,6 @@ class Strategy:
     uses_memory: ClassVar[bool] = False
     selection: ClassVar[str] = "reservoir"
     """The method's own selection rule, taken where ``memory.selection`` is ``auto``."""
-    memory_columns: ClassVar[Mapping[str, tuple[str, torch.dtype]]] = {}
-    """Extra memory columns: name -> (``"outputs"`` or ``"scalar"``, dtype): one entry per output unit, or one."""
     pretrained: ClassVar[bool] = True
     """Can start from ``model.weights``; not where the weights are made by something else."""
     zero_shot: ClassVar[bool] = True

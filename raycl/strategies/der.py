@@ -37,7 +37,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raycl.learning.passes import FORWARD, Forward, logits_of_parts
+from raycl.learning.passes import FORWARD_HELP, ForwardPasses, logits_of_parts
 from raycl.spec.needs import Idle
 from raycl.spec.options import Later, NonNegative
 from raycl.spec.revisions import LATE_ROWS, Change
@@ -51,7 +51,7 @@ class DERConfig(StrategyConfig):
     search_space: ClassVar[dict[str, Any]] = {"alpha": {"loguniform": [0.05, 1.0]}}
 
     alpha: NonNegative = Field(0.5, description="weight of the squared error to stored logits")
-    forward: Annotated[Forward, Later()] = Field("separate", description=FORWARD)
+    forward: Annotated[ForwardPasses, Later()] = Field("separate", description=FORWARD_HELP)
 
 
 class DERPPConfig(DERConfig):
@@ -73,7 +73,6 @@ class DER(Strategy):
     changes: ClassVar[tuple[Change, ...]] = (LATE_ROWS,)
     boundary_free: ClassVar[bool] = True
     uses_memory: ClassVar[bool] = True
-    memory_columns = {"logits": ("outputs", torch.float32)}
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "task": {"memory.insert": "every_epoch"},
         "domain": {"memory.insert": "every_epoch"},

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from raycl.errors import Problem, SpecError
-from raycl.learning.passes import FORWARD, Forward
+from raycl.learning.passes import FORWARD_HELP, ForwardPasses
 from raycl.spec.needs import Need
 from raycl.spec.options import Later
 from raycl.strategies.base import Context, Position
@@ -50,7 +50,7 @@ class ERACEConfig(ReplayConfig):
         None,
         description="new rows also compete with units whose class has not come yet; default: where the head is full",
     )
-    forward: Annotated[Forward, Later()] = Field("separate", description=FORWARD)
+    forward: Annotated[ForwardPasses, Later()] = Field("separate", description=FORWARD_HELP)
 
 
 class ERACE(Replay):

@@ -23,7 +23,7 @@ from raycl.learning.fisher import FisherLabels, diagonal_fisher
 from raycl.learning.quadratic import require_finite
 from raycl.spec.needs import Idle
 from raycl.spec.options import Count, Fraction
-from raycl.strategies.anchored import Anchored, AnchoredConfig, Penalty
+from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
 from raycl.strategies.base import TaskData
 
 FISHER_BATCH = 128
@@ -37,7 +37,7 @@ class EWCConfig(AnchoredConfig):
         Idle(("online_decay",), "only mode: online decays", lambda at: at.options.mode == "separate"),
     )
 
-    penalty: Penalty = Field(100.0, description="lambda; search 1 to 1e10 on a log scale")
+    penalty: Strength = Field(100.0, description="lambda; search 1 to 1e10 on a log scale")
     mode: Literal["separate", "online"] = Field(
         "separate", description="one quadratic per past task, or a decaying one"
     )

@@ -27,7 +27,7 @@ Departures:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -90,7 +90,6 @@ class ExStream(Strategy):
     boundary_free: ClassVar[bool] = True
     uses_memory: ClassVar[bool] = True
     selection: ClassVar[str] = "ring"  # fills the slots in order; from then on rows are merged
-    memory_columns: ClassVar[Mapping[str, tuple[str, torch.dtype]]] = {"count": ("scalar", torch.int64)}
     paper: ClassVar[str] = "Hayes, Cahill and Kanan 2019, Memory efficient experience replay (arXiv 1809.05922)"
 
     def __init__(self, config: ExStreamConfig, context: Context) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from raycl.strategies.anchored import Anchored, AnchoredConfig, Penalty
+from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
 from raycl.strategies.base import TaskData
 
 
@@ -24,7 +24,7 @@ class L2Config(AnchoredConfig):
 
     search_space = {"penalty": {"loguniform": [1e-3, 1e3]}}
 
-    penalty: Penalty = Field(0.1, description="lambda; search 1e-3 to 1e3 on a log scale")
+    penalty: Strength = Field(0.1, description="lambda; search 1e-3 to 1e3 on a log scale")
 
 
 class L2(Anchored):

@@ -22,7 +22,7 @@ from pydantic import Field
 from raycl.learning.quadratic import require_finite
 from raycl.learning.sensitivity import output_sensitivity
 from raycl.spec.options import Count, Fraction
-from raycl.strategies.anchored import Anchored, AnchoredConfig, Penalty
+from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
 from raycl.strategies.base import TaskData
 
 IMPORTANCE_BATCH = 128
@@ -33,7 +33,7 @@ class MASConfig(AnchoredConfig):
 
     search_space = {"penalty": {"loguniform": [1e-2, 1e4]}}
 
-    penalty: Penalty = Field(
+    penalty: Strength = Field(
         1.0, description="lambda of lambda * sum Omega (theta - theta*)^2, no 1/2; search 0.01 to 1e4 on a log scale"
     )
     decay: Fraction = Field(1.0, description="what is kept of Omega at each task; 1: the sum over tasks, as published")

@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from raycl.errors import Problem, SpecError
-from raycl.learning.passes import FORWARD, Forward
+from raycl.learning.passes import FORWARD_HELP, ForwardPasses
 from raycl.models.network import frozen_statistics
 from raycl.spec.needs import Need
 from raycl.spec.options import Count, Later, Positive, ScenarioName
@@ -50,7 +50,7 @@ class MIRConfig(ReplayConfig):
     virtual_learning_rate: Positive | None = Field(
         None, description="of the virtual step, plain SGD; default: training's learning rate"
     )
-    forward: Annotated[Forward, Later()] = Field("separate", description=FORWARD)
+    forward: Annotated[ForwardPasses, Later()] = Field("separate", description=FORWARD_HELP)
 
 
 class MIR(Replay):
@@ -69,7 +69,6 @@ class MIR(Replay):
             lambda at: at.options.subsample > at.replay_batch,
         ),
     )
-    memory_columns = {"best_loss": ("scalar", torch.float32)}
     paper: ClassVar[str] = "Aljundi, Caccia et al. 2019, Maximal interfered retrieval (arXiv 1908.04742)"
 
     config: MIRConfig

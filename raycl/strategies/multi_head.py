@@ -5,7 +5,7 @@ The usual lower bound where the task id is given; van de Ven and Tolias, "Three 
 as they are to the last bit, so that all forgetting is drift of the trunk.
 
 Naive fine-tuning with ``model.head: per_task`` is the same, to the bit: no method moves rows of the head that none of
-its losses reaches (:mod:`raycl.optimizers`). This one refuses settings that would make it another.
+its losses reaches (:mod:`raycl.trial.optimizers`). This one refuses settings that would make it another.
 """
 
 from __future__ import annotations

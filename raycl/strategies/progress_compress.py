@@ -40,7 +40,7 @@ from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, require_f
 from raycl.models.columns import Column, GatedAdapter, Taps
 from raycl.spec.needs import Need
 from raycl.spec.options import Count, Fraction, Positive, Width
-from raycl.strategies.anchored import Penalty
+from raycl.strategies.anchored import Strength
 from raycl.strategies.base import (
     Context,
     Losses,
@@ -65,7 +65,7 @@ class ProgressCompressConfig(StrategyConfig):
         "temperature": {"choice": [1.0, 2.0, 4.0]},
     }
 
-    penalty: Penalty = Field(
+    penalty: Strength = Field(
         100.0, description="lambda of online EWC while compressing; search 1 to 1e5 on a log scale"
     )
     penalty_step: PenaltyStep = "gradient"

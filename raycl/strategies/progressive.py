@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from raycl.errors import MethodError, Problem, SpecError
 from raycl.learning.own_units import own_head_only, require_own_units
-from raycl.models.columns import Adapter, Column, Columns, direct
+from raycl.models.columns import Adapter, Column, ColumnStack, direct
 from raycl.models.width import matching_width, parameters_with_head
 from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.spec.options import Width
@@ -73,7 +73,7 @@ class Progressive(Strategy):
         super().__init__(config, context)
         require_own_units(context.scenario, "each column of a progressive network")
         self.config: ProgressiveConfig = config
-        self.columns = Columns()
+        self.columns = ColumnStack()
         self._width = self._matching_width() if config.match_parameters else 1.0
 
     # -- growth and optimisation -------------------------------------------------------------------------------

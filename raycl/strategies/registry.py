@@ -1,7 +1,15 @@
 """Every built-in method, a line each. Installed packages add theirs through entry points: ``raycl.strategies``."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from raycl.registry import Registry
 from raycl.strategies.base import Strategy
+
+S = TypeVar("S", bound=type[Strategy])
+
+_CONSOLIDATED = "raycl.strategies.consolidated"
+_HYPERNETWORK = "raycl.strategies.hypernetwork"
 
 STRATEGIES: Registry[type[Strategy]] = Registry(
     "strategy",
@@ -28,10 +36,10 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "exstream": "raycl.strategies.exstream:ExStream",
         "latent_replay": "raycl.strategies.latent_replay:LatentReplay",
         "generative_replay": "raycl.strategies.generative_replay:GenerativeReplay",
-        "cwr": "raycl.strategies.cwr:CWR",
-        "ar1": "raycl.strategies.ar1:AR1",
-        "ar1_latent_replay": "raycl.strategies.ar1_latent_replay:AR1LatentReplay",
-        "generative_negative_replay": "raycl.strategies.generative_negative_replay:GenerativeNegativeReplay",
+        "cwr": f"{_CONSOLIDATED}.cwr:CWR",
+        "ar1": f"{_CONSOLIDATED}.ar1:AR1",
+        "ar1_latent_replay": f"{_CONSOLIDATED}.ar1_latent_replay:AR1LatentReplay",
+        "generative_negative_replay": f"{_CONSOLIDATED}.generative_negative_replay:GenerativeNegativeReplay",
         "gem": "raycl.strategies.gem:GEM",
         "agem": "raycl.strategies.agem:AGEM",
         "icarl": "raycl.strategies.icarl:ICaRL",
@@ -41,8 +49,31 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
         "progressive": "raycl.strategies.progressive:Progressive",
         "progress_compress": "raycl.strategies.progress_compress:ProgressCompress",
         "hat": "raycl.strategies.hat:HAT",
-        "hypernetwork": "raycl.strategies.hypernetwork:Hypernetwork",
-        "hypernetwork_replay": "raycl.strategies.hypernetwork_replay:HypernetworkReplay",
-        "hypernetwork_tir": "raycl.strategies.hypernetwork_tir:HypernetworkTIR",
+        "hypernetwork": f"{_HYPERNETWORK}.hypernetwork:Hypernetwork",
+        "hypernetwork_replay": f"{_HYPERNETWORK}.replay:HypernetworkReplay",
+        "hypernetwork_tir": f"{_HYPERNETWORK}.task_inference:HypernetworkTIR",
     },
 )
+
+
+def strategy(name: str) -> Callable[[S], S]:
+    """Register a method of one's own, in this process and in all that its sweeps use: a class decorator.
+
+    Its code is part of its trials' hash: trials of another version of it stand beside them under other names.
+
+    Raises:
+        UnknownName: a method of this name is built in or installed.
+
+    Example:
+        >>> from raycl.strategies.naive import Naive
+        >>> @strategy("half")
+        ... class Half(Naive):
+        ...     def loss(self, batch):
+        ...         return {name: part / 2 for name, part in super().loss(batch).items()}
+    """
+
+    def register(entry: S) -> S:
+        STRATEGIES.register(name, entry)
+        return entry
+
+    return register

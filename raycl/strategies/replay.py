@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, get_args
 from pydantic import Field
 from torch import Tensor
 
-from raycl.learning.passes import FORWARD, Forward, logits_of_parts
+from raycl.learning.passes import FORWARD_HELP, ForwardPasses, logits_of_parts
 from raycl.spec.needs import Idle
 from raycl.spec.options import Later, ScenarioName
 from raycl.spec.revisions import LATE_ROWS, Change
@@ -46,7 +46,7 @@ class ReplayConfig(StrategyConfig):
     )
 
     exclude_current: bool = Field(False, description="replay no rows of the current task, or of the batch's classes")
-    forward: Annotated[Forward, Later()] = Field("joint", description=FORWARD)
+    forward: Annotated[ForwardPasses, Later()] = Field("joint", description=FORWARD_HELP)
 
 
 class Replay(Strategy):

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from raycl.learning.path_integral import PathIntegral
 from raycl.spec.options import Positive
-from raycl.strategies.anchored import Anchored, AnchoredConfig, Penalty
+from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
 from raycl.strategies.base import Context, Position, TaskData
 from raycl.streams.task import Batch
 
@@ -31,7 +31,7 @@ class SIConfig(AnchoredConfig):
 
     search_space = {"penalty": {"loguniform": [1e-3, 1e5]}}
 
-    penalty: Penalty = Field(1.0, description="c; search 1e-3 to 1e5 on a log scale")
+    penalty: Strength = Field(1.0, description="c; search 1e-3 to 1e5 on a log scale")
     damping: Positive = Field(0.1, description="xi; it and the penalty trade off, so fix one of them")
     clamp: bool = Field(True, description="weights that raised the loss are unimportant, not repelled")
 

@@ -130,7 +130,7 @@ class ConfigurableDataSet(Protocol):
     def configured(self, argument: str) -> DataSet: ...
 
 
-def checked(images: Images, origin: object) -> Images:
+def fit_for_streams(images: Images, origin: object) -> Images:
     """Return ``images`` if they are fit for a stream.
 
     Args:

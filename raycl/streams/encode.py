@@ -67,7 +67,7 @@ def known_features(config: EncodeConfig) -> int | None:
     return WEIGHTS.get(config.weights).features if config.weights in WEIGHTS else None
 
 
-class Encoder:
+class FeatureEncoder:
     """A frozen backbone with its preprocessing, for the data sets of one stream.
 
     Args:

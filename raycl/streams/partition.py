@@ -9,13 +9,13 @@ import numpy as np
 from raycl.errors import DataError
 from raycl.streams.datasets import Images
 from raycl.streams.randomness import random_state
-from raycl.streams.task import Split
+from raycl.streams.task import SplitName
 
-Rows = dict[Split, np.ndarray]
+SplitRows = dict[SplitName, np.ndarray]
 """Base rows int64 ``[n]`` of each split. Training and validation index the train arrays, test the test arrays."""
 
 
-def partition(images: Images, classes: Sequence[int], fraction: float, seed: int, origin: str) -> Rows:
+def partition(images: Images, classes: Sequence[int], fraction: float, seed: int, origin: str) -> SplitRows:
     """Cut the rows of some classes into the three splits.
 
     A class is cut by its id and the seed alone, so every task that holds it cuts it alike: no training row of one

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 
-def derive(seed: int, purpose: str) -> int:
+def purpose_seed(seed: int, purpose: str) -> int:
     """A 32-bit seed for one purpose, so that no two purposes share random numbers."""
     return int.from_bytes(hashlib.sha256(f"{purpose}/{seed}".encode()).digest()[:4], "big")
 
@@ -17,4 +17,4 @@ def random_state(seed: int, purpose: str, *index: int) -> np.random.RandomState:
 
     ``RandomState`` because its numbers are frozen: the same seed gives the same stream under every numpy.
     """
-    return np.random.RandomState([derive(seed, purpose), *index])
+    return np.random.RandomState([purpose_seed(seed, purpose), *index])

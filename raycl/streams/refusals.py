@@ -11,7 +11,7 @@ import torch
 from raycl.errors import DataError
 from raycl.streams.datasets import TELLING, Images, copied
 from raycl.streams.stream import Stream, TaskClasses
-from raycl.streams.task import Split, TaskSource
+from raycl.streams.task import SplitName, TaskSource
 
 
 def check_distinct(
@@ -63,7 +63,7 @@ def check_copies(images: Mapping[str, Images]) -> None:
             )
 
 
-def check_split(source: TaskSource, split: Split) -> None:
+def check_split(source: TaskSource, split: SplitName) -> None:
     """Every class of every task has images in a split.
 
     Raises:

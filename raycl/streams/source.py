@@ -18,13 +18,13 @@ from raycl.addresses import expanded
 from raycl.errors import DataError
 from raycl.streams import moments
 from raycl.streams.contents import Content, seen
-from raycl.streams.datasets import Images, checked
-from raycl.streams.encode import Encoder, known_features
-from raycl.streams.partition import Rows, partition, subsample
+from raycl.streams.datasets import Images, fit_for_streams
+from raycl.streams.encode import FeatureEncoder, known_features
+from raycl.streams.partition import SplitRows, partition, subsample
 from raycl.streams.refusals import check_copies, check_distinct
 from raycl.streams.registry import DATASETS, STREAMS
 from raycl.streams.stream import Stream, TaskClasses
-from raycl.streams.task import Layout, Part, Recipe, Split
+from raycl.streams.task import Layout, Part, Recipe, SplitName
 
 TrainOn = Literal["train", "train_and_validation"]
 
@@ -49,7 +49,7 @@ def load_images(name: str, data_root: Path | None, shape: Shape | None = None) -
     with _loading:
         if key not in _loaded:
             if shape is None:
-                _loaded[key] = checked(DATASETS.get(name).load(data_root), f"data set {name!r}")
+                _loaded[key] = fit_for_streams(DATASETS.get(name).load(data_root), f"data set {name!r}")
             else:
                 _loaded[key] = load_images(name, data_root).fitted(shape)
         return _loaded[key]
@@ -100,13 +100,13 @@ class LocalSource:
         self._origin: Mapping[str, Any] = {}
         encode = self._stream.config.encode
         if encode is not None:
-            encoder = Encoder(encode, data_root)
+            encoder = FeatureEncoder(encode, data_root)
             self._origin = encoder.origin
             self._images = {name: encoder.encoded(images) for name, images in self._images.items()}
             self._base_shape = self._images[names[0]].image_shape
             self._base += f"-{encoder.key}"
         self._tasks = self._stream.tasks({name: images.num_classes for name, images in self._images.items()})
-        self._rows: dict[TaskClasses, Rows] = {}
+        self._rows: dict[TaskClasses, SplitRows] = {}
         named = {name: images.fingerprint if len(names) > 1 else name for name, images in self._raw.items()}
         check_copies(self._raw)
         check_distinct(self._stream, self._tasks, named, self._base_shape)
@@ -127,7 +127,7 @@ class LocalSource:
             seen=seen(self._origin, contents),
         )
 
-    def part(self, task: int, split: Split) -> Part:
+    def part(self, task: int, split: SplitName) -> Part:
         """One split of one task; its images are the shared base array, its recipe is built now.
 
         Raises:
@@ -150,13 +150,13 @@ class LocalSource:
             base=f"{chosen.dataset}/{self._base}/{'test' if testing else 'train'}",
         )
 
-    def prefetch(self, task: int, split: Split) -> None:
+    def prefetch(self, task: int, split: SplitName) -> None:
         """Nothing to hide: the arrays are here."""
 
     def _recipe(self, task: int) -> Recipe:
         return self._stream.recipe(task, *self._base_shape[1:])
 
-    def _class_rows(self, chosen: TaskClasses) -> Rows:
+    def _class_rows(self, chosen: TaskClasses) -> SplitRows:
         """The base rows of each split; tasks of the same classes share them."""
         if chosen not in self._rows:
             config = self._stream.config
@@ -168,7 +168,7 @@ class LocalSource:
             self._rows[chosen] = rows
         return self._rows[chosen]
 
-    def _task_rows(self, task: int) -> Rows:
+    def _task_rows(self, task: int) -> SplitRows:
         chosen = self._tasks[task]
         rows = self._class_rows(chosen)
         size = self._stream.config.train_per_task

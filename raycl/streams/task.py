@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raycl.streams.contents import Content
 
-Split = Literal["train", "validation", "test"]
+SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class TaskSource(Protocol):
     @property
     def layout(self) -> Layout: ...
 
-    def part(self, task: int, split: Split) -> Part:
+    def part(self, task: int, split: SplitName) -> Part:
         """Return one split of one task.
 
         Raises:
@@ -137,7 +137,7 @@ class TaskSource(Protocol):
         """
         ...
 
-    def prefetch(self, task: int, split: Split) -> None:
+    def prefetch(self, task: int, split: SplitName) -> None:
         """Begin to fetch a part that will be asked for soon. Costs nothing where there is nothing to hide."""
         ...
 

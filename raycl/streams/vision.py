@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from raycl.downloads import DOWNLOAD_VARIABLE, allowed
+from raycl.addresses import DOWNLOAD_VARIABLE, downloads_allowed
 from raycl.errors import DataError
 from raycl.streams.datasets import Images, Info
 
@@ -41,7 +41,7 @@ class VisionSet:
             raise DataError(f"{self.kind} needs a data root (got none); pass --data-root or set RAYCL_DATA")
         place = data_root / self.folder
         if not place.is_dir():
-            if not allowed():
+            if not downloads_allowed():
                 raise DataError(
                     f"{self.kind} was not found (looked in {place}); put torchvision's files there, "
                     f"or set {DOWNLOAD_VARIABLE}=1 to download them"

@@ -19,7 +19,6 @@ from ray.exceptions import GetTimeoutError, OwnerDiedError
 from support import counts, finish, trial
 
 from raycl.catalog import catalog
-from raycl.checkpoint import decode, encode
 from raycl.distributed import replay
 from raycl.distributed.environment import environment
 from raycl.distributed.replay import ShardedStorage
@@ -28,11 +27,12 @@ from raycl.errors import DataError, InfrastructureError
 from raycl.memory.buffer import Table, everything
 from raycl.memory.clusters import Clusters
 from raycl.memory.local import LocalStorage, Storage
-from raycl.memory.replay import Replay
+from raycl.memory.replay import ReplayMemory
 from raycl.spec.options import MemoryConfig
 from raycl.streams.source import LocalSource
 from raycl.streams.task import Part, TaskSource
-from raycl.trainer import Trainer
+from raycl.trial.checkpoint import decode, encode
+from raycl.trial.trainer import Trainer
 
 SPLIT = {"name": "split", "dataset": "digits", "tasks": 5}
 STREAMS: list[dict[str, Any]] = [
@@ -115,11 +115,11 @@ def equal(one: Table, other: Table) -> bool:
     )
 
 
-def buffer(storage: Storage, capacity: int = 60, selection: str = "reservoir") -> Replay:
-    return Replay(MemoryConfig(capacity=capacity), selection, torch.Generator().manual_seed(5), storage)
+def buffer(storage: Storage, capacity: int = 60, selection: str = "reservoir") -> ReplayMemory:
+    return ReplayMemory(MemoryConfig(capacity=capacity), selection, torch.Generator().manual_seed(5), storage)
 
 
-def history(memory: Replay) -> list[Table]:
+def history(memory: ReplayMemory) -> list[Table]:
     """Everything a buffer answers over a stream of offers, requests, draws and writes."""
     answers = []
     random = torch.Generator().manual_seed(1)

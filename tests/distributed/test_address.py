@@ -16,8 +16,8 @@ from raycl.distributed import address as addresses
 from raycl.distributed import cluster
 from raycl.distributed.address import BELOW, LONGEST_SOCKET, knock, ray_folder, target
 from raycl.distributed.environment import environment
-from raycl.distributed.signals import Interrupted, Interruption
 from raycl.errors import REFUSED, InfrastructureError, PathError, exit_code
+from raycl.sweep.signals import Interrupted, Interruption
 
 
 def _closed_port() -> int:
@@ -146,7 +146,7 @@ def test_a_cluster_without_a_token_is_joined_after_one_of_our_own_with_one(monke
 
 def test_while_nothing_runs_the_first_signal_is_enough() -> None:
     state = Interruption()
-    state.nothing_runs = True
+    state.at_once = True
     with pytest.raises(Interrupted, match="SIGINT"):
         state._handle(2, None)
     state = Interruption()

@@ -10,9 +10,9 @@ import pytest
 from raycl.catalog import catalog
 from raycl.distributed import cluster
 from raycl.distributed.environment import environment
-from raycl.distributed.runner import run_sweep
 from raycl.results.tables import comparison
 from raycl.spec.sweep import SweepSpec
+from raycl.sweep.run import run_sweep
 
 FILE = Path(__file__).parents[2] / "sweeps" / "all_methods_digits.yaml"
 REDUCED = {

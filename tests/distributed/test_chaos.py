@@ -17,9 +17,9 @@ from ray.cluster_utils import Cluster
 from sweeping import HEAD, content, parsed
 
 from raycl.distributed.environment import environment
-from raycl.distributed.runner import run_sweep
 from raycl.results.reading import read_cells, read_trials
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
+from raycl.sweep.run import run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -110,7 +110,7 @@ def test_every_loss_is_survived_and_changes_nothing(nodes: Cluster, tmp_path: Pa
     cells = read_cells(tmp_path / "chaos").to_pylist()
     places = Counter((cell["trial"], cell["train_task"], cell["eval_task"]) for cell in cells)
     assert max(places.values()) == 1
-    results = Results.open(tmp_path / "chaos")
+    results = ResultsFolder.open(tmp_path / "chaos")
     assert all([row.task for row in results.trial(spec).rows()] == [-1, 0, 1, 2, 3, 4] for spec in results.specs())
     assert any(len(list(path.iterdir())) > 1 for path in (tmp_path / "chaos").glob("trials/*/attempts"))
     assert run_sweep(sweep, tmp_path / "calm").complete

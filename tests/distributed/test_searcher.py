@@ -11,13 +11,13 @@ import pytest
 from sweeping import SWEEP, TASKS, ledger, parsed, play, pretend
 
 from raycl.distributed import searcher
-from raycl.distributed.dispatch import LOST_AFTER, PATIENCE, Dispatcher, Finished, configuration
-from raycl.distributed.ledger import Ledger
-from raycl.distributed.plan import Job, SearchPlan
 from raycl.errors import SpecError
 from raycl.matrix import TaskRow
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
+from raycl.sweep.dispatch import LOST_AFTER, PATIENCE, Dispatcher, Finished, configuration
+from raycl.sweep.ledger import Ledger
+from raycl.sweep.plan import Job, SearchPlan
 
 
 class Clock:

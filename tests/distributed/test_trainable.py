@@ -12,12 +12,12 @@ from support import trial
 from raycl.distributed import trainable
 from raycl.distributed.trainable import TrialRunner
 from raycl.errors import InfrastructureError
-from raycl.results.store import Results
-from raycl.session import ASSERTED
+from raycl.results.store import ResultsFolder
 from raycl.spec.sweep_options import ResourcesConfig
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
-from raycl.trainer import Trainer
+from raycl.trial.session import ASSERTED
+from raycl.trial.trainer import Trainer
 
 WITHOUT_GPU = pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator")
 
@@ -32,33 +32,33 @@ def _local(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Results:
-    return Results.create(str(tmp_path / "results"), '{"name": "test"}', "0" * 16)
+def results(tmp_path: Path) -> ResultsFolder:
+    return ResultsFolder.create(str(tmp_path / "results"), '{"name": "test"}', "0" * 16)
 
 
-def job(results: Results, spec: TrialSpec) -> dict[str, Any]:
+def job(results: ResultsFolder, spec: TrialSpec) -> dict[str, Any]:
     return {"results": results.uri, "spec": spec.dumps(), "metric": "average_accuracy", "streams": {}, "cutoffs": {}}
 
 
-def worker(results: Results, spec: TrialSpec) -> TrialRunner:
+def worker(results: ResultsFolder, spec: TrialSpec) -> TrialRunner:
     made = object.__new__(TrialRunner)  # without Tune's own folders
     made.setup(job(results, spec))
     return made
 
 
-def status(results: Results, spec: TrialSpec) -> str | None:
+def status(results: ResultsFolder, spec: TrialSpec) -> str | None:
     verdict = results.trial(spec).verdict()
     return None if verdict is None else verdict.status
 
 
-def test_a_method_that_cannot_be_built_has_failed_with_a_traceback(results: Results) -> None:
+def test_a_method_that_cannot_be_built_has_failed_with_a_traceback(results: ResultsFolder) -> None:
     spec = trial("icarl", memory={"capacity": 1})
     assert worker(results, spec).step()["done"]
     assert status(results, spec) == "failed"
     assert "memory.capacity" in results.trial(spec).traceback()
 
 
-def test_a_network_that_does_not_fit_is_lost(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_does_not_fit_is_lost(results: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = trial("naive")
 
     def full(*_: object, **__: object) -> None:
@@ -71,7 +71,7 @@ def test_a_network_that_does_not_fit_is_lost(results: Results, monkeypatch: pyte
 
 
 @WITHOUT_GPU
-def test_a_machine_without_a_working_gpu_is_named_and_no_trial_runs_on_its_cpu(results: Results) -> None:
+def test_a_machine_without_a_working_gpu_is_named_and_no_trial_runs_on_its_cpu(results: ResultsFolder) -> None:
     spec = trial("naive", resources=ResourcesConfig(gpus=0.5))
     with pytest.raises(InfrastructureError, match=r"a trial asks for 0.5 GPUs, and torch .* finds none that works"):
         worker(results, spec).step()
@@ -79,7 +79,9 @@ def test_a_machine_without_a_working_gpu_is_named_and_no_trial_runs_on_its_cpu(r
     assert results.trial(spec).rows() == []
 
 
-def test_a_device_that_a_method_broke_fails_that_trial_alone(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_a_method_broke_fails_that_trial_alone(
+    results: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a device-side assertion every call of the process fails: the next trial needs another process."""
     guilty, innocent = trial("naive"), trial("naive", seed=1)
 
@@ -96,7 +98,7 @@ def test_a_device_that_a_method_broke_fails_that_trial_alone(results: Results, m
     assert status(results, innocent) is None
 
 
-def test_a_worker_goes_on_after_an_ordinary_failure(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_goes_on_after_an_ordinary_failure(results: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     guilty, innocent = trial("naive"), trial("naive", seed=1)
     runner = worker(results, guilty)
     with monkeypatch.context() as patch:

@@ -39,7 +39,7 @@ def learned(head: ConsolidatedHead, counts: Mapping[int, int], seed: int, **opti
     return began, ended
 
 
-# -- new classes: row 25 of the acceptance tests ---------------------------------------------------------------------
+# -- new classes: row 25 of CONTRIBUTING's table ---------------------------------------------------------------------
 
 
 def check_new_classes(kind: type[ConsolidatedHead], variant: Variant) -> None:

@@ -1,4 +1,4 @@
-"""Herding: row 23 of the acceptance tests, and what a ranking is when it is written down as the paper has it."""
+"""Herding: row 23 of CONTRIBUTING's table, and what a ranking is when it is written down as the paper has it."""
 
 from __future__ import annotations
 

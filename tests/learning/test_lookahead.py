@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from raycl.learning.lookahead import lookahead
-from raycl.optimizers import OptimizerSet
 from raycl.spec.options import TrainingConfig
 from raycl.strategies.base import Trainable
+from raycl.trial.optimizers import OptimizerSet
 
 SETTINGS: list[dict[str, Any]] = [
     {"optimizer": "adam", "learning_rate": 1e-2},

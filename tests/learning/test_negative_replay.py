@@ -1,4 +1,4 @@
-"""Negative replay: row 27 of the acceptance tests, closed forms of gradients, and wrong variants."""
+"""Negative replay: row 27 of CONTRIBUTING's table, closed forms of gradients, and wrong variants."""
 
 from __future__ import annotations
 

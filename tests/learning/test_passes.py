@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raycl.learning.passes import Forward, logits_of_parts
+from raycl.learning.passes import ForwardPasses, logits_of_parts
 
 SIZES = (5, 3, 4)
 
@@ -22,7 +22,7 @@ def normalised(x: Tensor) -> Tensor:
     return (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
 
 
-def check(forward: Forward) -> None:
+def check(forward: ForwardPasses) -> None:
     """Each part is scaled by its own statistics, and the running ones move once a part."""
     norm = nn.BatchNorm1d(2, affine=False, momentum=0.5)
     found = logits_of_parts(norm, rows(), SIZES, forward)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from raycl.learning.path_integral import PathIntegral
 from raycl.learning.path_penalty import PathPenalty, PathPenaltyOptions, without_norms
 from raycl.learning.quadratic import StepSizes
-from raycl.optimizers import OptimizerSet
 from raycl.spec.options import TrainingConfig
 from raycl.strategies.base import Trainable
+from raycl.trial.optimizers import OptimizerSet
 
 LIMIT = 0.5
 OPTIONS = PathPenaltyOptions(penalty=10.0, damping=0.01, importance_scale=1.0, max_importance=LIMIT)

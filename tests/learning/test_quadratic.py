@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from raycl.errors import MethodError
 from raycl.learning.quadratic import Quadratic, StepSizes, require_finite
-from raycl.optimizers import OptimizerSet
 from raycl.spec.options import TrainingConfig
 from raycl.strategies.base import Trainable
+from raycl.trial.optimizers import OptimizerSet
 
 STRENGTH = 1e10
 
@@ -325,7 +325,9 @@ def test_adaptive_steps_rest_where_the_gradients_cancel(name: str) -> None:
 
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_the_learning_rate_alone_is_another_strength(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.optimizers.step_size", lambda optimizer, parameter: optimizer.param_groups[0]["lr"])
+    monkeypatch.setattr(
+        "raycl.trial.optimizers.step_size", lambda optimizer, parameter: optimizer.param_groups[0]["lr"]
+    )
     found, expected = resting_place(name)
     assert (found - expected).abs().max() > 0.1
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raycl.optimizers import OptimizerSet
 from raycl.spec.options import TrainingConfig
 from raycl.strategies.base import Trainable
+from raycl.trial.optimizers import OptimizerSet
 
 GRADIENT = torch.tensor([[1e-3], [0.3], [-20.0]])
 

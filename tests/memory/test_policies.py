@@ -1,4 +1,4 @@
-"""Selection policies: METHODS.md section 15, rows 10 to 12, and 23, each with the wrong variants that must fail."""
+"""Selection policies: rows 10 to 12, and 23, of CONTRIBUTING's table, each with the wrong variants that must fail."""
 
 from __future__ import annotations
 

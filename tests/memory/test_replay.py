@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from raycl.checkpoint import decode, encode
 from raycl.memory import draws
 from raycl.memory.buffer import everything
 from raycl.memory.draws import distinct
 from raycl.memory.local import LocalStorage
-from raycl.memory.replay import Replay
+from raycl.memory.replay import ReplayMemory
 from raycl.spec.options import MemoryConfig
+from raycl.trial.checkpoint import decode, encode
 
 Draw = Callable[[int, int, torch.Generator], Tensor]
 
 
-def memory(rows: int = 90, capacity: int = 90, seed: int = 0) -> Replay:
+def memory(rows: int = 90, capacity: int = 90, seed: int = 0) -> ReplayMemory:
     """Rows numbered by their only pixel, of tasks 0, 1, 2 in turn and classes 0 to 8 in turn."""
-    buffer = Replay(MemoryConfig(capacity=capacity), "ring", torch.Generator().manual_seed(seed), LocalStorage())
+    buffer = ReplayMemory(MemoryConfig(capacity=capacity), "ring", torch.Generator().manual_seed(seed), LocalStorage())
     number = torch.arange(rows)
     buffer.add({"image": number.to(torch.uint8).view(-1, 1, 1, 1), "label": number % 9, "task": number % 3})
     return buffer
@@ -91,19 +91,19 @@ def test_a_draw_from_a_large_memory_asks_for_few_numbers(monkeypatch: pytest.Mon
 # -- several draws, and rows left out ------------------------------------------------------------------------------
 
 
-def check_independent(draw: Callable[[Replay], tuple[list[int], list[int]]]) -> None:
+def check_independent(draw: Callable[[ReplayMemory], tuple[list[int], list[int]]]) -> None:
     """Two draws of 9 of 90 share 0.9 rows on average, as independent draws do; 300 memories."""
     shared = [len(set(one) & set(other)) for one, other in (draw(memory(seed=seed)) for seed in range(300))]
     assert np.mean(shared) == pytest.approx(0.9, abs=0.2)
 
 
-def in_line(buffer: Replay) -> tuple[list[int], list[int]]:
+def in_line(buffer: ReplayMemory) -> tuple[list[int], list[int]]:
     buffer.request(9)
     buffer.request(9)
     return numbers(buffer.sample(9)), numbers(buffer.sample(9))
 
 
-def halves(buffer: Replay) -> tuple[list[int], list[int]]:
+def halves(buffer: ReplayMemory) -> tuple[list[int], list[int]]:
     """The mutant: one draw of twice the size, cut in two."""
     both = numbers(buffer.sample(18))
     return both[:9], both[9:]
@@ -202,13 +202,13 @@ def test_rows_are_handed_out_as_they_were_when_they_were_requested() -> None:
 @pytest.mark.parametrize("column", ["label", "task"])
 def test_the_check_finds_a_column_as_it_is_now(column: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mutant: pixels as requested under labels, or tasks, as they are now."""
-    sample = Replay.sample
+    sample = ReplayMemory.sample
 
-    def now(self: Replay, *asked: Any, **more: Any) -> dict[str, Tensor]:
+    def now(self: ReplayMemory, *asked: Any, **more: Any) -> dict[str, Tensor]:
         table = sample(self, *asked, **more)
         return {**table, column: {"label": self.labels, "task": self.tasks}[column][self.sampled]}
 
-    monkeypatch.setattr(Replay, "sample", now)
+    monkeypatch.setattr(ReplayMemory, "sample", now)
     with pytest.raises(AssertionError):
         check_requested_rows()
 
@@ -217,7 +217,7 @@ def test_the_check_finds_a_column_as_it_is_now(column: str, monkeypatch: pytest.
 def test_trimmed_rows_close_ranks_and_go_on(unit: Literal["total", "task"]) -> None:
     """Of two tasks with three classes each, offered in turn, a capacity of 11 leaves 1 or 3 rows a class."""
     config = MemoryConfig(capacity=11, unit=unit)
-    buffer = Replay(config, "ranked", torch.Generator().manual_seed(0), LocalStorage())
+    buffer = ReplayMemory(config, "ranked", torch.Generator().manual_seed(0), LocalStorage())
     for number in range(6):
         rows = torch.arange(5) + 10 * number
         label = torch.full((5,), number)
@@ -241,9 +241,9 @@ def test_trimmed_rows_close_ranks_and_go_on(unit: Literal["total", "task"]) -> N
     assert numbers(everything(buffer)) == order, "every class is full"
 
 
-def reloaded(buffer: Replay, config: MemoryConfig) -> Replay:
+def reloaded(buffer: ReplayMemory, config: MemoryConfig) -> ReplayMemory:
     """Another buffer that goes on from the checkpoint of this one."""
-    other = Replay(config, "ranked", torch.Generator(), LocalStorage())
+    other = ReplayMemory(config, "ranked", torch.Generator(), LocalStorage())
     other.load_state_dict(decode(encode(buffer.state_dict())))
     return other
 

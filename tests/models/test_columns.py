@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raycl.models.cnn import CNNConfig
 from raycl.models.cnn import build as build_cnn
-from raycl.models.columns import Adapter, Column, Columns, GatedAdapter, direct
+from raycl.models.columns import Adapter, Column, ColumnStack, GatedAdapter, direct
 from raycl.models.mlp import MLPConfig
 from raycl.models.mlp import build as build_mlp
 from raycl.models.network import Network
@@ -61,9 +61,9 @@ def maps(link: nn.Module, columns: int) -> nn.Module:
     return direct(link, columns, GENERATOR)
 
 
-def stack(build: Callable[[], Network], lateral: Lateral, columns: int = 3) -> Columns:
+def stack(build: Callable[[], Network], lateral: Lateral, columns: int = 3) -> ColumnStack:
     made = [Column(build(), (lambda link, k=k: lateral(link, k)) if k else None) for k in range(columns)]
-    return Columns(made).eval()
+    return ColumnStack(made).eval()
 
 
 def numbers(module: nn.Module) -> int:
@@ -79,7 +79,7 @@ def activations(network: Network) -> tuple[Tensor, Tensor]:
     return first, network.backbone[3:](first)
 
 
-def expected_adapter(columns: Columns) -> Tensor:
+def expected_adapter(columns: ColumnStack) -> Tensor:
     """Equation 2 for the second of two columns."""
     (first, last), network = activations(columns[0].network), columns[1].network
     second, head = (columns[1].laterals[place] for place in ("3", "5"))
@@ -93,7 +93,7 @@ def expected_adapter(columns: Columns) -> Tensor:
     return network.head(own) + added(head, last)
 
 
-def check_equation(columns: Columns) -> None:
+def check_equation(columns: ColumnStack) -> None:
     with torch.no_grad():
         torch.testing.assert_close(columns(IMAGES, 1), expected_adapter(columns))
 
@@ -255,7 +255,7 @@ def test_adapters_of_wide_layers_get_narrower() -> None:
 # -- what earlier columns are spared ---------------------------------------------------------------------------------
 
 
-def runs(columns: Columns, task: int) -> list[int]:
+def runs(columns: ColumnStack, task: int) -> list[int]:
     """How often each column's first layer runs for one batch."""
     counted = [0] * len(columns)
 
@@ -278,7 +278,7 @@ def test_a_column_runs_once_and_later_ones_never() -> None:
     assert runs(columns, 1) == [1, 1, 0, 0]
 
 
-class Anew(Columns):
+class Anew(ColumnStack):
     """A mutant: every column runs all those before it for itself."""
 
     def forward(self, x: Tensor, task: int) -> Tensor:

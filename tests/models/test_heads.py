@@ -9,12 +9,12 @@ import torch
 from support import counts, finish, trainer, trial
 from torch import Tensor, nn
 
-from raycl import checkpoint
 from raycl.catalog import catalog
 from raycl.errors import SpecError
 from raycl.learning.per_example import mean_power_of_gradients
 from raycl.models.network import CosineHead, GrowingHead, Network
 from raycl.streams.task import Batch
+from raycl.trial import checkpoint
 
 COSINE = {"classifier": "cosine"}
 REFUSED = {"cwr", "ar1", "ar1_latent_replay", "generative_negative_replay"}

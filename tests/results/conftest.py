@@ -11,18 +11,18 @@ import pytest
 from results.made_results import PROVENANCE
 
 from raycl.matrix import TaskRow
-from raycl.results.store import Results, Verdict
+from raycl.results.store import ResultsFolder, Verdict
 from raycl.spec.trial import TrialSpec
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Results:
+def results(tmp_path: Path) -> ResultsFolder:
     sweep = {"name": "tiny", "final": {"seeds": [10, 11, 12]}}
-    return Results.create(tmp_path / "results", json.dumps(sweep), "abc")
+    return ResultsFolder.create(tmp_path / "results", json.dumps(sweep), "abc")
 
 
 @pytest.fixture
-def record(results: Results) -> Callable[..., TrialSpec]:
+def record(results: ResultsFolder) -> Callable[..., TrialSpec]:
     """Run one trial by hand, from its rows to its verdict."""
 
     def run(trial: TrialSpec, trial_rows: list[TaskRow], status: str = "finished", **more: Any) -> TrialSpec:

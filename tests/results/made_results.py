@@ -12,10 +12,12 @@ from raycl.catalog import catalog
 from raycl.matrix import Cost, TaskRow
 from raycl.results.comparison import Line, lines
 from raycl.results.decisions import suggestion_path, winner_path
-from raycl.results.store import Results, Verdict
+from raycl.results.outcomes import Record
+from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.trackers.mlflow import MLflowMirror
 from raycl.spec.options import MemoryConfig, TrainingConfig
 from raycl.spec.sweep import SweepSpec
-from raycl.spec.trial import Phase, TrialSpec
+from raycl.spec.trial import SweepPhase, TrialSpec
 
 HEAD = """
 name: tiny
@@ -71,7 +73,7 @@ class Made:
 
     def __init__(self, folder: Path, text: str) -> None:
         self.sweep = SweepSpec.parse(text, catalog())
-        self.results = Results.create(folder, self.sweep.dumps(), self.sweep.hash)
+        self.results = ResultsFolder.create(folder, self.sweep.dumps(), self.sweep.hash)
 
     def suggest(self, alias: str, capacities: Sequence[int], cutoffs: Mapping[str, float] | None = None) -> None:
         for index, capacity in enumerate(capacities):
@@ -81,12 +83,18 @@ class Made:
     def win(self, alias: str, capacity: int) -> None:
         self.results.write_json_once(winner_path(self.sweep.entry(alias)), {"point": {"memory.capacity": capacity}})
 
-    def spec(self, alias: str, capacity: int | None, seed: int, phase: Phase = "search") -> TrialSpec:
+    def spec(self, alias: str, capacity: int | None, seed: int, phase: SweepPhase = "search") -> TrialSpec:
         point = {} if capacity is None else {"memory.capacity": capacity}
         return self.sweep.trial(self.sweep.entry(alias), point, seed, phase)
 
     def end(
-        self, alias: str, capacity: int | None, seed: int, accuracy: float | None, phase: Phase = "search", **more: Any
+        self,
+        alias: str,
+        capacity: int | None,
+        seed: int,
+        accuracy: float | None,
+        phase: SweepPhase = "search",
+        **more: Any,
     ) -> TrialSpec:
         """End a trial under the names of one entry: with an accuracy in per cent after its last task, else failed."""
         spec = self.spec(alias, capacity, seed, phase)
@@ -104,3 +112,12 @@ class Made:
     def line(self, alias: str) -> Line:
         (found,) = [line for line in lines(self.results) if line.alias == alias]
         return found
+
+
+def mirrored(results: ResultsFolder, *trials: TrialSpec) -> bool:
+    """Tell MLflow's mirror of trials, as a sweep does at its end; whether it could log them all."""
+    mirror = MLflowMirror(results)
+    for trial in trials:
+        mirror.add(Record(trial, Verdict("finished"), {}, 1))
+    mirror.finish()
+    return not mirror.dirty

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from raycl.results import comparison as module
 from raycl.results.comparison import Line, failures, lines, owners_of
 from raycl.results.decisions import suggestions_folder, winner_path
 from raycl.results.outcomes import UNDEFINED
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
 from raycl.results.tables import comparison
 
 METHOD = "{strategy: replay, memory.capacity: {choice: [50, 100]}}"
@@ -328,11 +327,9 @@ def test_a_sweep_that_cannot_be_read_here_is_shown_by_alias(tmp_path: Path) -> N
         made.end("first", 50, seed, value)
     made.end("first", 100, 0, 14.0)
     made.end("second", 100, 1, None, reason="boom")
-    head = Path(made.results.uri, "sweep.json")
-    stored = json.loads(head.read_text())
-    stored["sweep"] = stored["sweep"].replace("strategy: replay", "strategy: somebody_elses")
-    head.write_text(json.dumps(stored))
-    results = Results.open(made.results.uri)
+    kept = Path(made.results.uri, "sweep.yaml")
+    kept.write_text(kept.read_text().replace("strategy: replay", "strategy: somebody_elses"))
+    results = ResultsFolder.open(made.results.uri)
     first, second = lines(results)
     assert (accuracy(first), first.scored_on, first.planned) == ((15.0, 2), "validation", None)
     assert first.metrics["average_accuracy"].std == pytest.approx(statistics.stdev([0.1, 0.2]))

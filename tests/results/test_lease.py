@@ -22,7 +22,9 @@ from raycl.results import lease as leases
 from raycl.results.files import Files, dump_json
 from raycl.results.lease import LONGEST_PERIOD, PERIOD_SECONDS, Lease
 from raycl.results.process import fate, identity, started
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
+
+pytestmark = pytest.mark.alone
 
 DAY = 86400.0
 
@@ -77,7 +79,7 @@ def files(tmp_path: Path) -> Files:
     return Files.at(tmp_path)
 
 
-def test_a_live_driver_elsewhere_refuses_as_soon_as_it_moves(results: Results) -> None:
+def test_a_live_driver_elsewhere_refuses_as_soon_as_it_moves(results: ResultsFolder) -> None:
     _leave(results.files, counter=100)
     clock = FakeClock(_beats(results.files, 10.0))
     with pytest.raises(FolderInUse, match=r"host elsewhere, process 4711.*--force"):
@@ -157,7 +159,7 @@ def test_a_folder_given_back_while_one_watches_is_taken_then(files: Files) -> No
         assert clock.slept < 6
 
 
-def test_the_same_folder_cannot_be_driven_twice(results: Results) -> None:
+def test_the_same_folder_cannot_be_driven_twice(results: ResultsFolder) -> None:
     with results.lease(), pytest.raises(FolderInUse, match=str(os.getpid())):
         results.lease().__enter__()
 

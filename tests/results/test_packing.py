@@ -13,12 +13,12 @@ from results.made_results import HEAD, Made, rows, spec
 from raycl.errors import TornFile
 from raycl.results.packing import pack
 from raycl.results.reading import matrix_of, read_cells, read_trials
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
 from raycl.spec.trial import TrialSpec
 
 
 def test_the_two_files_are_the_whole_data_set(
-    results: Results, record: Callable[..., TrialSpec], tmp_path: Path
+    results: ResultsFolder, record: Callable[..., TrialSpec], tmp_path: Path
 ) -> None:
     for seed in (10, 11):
         record(spec(seed=seed), rows(seed))
@@ -47,14 +47,16 @@ def test_a_trial_that_methods_share_names_them_all(tmp_path: Path) -> None:
     assert packed[7]["entries"] == [], "nobody asks for it"
 
 
-def test_packing_again_replaces(results: Results, record: Callable[..., TrialSpec], tmp_path: Path) -> None:
+def test_packing_again_replaces(results: ResultsFolder, record: Callable[..., TrialSpec], tmp_path: Path) -> None:
     record(spec(seed=10), rows())
     pack(results, tmp_path)
     record(spec(seed=11), rows())
     assert pack(results, tmp_path)[0] == len(pq.read_table(tmp_path / "trials.parquet")) == 2
 
 
-def test_damaged_results_are_not_packed(results: Results, record: Callable[..., TrialSpec], tmp_path: Path) -> None:
+def test_damaged_results_are_not_packed(
+    results: ResultsFolder, record: Callable[..., TrialSpec], tmp_path: Path
+) -> None:
     trial = record(spec(), rows())
     part = tmp_path / "results" / "data" / "cells" / f"{trial.hash}.parquet"
     part.write_bytes(part.read_bytes()[:-20])

@@ -13,7 +13,7 @@ from results.made_results import rows, spec
 
 from raycl.matrix import AccuracyMatrix
 from raycl.results import plots
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
 from raycl.results.tables import comparison
 
 
@@ -51,7 +51,7 @@ def test_curves_have_a_mean_a_band_and_a_dashed_line_for_a_single_row() -> None:
     assert plots.png(figure)
 
 
-def test_bars_mark_upper_bounds(results: Results, record: Callable[..., Any]) -> None:
+def test_bars_mark_upper_bounds(results: ResultsFolder, record: Callable[..., Any]) -> None:
     record(spec("ewc"), rows())
     record(spec("joint", options={}), rows(5), upper_bound=True)
     figure = plots.bars(comparison(results), "tiny")
@@ -61,6 +61,6 @@ def test_bars_mark_upper_bounds(results: Results, record: Callable[..., Any]) ->
     assert plots.png(figure)
 
 
-def test_nothing_to_draw_is_an_empty_picture(results: Results) -> None:
+def test_nothing_to_draw_is_an_empty_picture(results: ResultsFolder) -> None:
     assert plots.png(plots.bars(comparison(results)))
     assert plots.png(plots.accuracy_curves({}))

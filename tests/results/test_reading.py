@@ -14,12 +14,12 @@ from results.made_results import PROVENANCE, row, rows, spec
 from raycl.errors import StoreError, TornFile
 from raycl.results import reading, schema
 from raycl.results.reading import matrices, matrix_of, opened, read_cells, read_trials, unfinished
-from raycl.results.store import Results, Verdict
+from raycl.results.store import ResultsFolder, Verdict
 
 Record = Callable[..., Any]
 
 
-def test_a_folder_is_opened_whichever_way_it_is_named(results: Results, tmp_path: Path) -> None:
+def test_a_folder_is_opened_whichever_way_it_is_named(results: ResultsFolder, tmp_path: Path) -> None:
     assert opened(results) is results
     for name in (Path(results.uri), results.uri, f"file://{results.uri}"):
         assert opened(name).sweep_hash == "abc"
@@ -27,14 +27,16 @@ def test_a_folder_is_opened_whichever_way_it_is_named(results: Results, tmp_path
         opened(tmp_path / "nothing")
 
 
-def test_an_empty_folder_has_tables_with_their_columns_and_no_rows(results: Results) -> None:
+def test_an_empty_folder_has_tables_with_their_columns_and_no_rows(results: ResultsFolder) -> None:
     assert read_trials(results).schema.names == schema.TRIALS.names
     assert read_cells(results).schema.equals(schema.CELLS)
     assert read_trials(results).num_rows == read_cells(results).num_rows == 0
     assert matrices(results) == {}
 
 
-def test_trials_are_in_the_order_of_their_hashes_and_open_ones_are_left_out(results: Results, record: Record) -> None:
+def test_trials_are_in_the_order_of_their_hashes_and_open_ones_are_left_out(
+    results: ResultsFolder, record: Record
+) -> None:
     ended = [record(spec(seed=seed), rows(seed)).hash for seed in (3, 1, 2)]
     store = results.trial(spec(seed=9))
     store.write_task(store.begin(), 0, rows()[:2], {})
@@ -46,14 +48,14 @@ def test_trials_are_in_the_order_of_their_hashes_and_open_ones_are_left_out(resu
     assert unfinished(results) == []
 
 
-def test_a_trial_that_is_opened_again_is_left_out_until_it_ends(results: Results, record: Record) -> None:
+def test_a_trial_that_is_opened_again_is_left_out_until_it_ends(results: ResultsFolder, record: Record) -> None:
     store = results.trial(record(spec(), rows()))
     store.reopen()
     assert read_trials(results).num_rows == read_cells(results).num_rows == 0
     assert unfinished(results) == [spec().hash]
 
 
-def test_the_matrix_is_that_of_the_rows(results: Results, record: Record) -> None:
+def test_the_matrix_is_that_of_the_rows(results: ResultsFolder, record: Record) -> None:
     record(spec(), rows())
     record(spec("joint"), [row(2, [90, 80, float("nan")])])
     record(spec("gem"), [], status="failed")
@@ -100,7 +102,9 @@ def test_cells_in_other_places_are_noticed(column: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["trials", "cells"])
-def test_a_part_that_is_missing_or_torn_is_named_with_the_remedy(results: Results, record: Record, kind: str) -> None:
+def test_a_part_that_is_missing_or_torn_is_named_with_the_remedy(
+    results: ResultsFolder, record: Record, kind: str
+) -> None:
     record(spec(), rows())
     part = Path(results.uri, f"data/{kind}/{spec().hash}.parquet")
     read = {"trials": read_trials, "cells": read_cells}[kind]
@@ -118,26 +122,26 @@ def test_a_part_that_is_missing_or_torn_is_named_with_the_remedy(results: Result
 # -- hyperparameters of methods that differ --------------------------------------------------------------------
 
 
-def options(results: Results, record: Record, *values: dict[str, Any]) -> pa.Table:
+def options(results: ResultsFolder, record: Record, *values: dict[str, Any]) -> pa.Table:
     for seed, option in enumerate(values):
         record(spec(seed=seed, options=option), rows())
     table = read_trials(results)
     return table.take(pa.compute.sort_indices(table["seed"]))
 
 
-def test_a_column_that_a_method_lacks_is_null(results: Results, record: Record) -> None:
+def test_a_column_that_a_method_lacks_is_null(results: ResultsFolder, record: Record) -> None:
     table = options(results, record, {"penalty": 2.5}, {"other": "x"})
     assert table["hp.penalty"].to_pylist() == [2.5, None]
     assert table["hp.other"].to_pylist() == [None, "x"]
 
 
-def test_whole_numbers_and_floats_become_floats(results: Results, record: Record) -> None:
+def test_whole_numbers_and_floats_become_floats(results: ResultsFolder, record: Record) -> None:
     table = options(results, record, {"penalty": 2}, {"penalty": 0.5})
     assert table["hp.penalty"].type == pa.float64()
     assert table["hp.penalty"].to_pylist() == [2.0, 0.5]
 
 
-def test_other_mixtures_become_text_and_the_rest_keeps_its_type(results: Results, record: Record) -> None:
+def test_other_mixtures_become_text_and_the_rest_keeps_its_type(results: ResultsFolder, record: Record) -> None:
     table = options(results, record, {"mode": 2, "penalty": 1.5}, {"mode": "online", "penalty": 2})
     assert table["hp.mode"].to_pylist() == ["2", "online"]
     assert table["hp.penalty"].type == pa.float64()
@@ -145,7 +149,7 @@ def test_other_mixtures_become_text_and_the_rest_keeps_its_type(results: Results
 
 
 def test_mixtures_without_text_would_not_be_read_at_all(
-    results: Results, record: Record, monkeypatch: pytest.MonkeyPatch
+    results: ResultsFolder, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wrong variant: columns of two kinds are joined as they are."""
     monkeypatch.setattr(reading, "_as_text", lambda table, names: table)
@@ -156,7 +160,7 @@ def test_mixtures_without_text_would_not_be_read_at_all(
 # -- what is not ours ------------------------------------------------------------------------------------------
 
 
-def test_strangers_in_a_results_folder_are_left_alone(results: Results, record: Record) -> None:
+def test_strangers_in_a_results_folder_are_left_alone(results: ResultsFolder, record: Record) -> None:
     trial = record(spec(), rows())
     root = Path(results.uri)
     (root / "trials" / "Thumbs.db").write_bytes(b"x")

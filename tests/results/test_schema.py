@@ -12,8 +12,8 @@ from results.made_results import PROVENANCE, row, rows, spec
 from raycl.matrix import COST_COLUMNS, Cost, TaskRow
 from raycl.results import schema
 from raycl.results.reading import read_trials
-from raycl.results.store import Results, Verdict
-from raycl.results.tracking import _metrics
+from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.trackers.mlflow import _metrics
 
 STORED = Path(__file__).parent / "stored" / "rows_before_meter.parquet"
 """The rows of ``made_results``, written by the code from before forward and backward rows were counted."""
@@ -27,7 +27,7 @@ def counted(task: int, forwards: int, gradients: int) -> TaskRow:
 
 
 def test_rows_of_before_are_read_with_what_they_have() -> None:
-    table = schema.decode(STORED.read_bytes(), "old")
+    table = schema.from_parquet(STORED.read_bytes(), "old")
     assert set(COST_COLUMNS) - set(table.column_names) == set(schema.COUNTED_LATER)
     for found, made in zip(schema.rows_of(table), rows(), strict=True):
         assert (found.task, found.correct.tolist(), found.cost) == (made.task, made.correct.tolist(), made.cost)
@@ -35,19 +35,19 @@ def test_rows_of_before_are_read_with_what_they_have() -> None:
 
 
 def test_a_cost_that_every_result_has_must_be_there() -> None:
-    table = schema.decode(STORED.read_bytes(), "old").drop_columns(["updates"])
+    table = schema.from_parquet(STORED.read_bytes(), "old").drop_columns(["updates"])
     with pytest.raises(KeyError, match="updates"):
         schema.rows_of(table)
 
 
 def test_rows_come_back_as_they_were_written() -> None:
     made = [counted(0, 7, 5), row(1, [1, 2, 3])]
-    found = schema.rows_of(schema.decode(schema.encode(schema.rows_table(made)), "new", schema.ROWS))
+    found = schema.rows_of(schema.from_parquet(schema.to_parquet(schema.rows_table(made)), "new", schema.ROWS))
     assert [one.cost for one in found] == [one.cost for one in made]
     assert found[0].cost == Cost(1.0, 0.5, 0.1, 7, 70, 1000, 4000, 500, 5, 7, 5)
 
 
-def _ended(results: Results, made: list[TaskRow], seed: int) -> dict[str, object]:
+def _ended(results: ResultsFolder, made: list[TaskRow], seed: int) -> dict[str, object]:
     store = results.trial(spec(seed=seed))
     attempt = store.begin()
     for one in made:
@@ -57,18 +57,18 @@ def _ended(results: Results, made: list[TaskRow], seed: int) -> dict[str, object
     return dict(found)
 
 
-def test_counts_add_up_over_tasks_and_are_null_where_a_task_has_none(results: Results) -> None:
+def test_counts_add_up_over_tasks_and_are_null_where_a_task_has_none(results: ResultsFolder) -> None:
     whole = _ended(results, [counted(0, 7, 5), counted(1, 70, 50)], 10)
     assert (whole["forward_examples"], whole["gradient_examples"]) == (77, 55)
     continued = _ended(results, [row(0, [1, 2, 3]), counted(1, 70, 50)], 11)
     assert (continued["forward_examples"], continued["gradient_examples"], continued["examples"]) == (None, None, 140)
 
 
-def test_a_folder_of_before_has_the_columns_as_nulls(results: Results) -> None:
+def test_a_folder_of_before_has_the_columns_as_nulls(results: ResultsFolder) -> None:
     _ended(results, [row(0, [1, 2, 3])], 10)
     part = Path(results.uri) / f"data/trials/{spec(seed=10).hash}.parquet"
-    old = schema.decode(part.read_bytes(), "part").drop_columns(list(schema.COUNTED_LATER))
-    part.write_bytes(schema.encode(old))
+    old = schema.from_parquet(part.read_bytes(), "part").drop_columns(list(schema.COUNTED_LATER))
+    part.write_bytes(schema.to_parquet(old))
     trials = read_trials(results)
     assert trials["forward_examples"].to_pylist() == [None]
     assert trials.schema.field("forward_examples").type == pa.int64()

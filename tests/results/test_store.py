@@ -19,7 +19,7 @@ from raycl.matrix import TaskRow
 from raycl.results import schema
 from raycl.results.files import Files
 from raycl.results.reading import read_cells, read_trials
-from raycl.results.store import Results, TrialStore, Verdict
+from raycl.results.store import ResultsFolder, TrialStore, Verdict
 
 
 class Crash(BaseException):
@@ -56,7 +56,7 @@ def _crash_after(monkeypatch: pytest.MonkeyPatch, writes: int, torn: bool) -> No
 @pytest.mark.parametrize("torn", [False, True])
 @pytest.mark.parametrize("writes", range(4))
 def test_a_crash_at_any_file_of_a_task_leaves_the_task_before(
-    results: Results, monkeypatch: pytest.MonkeyPatch, writes: int, torn: bool
+    results: ResultsFolder, monkeypatch: pytest.MonkeyPatch, writes: int, torn: bool
 ) -> None:
     store = results.trial(spec())
     attempt = store.begin()
@@ -78,7 +78,7 @@ def test_a_crash_at_any_file_of_a_task_leaves_the_task_before(
 
 @pytest.mark.parametrize("writes", range(3))
 def test_a_crash_while_the_end_is_written_leaves_a_trial_that_ends_again(
-    results: Results, monkeypatch: pytest.MonkeyPatch, writes: int
+    results: ResultsFolder, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     store = results.trial(spec())
     store.begin()
@@ -95,7 +95,7 @@ def test_a_crash_while_the_end_is_written_leaves_a_trial_that_ends_again(
     assert read_trials(results).num_rows == 1
 
 
-def test_rows_follow_the_line_of_work_that_got_furthest_and_never_mix_attempts(results: Results) -> None:
+def test_rows_follow_the_line_of_work_that_got_furthest_and_never_mix_attempts(results: ResultsFolder) -> None:
     first = results.trial(spec())
     first.begin()
     for task in range(3):
@@ -113,7 +113,7 @@ def test_rows_follow_the_line_of_work_that_got_furthest_and_never_mix_attempts(r
     assert _marks(second) == [(0, 10), (1, 11), (2, 22), (3, 23)]
 
 
-def test_an_attempt_from_the_start_owes_nothing_to_earlier_ones(results: Results) -> None:
+def test_an_attempt_from_the_start_owes_nothing_to_earlier_ones(results: ResultsFolder) -> None:
     first, second = results.trial(spec()), results.trial(spec())
     first.begin()
     for task in range(2):
@@ -124,7 +124,9 @@ def test_an_attempt_from_the_start_owes_nothing_to_earlier_ones(results: Results
     assert _marks(second) == [(0, 2), (1, 2)]
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(results: Results, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    results: ResultsFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     store = results.trial(spec())
     store.begin()
     for task in range(3):
@@ -140,24 +142,24 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(results: Results, cap
     assert "0002-0000" in caplog.text
 
 
-def test_two_checkpoints_stay_and_a_finished_trial_keeps_none(results: Results) -> None:
+def test_two_checkpoints_stay_and_a_finished_trial_keeps_none(results: ResultsFolder) -> None:
     store = results.trial(spec())
     store.begin()
     for task in range(3):
         _learn(store, 0, task)
-    assert results.list(f"trials/{spec().hash}/ckpt") == ["0001-0000", "0002-0000"]
+    assert results.files.children(f"trials/{spec().hash}/ckpt") == ["0001-0000", "0002-0000"]
     store.finish(Verdict("pruned", "below", 0.1, 2), PROVENANCE)
-    assert results.list(f"trials/{spec().hash}/ckpt") == ["0001-0000", "0002-0000"]
+    assert results.files.children(f"trials/{spec().hash}/ckpt") == ["0001-0000", "0002-0000"]
     store.reopen()
     assert store.verdict() is None
     assert read_trials(results).num_rows == 0
     store.finish(Verdict("finished", "", 0.1, 2), PROVENANCE)
-    assert results.list(f"trials/{spec().hash}/ckpt") == []
+    assert results.files.children(f"trials/{spec().hash}/ckpt") == []
     assert store.latest() is None
     assert len(store.rows()) == 3
 
 
-def test_a_finished_trial_with_lost_rows_is_refused(results: Results) -> None:
+def test_a_finished_trial_with_lost_rows_is_refused(results: ResultsFolder) -> None:
     store = results.trial(spec())
     store.begin()
     for task in range(3):
@@ -167,7 +169,7 @@ def test_a_finished_trial_with_lost_rows_is_refused(results: Results) -> None:
         store.finish(Verdict("finished", task=2), PROVENANCE)
 
 
-def test_what_is_stored_comes_back(results: Results) -> None:
+def test_what_is_stored_comes_back(results: ResultsFolder) -> None:
     store = results.trial(spec())
     store.begin()
     store.write_task(0, 0, [row(-1, [1, 2, 3]), row(0, [4, float("nan"), 6])], {}, {"note": "x"})
@@ -183,7 +185,7 @@ def test_what_is_stored_comes_back(results: Results) -> None:
     assert next(iter(results.specs())) == spec()
 
 
-def test_a_trial_that_failed_at_once_has_a_row_and_no_cells(results: Results) -> None:
+def test_a_trial_that_failed_at_once_has_a_row_and_no_cells(results: ResultsFolder) -> None:
     store = results.trial(spec())
     store.begin()
     store.finish(Verdict("failed", "loss is not finite"), PROVENANCE)
@@ -193,7 +195,7 @@ def test_a_trial_that_failed_at_once_has_a_row_and_no_cells(results: Results) ->
     assert read_cells(results).num_rows == 0
 
 
-def test_seconds_add_up_over_attempts_and_updates_do_not(results: Results) -> None:
+def test_seconds_add_up_over_attempts_and_updates_do_not(results: ResultsFolder) -> None:
     first, second = results.trial(spec()), results.trial(spec())
     first.begin()
     _learn(first, 0, 0)
@@ -206,7 +208,7 @@ def test_seconds_add_up_over_attempts_and_updates_do_not(results: Results) -> No
     assert (trial["updates"], trial["examples"], trial["parameters"]) == (14, 140, 1000)
 
 
-def test_a_truncated_part_is_named_and_repaired(results: Results, record: Any) -> None:
+def test_a_truncated_part_is_named_and_repaired(results: ResultsFolder, record: Any) -> None:
     record(spec(), rows())
     whole = read_cells(results)
     for kind in ("cells", "trials"):
@@ -219,45 +221,66 @@ def test_a_truncated_part_is_named_and_repaired(results: Results, record: Any) -
     (Path(results.uri) / f"data/trials/{spec().hash}.parquet").unlink()
     with pytest.raises(TornFile, match="missing"):
         read_trials(results)
-    Results.create(results.uri, results.sweep_json, results.sweep_hash).repair()  # as `raycl resume` does
+    ResultsFolder.create(results.uri, results.sweep_json, results.sweep_hash).repair()  # as `raycl resume` does
     assert read_trials(results)["average_accuracy"].to_pylist() == [pytest.approx(0.6)]
     assert results.repair() == []
 
 
 def test_the_folder_of_another_sweep_is_refused_and_its_own_continues(tmp_path: Path) -> None:
-    Results.create(tmp_path, '{"name": "a"}', "h1")
-    assert Results.create(tmp_path, '{"name": "a"}', "h1").sweep_json == '{"name": "a"}'
+    ResultsFolder.create(tmp_path, '{"name": "a"}', "h1")
+    assert ResultsFolder.create(tmp_path, '{"name": "a"}', "h1").sweep_json == '{"name": "a"}'
+    assert ResultsFolder.open(tmp_path).sweep_json == '{"name": "a"}'
     with pytest.raises(StoreError, match=r"'a' \(h1\), not to sweep 'b' \(h2\)"):
-        Results.create(tmp_path, '{"name": "b"}', "h2")
+        ResultsFolder.create(tmp_path, '{"name": "b"}', "h2")
     newer = '{"name": "a", "pruner": {}}'
-    Results.create(tmp_path, newer, "h1")
-    assert Results.open(tmp_path).sweep_json == newer
+    ResultsFolder.create(tmp_path, newer, "h1")
+    assert ResultsFolder.open(tmp_path).sweep_json == newer
+
+
+def test_the_sweep_file_is_kept_as_it_is_and_a_folder_of_before_is_read_and_brought_up(tmp_path: Path) -> None:
+    told = {"name": "a", "hash": "h1", "file": "a.yaml", "text": "name: a  # é\n"}
+    ResultsFolder.create(tmp_path, json.dumps(told), "h1")
+    assert (tmp_path / "sweep.yaml").read_text(encoding="utf-8") == told["text"]
+    assert "name: a" not in (tmp_path / "sweep.json").read_text()
+    assert json.loads(ResultsFolder.open(tmp_path).sweep_json) == told
+    (tmp_path / "sweep.yaml").unlink()
+    with pytest.raises(TornFile, match=r"sweep.yaml: missing; give `raycl run` the sweep file"):
+        ResultsFolder.open(tmp_path)
+    head = {"format": 1, "name": "a", "hash": "h1", "sweep": json.dumps(told)}
+    (tmp_path / "sweep.json").write_text(json.dumps(head))
+    assert json.loads(ResultsFolder.open(tmp_path).sweep_json) == told
+    ResultsFolder.create(tmp_path, json.dumps(told), "h1")
+    assert (tmp_path / "sweep.yaml").read_text(encoding="utf-8") == told["text"]
+    assert json.loads(ResultsFolder.open(tmp_path).sweep_json) == told
+    (tmp_path / "sweep.json").write_text(json.dumps({**head, "format": 3}))
+    with pytest.raises(StoreError, match="format 3, this raycl reads 1 and 2"):
+        ResultsFolder.open(tmp_path)
 
 
 def test_paths_are_absolute_and_uris_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Results.create("out/x", "{}", "h").uri == str(tmp_path / "out/x")
-    assert Results.open(f"file://{tmp_path}/out/x").uri == str(tmp_path / "out/x")
+    assert ResultsFolder.create("out/x", "{}", "h").uri == str(tmp_path / "out/x")
+    assert ResultsFolder.open(f"file://{tmp_path}/out/x").uri == str(tmp_path / "out/x")
     with pytest.raises(StoreError, match="no file system"):
-        Results.open("nowhere://bucket/x")
+        ResultsFolder.open("nowhere://bucket/x")
     with pytest.raises(StoreError, match="no results folder"):
-        Results.open(tmp_path)
+        ResultsFolder.open(tmp_path)
 
 
 def test_no_write_permission_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be"):
-        Results.create(tmp_path / "file", "{}", "h")
+        ResultsFolder.create(tmp_path / "file", "{}", "h")
 
     def denied(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", denied)
     with pytest.raises(StoreError, match="no permission"):
-        Results.create(tmp_path / "new", "{}", "h")
+        ResultsFolder.create(tmp_path / "new", "{}", "h")
 
 
-def test_writers_of_one_decision_agree_on_the_first(results: Results) -> None:
+def test_writers_of_one_decision_agree_on_the_first(results: ResultsFolder) -> None:
     barrier = threading.Barrier(8)
     seen: list[dict[str, Any]] = []
 
@@ -272,11 +295,11 @@ def test_writers_of_one_decision_agree_on_the_first(results: Results) -> None:
         thread.join()
     assert all(one == seen[0] for one in seen)
     assert results.read_json("suggestions/ewc/0000.json") == seen[0]
-    assert results.list("suggestions/ewc") == ["0000.json"], "nothing is left aside"
+    assert results.files.children("suggestions/ewc") == ["0000.json"], "nothing is left aside"
     assert results.read_json("suggestions/none.json") is None
 
 
-def test_attempts_of_two_racing_workers_differ(results: Results) -> None:
+def test_attempts_of_two_racing_workers_differ(results: ResultsFolder) -> None:
     numbers: list[int] = []
     threads = [threading.Thread(target=lambda: numbers.append(results.trial(spec()).begin())) for _ in range(8)]
     for thread in threads:
@@ -291,12 +314,12 @@ def test_an_object_store_works_alike(tmp_path: Path) -> None:
     remote = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
     files = Files("s3://bucket/sweep", remote, "sweep")
     assert files.local is None
-    results = Results(files, {"name": "tiny", "hash": "h", "sweep": "{}"})
+    results = ResultsFolder(files, {"name": "tiny", "hash": "h", "sweep": "{}"})
     store = results.trial(spec())
     assert store.begin() == 0
     for task in range(3):
         _learn(store, 0, task)
-    assert results.list(f"trials/{spec().hash}/ckpt") == ["0001-0000", "0002-0000"]
+    assert results.files.children(f"trials/{spec().hash}/ckpt") == ["0001-0000", "0002-0000"]
     restored = results.trial(spec()).restore()
     assert restored is not None
     assert restored[1]["b.json"] == b"{}"
@@ -316,21 +339,21 @@ def test_a_thousand_tasks_are_small_and_quick() -> None:
     total = np.full(tasks, 500)
     many = [TaskRow(task, counts[task], total) for task in range(tasks)]
     start = time.process_time()
-    data = schema.encode(schema.cells_table("0123456789abcdef", many))
+    data = schema.to_parquet(schema.cells_table("0123456789abcdef", many))
     seconds = time.process_time() - start
     assert seconds < 1.0
     assert len(data) < 2_000_000
-    assert schema.decode(data, "x", schema.CELLS).num_rows == tasks * tasks
-    row_bytes = schema.encode(schema.rows_table(many[:1]))
+    assert schema.from_parquet(data, "x", schema.CELLS).num_rows == tasks * tasks
+    row_bytes = schema.to_parquet(schema.rows_table(many[:1]))
     assert len(row_bytes) < 5_000
-    assert np.array_equal(schema.rows_of(schema.decode(row_bytes, "x"))[0].correct, counts[0])
+    assert np.array_equal(schema.rows_of(schema.from_parquet(row_bytes, "x"))[0].correct, counts[0])
 
 
-def test_parts_say_their_version_and_everything_of_the_trial(results: Results, record: Any) -> None:
+def test_parts_say_their_version_and_everything_of_the_trial(results: ResultsFolder, record: Any) -> None:
     record(spec(uses_memory=True), rows(), value=0.6, note="kept")
     table = read_trials(results)
     part = results.files.read(f"data/trials/{spec(uses_memory=True).hash}.parquet")
-    assert schema.decode(part or b"", "x").schema.metadata[b"raycl.schema_version"] == b"1"
+    assert schema.from_parquet(part or b"", "x").schema.metadata[b"raycl.schema_version"] == b"1"
     (trial,) = table.to_pylist()
     assert trial["average_accuracy"] == pytest.approx(0.6)
     assert trial["forward_transfer"] == pytest.approx(0.1)
@@ -342,7 +365,7 @@ def test_parts_say_their_version_and_everything_of_the_trial(results: Results, r
     assert json.loads(trial["spec"])["options"]["penalty"] == 10.0
 
 
-def test_hyperparameters_of_different_methods_share_a_table(results: Results, record: Any) -> None:
+def test_hyperparameters_of_different_methods_share_a_table(results: ResultsFolder, record: Any) -> None:
     record(spec("a", options={"penalty": 1, "mode": "x", "limit": 3}), rows())
     record(spec("b", options={"penalty": 2.5, "mode": True, "limit": "auto"}), rows())
     record(spec("c", options={"shards": 2}), rows())

@@ -18,7 +18,7 @@ from raycl.matrix import TaskRow
 from raycl.results.comparison import Spread
 from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.reading import matrices, read_cells, read_trials
-from raycl.results.store import Results, Verdict
+from raycl.results.store import ResultsFolder, Verdict
 from raycl.results.tables import compared_matrices, comparison, human_bytes
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
@@ -43,11 +43,13 @@ def sweep() -> SweepSpec:
 
 
 @pytest.fixture
-def planned(tmp_path: Path, sweep: SweepSpec) -> Results:
-    return Results.create(tmp_path / "planned", sweep.dumps(), sweep.hash)
+def planned(tmp_path: Path, sweep: SweepSpec) -> ResultsFolder:
+    return ResultsFolder.create(tmp_path / "planned", sweep.dumps(), sweep.hash)
 
 
-def _end(results: Results, trial: TrialSpec, shift: int = 0, joint: bool = False, value: float | None = None) -> None:
+def _end(
+    results: ResultsFolder, trial: TrialSpec, shift: int = 0, joint: bool = False, value: float | None = None
+) -> None:
     store = results.trial(trial)
     attempt = store.begin()
     for one in [row(2, [80 + shift] * 3)] if joint else rows(shift)[1:]:
@@ -55,11 +57,11 @@ def _end(results: Results, trial: TrialSpec, shift: int = 0, joint: bool = False
     store.finish(Verdict("finished", "", value, 2), PROVENANCE | {"upper_bound": joint})
 
 
-def _by_alias(results: Results) -> dict[str, Any]:
+def _by_alias(results: ResultsFolder) -> dict[str, Any]:
     return {line.alias: line for line in comparison(results).lines}
 
 
-def test_mean_sample_deviation_and_count_over_final_seeds(results: Results, record: Callable[..., Any]) -> None:
+def test_mean_sample_deviation_and_count_over_final_seeds(results: ResultsFolder, record: Callable[..., Any]) -> None:
     for seed, shift in ((10, 0), (11, 3), (12, 9)):
         record(spec(seed=seed), rows(shift))
     record(spec(seed=0, phase="search", score_on="validation"), rows(30), value=0.9)
@@ -84,7 +86,7 @@ def test_one_value_has_no_deviation() -> None:
 
 
 def test_lines_follow_the_sweep_and_share_trials_that_came_to_the_same_point(
-    planned: Results, sweep: SweepSpec
+    planned: ResultsFolder, sweep: SweepSpec
 ) -> None:
     for seed in (10, 11, 12):
         _end(planned, sweep.trial(sweep.entry("naive"), {}, seed, "final"), shift=seed - 10)
@@ -106,7 +108,7 @@ def test_lines_follow_the_sweep_and_share_trials_that_came_to_the_same_point(
     }
 
 
-def test_a_search_alone_shows_its_best_validation_trial_and_says_so(planned: Results, sweep: SweepSpec) -> None:
+def test_a_search_alone_shows_its_best_validation_trial_and_says_so(planned: ResultsFolder, sweep: SweepSpec) -> None:
     entry = sweep.entry("replay")
     for index, (rate, shift) in enumerate(((0.002, 1), (0.005, 7), (0.009, 14))):
         point = {"training.learning_rate": rate}
@@ -127,7 +129,7 @@ def test_a_search_alone_shows_its_best_validation_trial_and_says_so(planned: Res
     assert "1 of 3" in str(comparison(planned))
 
 
-def test_failures_mixed_machines_and_open_trials_are_shown(results: Results, record: Callable[..., Any]) -> None:
+def test_failures_mixed_machines_and_open_trials_are_shown(results: ResultsFolder, record: Callable[..., Any]) -> None:
     record(spec(seed=10), rows(), cpu_capability="AVX2")
     record(spec(seed=11), rows(), cpu_capability="AVX512")
     record(spec(seed=12), [], status="failed", reason="loss is not finite")
@@ -143,7 +145,7 @@ def test_failures_mixed_machines_and_open_trials_are_shown(results: Results, rec
 def test_barred_methods_and_variants(tmp_path: Path) -> None:
     variants = "variants:\n  hidden: {}\n  given: {stream.scenario: task}\n"
     sweep = SweepSpec.parse(SWEEP.replace("joint: {}", "packnet: {}") + variants, catalog())
-    results = Results.create(tmp_path / "v", sweep.dumps(), sweep.hash)
+    results = ResultsFolder.create(tmp_path / "v", sweep.dumps(), sweep.hash)
     for entry in (entry for entry in sweep.entries if entry.alias == "naive"):
         _end(results, sweep.trial(entry, {}, 10, "final"), shift=5 if entry.variant == "given" else 0)
     found = comparison(results).lines
@@ -157,7 +159,7 @@ def test_barred_methods_and_variants(tmp_path: Path) -> None:
     assert "hidden/packnet: n/a, " in str(comparison(results))
 
 
-def test_the_table_fits_the_terminal(results: Results, record: Callable[..., Any], capsys: Any) -> None:
+def test_the_table_fits_the_terminal(results: ResultsFolder, record: Callable[..., Any], capsys: Any) -> None:
     record(spec(), rows())
     for width, shown in ((90, False), (120, True)):
         Console(width=width).print(comparison(results))
@@ -167,7 +169,7 @@ def test_the_table_fits_the_terminal(results: Results, record: Callable[..., Any
 
 
 def test_a_terminal_too_narrow_goes_without_columns_and_cuts_no_figure(
-    results: Results, record: Callable[..., Any], capsys: Any
+    results: ResultsFolder, record: Callable[..., Any], capsys: Any
 ) -> None:
     record(spec(), rows())
     for width, shown in ((90, True), (50, False)):
@@ -178,7 +180,7 @@ def test_a_terminal_too_narrow_goes_without_columns_and_cuts_no_figure(
         assert "…" not in out
 
 
-def test_arrow_and_matrices(results: Results, record: Callable[..., Any]) -> None:
+def test_arrow_and_matrices(results: ResultsFolder, record: Callable[..., Any]) -> None:
     record(spec(), rows())
     (line,) = comparison(results).to_arrow().to_pylist()
     assert line["average_accuracy_mean"] == pytest.approx(0.6)
@@ -188,7 +190,7 @@ def test_arrow_and_matrices(results: Results, record: Callable[..., Any]) -> Non
     assert len(comparison(results).to_pandas()) == 1
 
 
-def test_an_empty_folder_is_a_table_too(results: Results) -> None:
+def test_an_empty_folder_is_a_table_too(results: ResultsFolder) -> None:
     assert comparison(results).lines == ()
     assert str(comparison(results)).startswith("tiny")
 
@@ -203,7 +205,7 @@ def test_bytes_for_people(count: float, text: str) -> None:
 def test_intransigence_refers_to_cumulative_training_of_the_same_seed(tmp_path: Path) -> None:
     text = SWEEP.replace("  joint: {}\n", "  cumulative: {}\n").replace("  plain: {strategy: naive}\n", "")
     sweep = SweepSpec.parse(text, catalog())
-    results = Results.create(tmp_path / "referred", sweep.dumps(), sweep.hash)
+    results = ResultsFolder.create(tmp_path / "referred", sweep.dumps(), sweep.hash)
     shifts = {"naive": (0, 3, 9), "cumulative": (5, 10, 12)}
     for entry in sweep.entries:
         for seed, shift in zip((10, 11, 12), shifts.get(entry.alias, ()), strict=False):
@@ -224,7 +226,7 @@ def _two_references(tmp_path: Path, first: str, other: str) -> dict[str, Any]:
     entries = f"  {first}: {own[first]}\n  {other}: {own[other]}\n"
     text = SWEEP.replace("  joint: {}\n", entries).replace("  plain: {strategy: naive}\n", "")
     sweep = SweepSpec.parse(text, catalog())
-    results = Results.create(tmp_path / first, sweep.dumps(), sweep.hash)
+    results = ResultsFolder.create(tmp_path / first, sweep.dumps(), sweep.hash)
     for alias, shift in (("naive", 0), ("short", 2), ("long", 9)):
         _end(results, sweep.trial(sweep.entry(alias), {}, 10, "final"), shift)
     return {**_by_alias(results), "text": str(comparison(results))}
@@ -241,7 +243,7 @@ def test_of_two_cumulative_entries_the_first_in_the_file_is_the_reference_and_is
         assert f"Intransigence: against the diagonal of {first}, cumulative training" in found["text"]
 
 
-def _sized(results: Results, record: Callable[..., Any], sizes: tuple[int, int, int]) -> Any:
+def _sized(results: ResultsFolder, record: Callable[..., Any], sizes: tuple[int, int, int]) -> Any:
     """Only the task just learned is known, at 95 %, in tasks of so many examples."""
     known = np.diag([95 * size // 100 for size in sizes])
     record(spec(), [TaskRow(task, known[task], np.array(sizes)) for task in range(3)])
@@ -250,7 +252,7 @@ def _sized(results: Results, record: Callable[..., Any], sizes: tuple[int, int, 
 
 
 def test_pooled_accuracies_stand_beside_the_average_where_tasks_are_unequal(
-    results: Results, record: Callable[..., Any]
+    results: ResultsFolder, record: Callable[..., Any]
 ) -> None:
     line = _sized(results, record, (60, 20, 20))
     assert line.metrics["average_accuracy"].mean == pytest.approx(0.95 / 3)
@@ -267,7 +269,7 @@ def test_pooled_accuracies_stand_beside_the_average_where_tasks_are_unequal(
     assert stored["pooled_accuracy"] == pytest.approx(0.19)
 
 
-def test_equal_tasks_have_no_column_more(results: Results, record: Callable[..., Any]) -> None:
+def test_equal_tasks_have_no_column_more(results: ResultsFolder, record: Callable[..., Any]) -> None:
     line = _sized(results, record, (100, 100, 120))
     assert "pooled_accuracy" not in line.metrics
     assert "pooled" not in str(comparison(results))

@@ -12,37 +12,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results.made_results import HEAD, PROVENANCE, Made, row, rows, spec
+from results.made_results import HEAD, PROVENANCE, Made, mirrored, row, rows, spec
 
 from raycl.errors import InfrastructureError
-from raycl.results import tracking
 from raycl.results.files import Files
-from raycl.results.store import Results, Verdict
-from raycl.results.tracking import Mirror, sync, tracking_uri, ui_command
+from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.trackers import mlflow as tracking
+from raycl.results.trackers.mlflow import sync, tracking_uri, ui_command
+
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file as the mirror makes it, once: that takes seconds."""
-    results = Results.create(tmp_path_factory.mktemp("mlflow"), '{"name": "none"}', "h")
+    results = ResultsFolder.create(tmp_path_factory.mktemp("mlflow"), '{"name": "none"}', "h")
     tracking._make_database(results)
-    assert results.list("") == ["mlflow.db", "sweep.json"]
+    assert results.files.children("") == ["mlflow.db", "sweep.json"]
     return Path(results.uri) / "mlflow.db"
 
 
 @pytest.fixture
-def tracked(results: Results, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
+def tracked(results: ResultsFolder, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> ResultsFolder:
     """A folder whose default tracking store is ready."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_database, Path(results.uri) / "mlflow.db")
     return results
 
 
-def _client(results: Results) -> Any:
+def _client(results: ResultsFolder) -> Any:
     return tracking._client(str(tracking_uri(results)))
 
 
-def _runs(results: Results) -> list[Any]:
+def _runs(results: ResultsFolder) -> list[Any]:
     client = _client(results)
     experiment = client.get_experiment_by_name("tiny")
     return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
@@ -54,7 +56,7 @@ def _closed_port() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_a_trial_is_logged_once_and_whole(tracked: Results, record: Callable[..., Any]) -> None:
+def test_a_trial_is_logged_once_and_whole(tracked: ResultsFolder, record: Callable[..., Any]) -> None:
     record(spec(uses_memory=True), rows())
     record(spec("gem", options={}), [], status="failed", reason="loss is not finite")
     tracked.trial(spec("open", options={"o": 1})).begin()
@@ -131,7 +133,7 @@ def test_a_sweep_that_ended_with_a_failed_method_is_failed_and_not_killed(
     assert parent.info.status == "FAILED"
 
 
-def test_undefined_metrics_are_left_out(tracked: Results, record: Callable[..., Any]) -> None:
+def test_undefined_metrics_are_left_out(tracked: ResultsFolder, record: Callable[..., Any]) -> None:
     record(spec("joint"), [row(2, [90, 91, 92])])
     sync(tracked)
     (run,) = [run for run in _runs(tracked) if "raycl.trial" in run.data.tags]
@@ -139,7 +141,7 @@ def test_undefined_metrics_are_left_out(tracked: Results, record: Callable[..., 
     assert "final/forgetting" not in run.data.metrics
 
 
-def test_a_half_written_run_and_a_trial_that_ended_anew_are_written_again(tracked: Results, record: Any) -> None:
+def test_a_half_written_run_and_a_trial_that_ended_anew_are_written_again(tracked: ResultsFolder, record: Any) -> None:
     record(spec(), rows())
     sync(tracked)
     client = _client(tracked)
@@ -155,28 +157,24 @@ def test_a_half_written_run_and_a_trial_that_ended_anew_are_written_again(tracke
     assert len(client.get_metric_history(run.info.run_id, "average_accuracy")) == 3
 
 
-def test_the_mirror_logs_trials_as_they_end(tracked: Results, record: Callable[..., Any]) -> None:
-    mirror = Mirror(tracked)
-    for seed in range(2):
-        mirror.offer(record(spec(seed=seed), rows()))
-    assert mirror.close(timeout=60)
+def test_the_mirror_logs_trials_as_they_end(tracked: ResultsFolder, record: Callable[..., Any]) -> None:
+    assert mirrored(tracked, *(record(spec(seed=seed), rows()) for seed in range(2)))
     assert sync(tracked) == 0
     assert len(_runs(tracked)) == 3
 
 
 def test_a_server_that_is_down_costs_nothing_and_sync_catches_up(
-    tracked: Results, record: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tracked: ResultsFolder,
+    record: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     tracking._client(_closed_port())  # the import is not what is timed
     monkeypatch.setenv("MLFLOW_TRACKING_URI", _closed_port())
     trials = [record(spec(seed=seed), rows()) for seed in range(2)]
     start = time.monotonic()
     with caplog.at_level(logging.WARNING, "raycl"):
-        mirror = Mirror(tracked)
-        for trial in trials:
-            mirror.offer(trial)
-        assert time.monotonic() - start < 0.2
-        assert not mirror.close(timeout=2)
+        assert not mirrored(tracked, *trials)
     assert time.monotonic() - start < 2.2
     assert sum("cannot be used" in message for message in caplog.messages) == 1
     with pytest.raises(InfrastructureError, match="raycl sync"):
@@ -185,16 +183,6 @@ def test_a_server_that_is_down_costs_nothing_and_sync_catches_up(
     assert sync(tracked) == 2
     assert sync(tracked) == 0
     assert len(_runs(tracked)) == 3
-
-
-def test_a_full_queue_drops_and_says_so(tracked: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "QUEUE_LENGTH", 2)
-    mirror = Mirror(tracked)
-    monkeypatch.setattr(mirror, "_work", lambda: time.sleep(0.5))
-    for seed in range(4):
-        mirror.offer(spec(seed=seed))
-    assert mirror.dirty
-    assert not mirror.close(timeout=0.1)
 
 
 def test_a_thousand_tasks_are_logged_in_few_requests() -> None:
@@ -208,14 +196,16 @@ def test_a_thousand_tasks_are_logged_in_few_requests() -> None:
 
 def test_where_the_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    results = Results.create(tmp_path / "with space", '{"name": "x"}', "h")
+    results = ResultsFolder.create(tmp_path / "with space", '{"name": "x"}', "h")
     assert tracking_uri(results) == f"sqlite:///{tmp_path}/with space/mlflow.db"
     assert ui_command(results).endswith(f"ui --backend-store-uri 'sqlite:///{tmp_path}/with space/mlflow.db'")
-    remote = Results(Files("s3://bucket/x", results.files.filesystem, "x"), {"name": "x", "hash": "h", "sweep": "{}"})
+    remote = ResultsFolder(
+        Files("s3://bucket/x", results.files.filesystem, "x"), {"name": "x", "hash": "h", "sweep": "{}"}
+    )
     remote.files.local = None
     assert tracking_uri(remote) is None
     assert sync(remote) == 0
-    Mirror(remote).offer(spec())
+    assert mirrored(remote, spec())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert tracking_uri(remote) == ui_command(remote) == "http://tracking:5000"
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" in os.environ or tracking._client("http://tracking:5000")

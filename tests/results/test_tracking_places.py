@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results.made_results import PROVENANCE, rows, spec
+from results.made_results import PROVENANCE, mirrored, rows, spec
 
 from raycl.errors import InfrastructureError
-from raycl.results import tracking
-from raycl.results.store import Results, Verdict
-from raycl.results.tracking import Mirror, sync, tracking_uri, ui_command
-from raycl.results.tracking_address import beside, unusable
+from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.trackers import mlflow as tracking
+from raycl.results.trackers.mlflow import sync, tracking_uri, ui_command
+from raycl.results.trackers.mlflow_address import beside, unusable
 
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = Results.create(tmp_path_factory.mktemp("mlflow"), '{"name": "none"}', "h")
+    results = ResultsFolder.create(tmp_path_factory.mktemp("mlflow"), '{"name": "none"}', "h")
     tracking._make_database(results)
     return Path(results.uri) / "mlflow.db"
 
@@ -38,8 +38,8 @@ def server(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
     return beside(home)
 
 
-def _folder(place: Path, name: str = "tiny", seeds: tuple[int, ...] = (10, 11), shift: int = 0) -> Results:
-    results = Results.create(place, json.dumps({"name": name, "final": {"seeds": [10, 11]}}), "abc")
+def _folder(place: Path, name: str = "tiny", seeds: tuple[int, ...] = (10, 11), shift: int = 0) -> ResultsFolder:
+    results = ResultsFolder.create(place, json.dumps({"name": name, "final": {"seeds": [10, 11]}}), "abc")
     for seed in seeds:
         store = results.trial(spec(seed=seed))
         if store.verdict() is None:
@@ -61,7 +61,7 @@ def test_two_folders_of_one_sweep_leave_each_others_runs_alone(server: str, tmp_
     _alone(server, _folder(tmp_path / "a"), _folder(tmp_path / "b"))
 
 
-def _alone(server: str, first: Results, second: Results) -> None:
+def _alone(server: str, first: ResultsFolder, second: ResultsFolder) -> None:
     assert sync(first) == 2
     of_first = set(_runs(server))
     assert sync(second) == 2
@@ -80,17 +80,17 @@ def test_the_check_finds_folders_that_go_by_the_sweep(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mutant: a folder is called as its sweep."""
-    monkeypatch.setattr(Results, "identity", property(lambda self: self.sweep_hash))
+    monkeypatch.setattr(ResultsFolder, "identity", property(lambda self: self.sweep_hash))
     with pytest.raises(AssertionError):
         _alone(server, _folder(tmp_path / "a"), _folder(tmp_path / "b"))
 
 
 def test_an_identity_is_made_once(tmp_path: Path) -> None:
     first, second = _folder(tmp_path / "a"), _folder(tmp_path / "b")
-    assert first.identity == Results.open(tmp_path / "a").identity != second.identity
+    assert first.identity == ResultsFolder.open(tmp_path / "a").identity != second.identity
     identity = first.identity
     (tmp_path / "a").rename(tmp_path / "c")
-    assert Results.open(tmp_path / "c").identity == identity
+    assert ResultsFolder.open(tmp_path / "c").identity == identity
     assert json.loads((tmp_path / "c" / "folder.json").read_text()) == {"id": identity}
 
 
@@ -134,9 +134,7 @@ def test_an_experiment_deleted_elsewhere_is_told_as_what_it_is(
         InfrastructureError, match=rf"was deleted; restore it .*--experiment-id {experiment}.*mlflow gc"
     ):
         sync(results)
-    mirror = Mirror(results)
-    mirror.offer(spec(seed=10))
-    assert not mirror.close(60)
+    assert not mirrored(results, spec(seed=10))
     assert sum("was deleted; restore it" in message for message in caplog.messages) == 1
     client.restore_experiment(experiment)
     assert sync(results) == 0
@@ -213,9 +211,7 @@ def test_a_file_that_will_never_do_is_named_and_deleted(
     assert f"MLflow's file {database} is damaged or of another version of MLflow" in str(told.value)
     assert f"delete it, and `raycl sync {tmp_path / 'a'}` writes it again" in str(told.value)
     with caplog.at_level(logging.WARNING, "raycl"):
-        mirror = Mirror(results)
-        mirror.offer(spec(seed=10))
-        assert not mirror.close(60)
+        assert not mirrored(results, spec(seed=10))
     assert sum(f"{database} is damaged" in message for message in caplog.messages) == 1
     shutil.copy(empty_database, database)  # as deleting it does, without the seconds
     assert sync(results) == 2
@@ -236,7 +232,7 @@ def test_no_password_is_shown(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from raycl.cli_run import sync_results
+    from raycl.cli.run import sync_results
 
     results = _folder(tmp_path / "a", seeds=(10,))
     for uri in ("http://me:hidden-word@127.0.0.1:9", "postgresql://me:hidden-word@127.0.0.1:9/runs"):
@@ -245,10 +241,8 @@ def test_no_password_is_shown(
         with pytest.raises(InfrastructureError) as told:
             sync(results)
         assert "hidden-word" not in str(told.value)
-        mirror = Mirror(results)
-        mirror.offer(spec(seed=10))
-        mirror.close(60)
-    monkeypatch.setattr("raycl.results.tracking.sync", lambda folder: 0)
+        mirrored(results, spec(seed=10))
+    monkeypatch.setattr("raycl.results.trackers.mlflow.sync", lambda folder: 0)
     sync_results(results.uri)
     printed = capsys.readouterr()
     assert "hidden-word" not in caplog.text + printed.out + printed.err

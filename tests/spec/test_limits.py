@@ -16,6 +16,8 @@ from raycl.spec.blocks import Blocks
 from raycl.spec.source import MAX_CHARACTERS, MAX_PROBLEMS, MAX_VALUES
 from raycl.spec.sweep import SweepSpec
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 2.0
 BASE = "name: a\nstream: {name: split, dataset: digits, tasks: 5}\nmodel: {name: mlp, hidden: [10]}\n"
 END = "search: {trials: 5}\nfinal: {seeds: [10]}\n"

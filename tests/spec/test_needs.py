@@ -9,7 +9,7 @@ from mistakes import raycl
 
 from raycl.catalog import catalog
 from raycl.errors import SpecError
-from raycl.results.store import Results
+from raycl.results.store import ResultsFolder
 from raycl.results.tables import comparison
 from raycl.spec import check, needs, sweep_file
 from raycl.spec.needs import Extent, Idle, Need, Setting
@@ -386,7 +386,7 @@ def test_a_folder_that_searched_for_nothing_is_read_as_it_was(tmp_path: Path) ->
     assert "training.momentum" in read.entry("ewc").space
     assert "training.momentum" not in now.entry("ewc").space
     assert SweepSpec.loads(now.dumps(), catalog()).hash == now.hash
-    table = " ".join(str(comparison(Results.create(tmp_path, before.dumps(), before.hash))).split())
+    table = " ".join(str(comparison(ResultsFolder.create(tmp_path, before.dumps(), before.hash))).split())
     place = "sweep.yaml:8:9: strategies.ewc.training.momentum: is searched, but does nothing"
     assert f"This raycl refuses its sweep file: {place}" in table
     assert "continues" not in table

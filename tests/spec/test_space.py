@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raycl.distributed.suggestions import Outcome, draw
 from raycl.spec.space import Choice, DistributionError, LogRandInt, LogUniform, QUniform, RandInt, Uniform, find
 from raycl.spec.sweep_options import SearchConfig
+from raycl.sweep.suggestions import Outcome, draw
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import torch
 from support import finish, matrix, trainer, trial
 from torch import Tensor
 
-from raycl.memory.replay import Replay as Buffer
+from raycl.memory.replay import ReplayMemory as Buffer
 from raycl.strategies.agem import AGEM
 from raycl.strategies.base import Position
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 10, "epochs": 1}
 PER_TASK = {"capacity": 30, "unit": "task"}

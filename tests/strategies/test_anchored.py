@@ -15,7 +15,7 @@ from raycl.catalog import catalog
 from raycl.errors import MethodError
 from raycl.learning.quadratic import Quadratic
 from raycl.strategies.anchored import Anchored
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 METHODS = [name for name in catalog().strategies.names() if issubclass(catalog().strategies.get(name), Anchored)]
 PENALTIES = (1e-3, 1e-1, 1e2, 1e10)

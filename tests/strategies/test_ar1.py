@@ -10,11 +10,11 @@ from support import TINY, counts, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.spec.options import Options
-from raycl.strategies import ar1
 from raycl.strategies.base import Context, Position, Strategy, TaskData
-from raycl.strategies.consolidated import Consolidated
-from raycl.strategies.cwr import CWR, CWRConfig
-from raycl.trainer import Trainer
+from raycl.strategies.consolidated import ar1
+from raycl.strategies.consolidated.base import Consolidated
+from raycl.strategies.consolidated.cwr import CWR, CWRConfig
+from raycl.trial.trainer import Trainer
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 CNN = {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"}
@@ -56,7 +56,7 @@ def test_without_a_pull_it_is_cwr_with_a_free_trunk(monkeypatch: pytest.MonkeyPa
     blocks: dict[str, Any] = {"model": {"norm": "batch"}, "training": SGD}
     options = {"variant": "cwr_star", "trunk_learning_rate": 0.1, "penalty": 0.0}
     ours = running(options=options, **blocks)
-    monkeypatch.setattr("raycl.strategies.cwr.CWR", FreeTrunk)
+    monkeypatch.setattr("raycl.strategies.consolidated.cwr.CWR", FreeTrunk)
     check_equal(ours, trainer(trial("cwr", **blocks)))
 
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from raycl.errors import MethodError
 from raycl.learning.consolidated_head import ConsolidatedHead
 from raycl.memory.buffer import everything
-from raycl.strategies import ar1_latent_replay
-from raycl.strategies.ar1_latent_replay import AR1LatentReplay
 from raycl.strategies.base import Position, Source, TaskData
+from raycl.strategies.consolidated import ar1_latent_replay
+from raycl.strategies.consolidated.ar1_latent_replay import AR1LatentReplay
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 MODEL = {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"}
 

@@ -11,7 +11,6 @@ import torch
 from support import counts, finish, matrix, trainer, trial
 from torch import Tensor
 
-from raycl import checkpoint
 from raycl.catalog import catalog
 from raycl.matrix import TaskRow
 from raycl.models.network import Network
@@ -20,7 +19,8 @@ from raycl.strategies.base import Losses, Strategy
 from raycl.strategies.ewc import EWC
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial import checkpoint
+from raycl.trial.trainer import Trainer
 
 SCENARIOS = ("task", "domain", "class")
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -13,11 +13,11 @@ from support import TINY, counts, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.strategies.base import Rows, Strategy, TaskData, Trainable
-from raycl.strategies.cwr import CWR
+from raycl.strategies.consolidated.cwr import CWR
 from raycl.strategies.lower_part import LowerPart
 from raycl.streams.source import LocalSource
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 DECAY = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-2}
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ def weight(learning: Trainer) -> Tensor:
     return learning.strategy.network.head.weight.detach().clone()
 
 
-# -- the head: row 25 of the acceptance tests ------------------------------------------------------------------------
+# -- the head: row 25 of CONTRIBUTING's table ------------------------------------------------------------------------
 
 
 def check_rows(learning: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ class LearnsABias(CWR):
 
 @pytest.mark.parametrize("mutant", [LearnsOn, LearnsABias])
 def test_a_single_head_and_a_bias_are_caught(mutant: type[CWR], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.strategies.cwr.CWR", mutant)
+    monkeypatch.setattr("raycl.strategies.consolidated.cwr.CWR", mutant)
     with pytest.raises(AssertionError):
         check_rows(running(training=DECAY), monkeypatch)
 
@@ -183,7 +183,7 @@ class StaysInTheOptimizer(CWR):
 
 @pytest.mark.parametrize("mutant", [MovesStatistics, StaysInTheOptimizer])
 def test_a_trunk_that_moves_is_caught(mutant: type[CWR], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.strategies.cwr.CWR", mutant)
+    monkeypatch.setattr("raycl.strategies.consolidated.cwr.CWR", mutant)
     with pytest.raises(AssertionError, match="the trunk moved"):
         check_frozen_trunk(running(model={"norm": "batch"}, stream={"augment": "flip"}, training=DECAY))
 
@@ -199,7 +199,7 @@ class Uncached(CWR):
 def test_kept_activations_teach_what_the_trunk_would(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = running(model={"norm": "batch"})
     rows = finish(kept)
-    monkeypatch.setattr("raycl.strategies.cwr.CWR", Uncached)
+    monkeypatch.setattr("raycl.strategies.consolidated.cwr.CWR", Uncached)
     anew = running(model={"norm": "batch"})
     assert counts(finish(anew)) == counts(rows)
     torch.testing.assert_close(weight(kept), weight(anew), rtol=1e-5, atol=1e-6)

@@ -11,12 +11,12 @@ import torch
 from support import counts, finish, matrix, trainer, trial
 from torch import Tensor, nn
 
-from raycl.memory.replay import Replay as Buffer
+from raycl.memory.replay import ReplayMemory as Buffer
 from raycl.strategies import der
 from raycl.strategies.base import Losses
 from raycl.strategies.der import DER, DERPP
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 10, "epochs": 1}
 

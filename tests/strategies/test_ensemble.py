@@ -15,7 +15,7 @@ from raycl.learning.task_inference import log_entropy, log_odds_against_first, m
 from raycl.strategies.base import Losses, Trainable
 from raycl.strategies.ensemble import Ensemble
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 DECAY = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-2}
 KEPT = {"optimizer": "adam", "weight_decay": 1e-2, "reset_optimizer": False}

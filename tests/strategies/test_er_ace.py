@@ -14,7 +14,7 @@ from raycl.models.network import CosineHead
 from raycl.strategies.er_ace import ERACE
 from raycl.strategies.replay import Replay
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 10, "epochs": 1}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raycl.errors import MethodError
 from raycl.strategies.ewc import EWC, EWCConfig
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 
 def running(scenario: str = "domain", **blocks: Any) -> Trainer:

@@ -18,18 +18,18 @@ from raycl.memory import clusters
 from raycl.memory.buffer import Table, everything
 from raycl.memory.clusters import Clusters
 from raycl.memory.local import LocalStorage
-from raycl.memory.replay import Replay
+from raycl.memory.replay import ReplayMemory
 from raycl.spec.options import MemoryConfig
 from raycl.streams.source import LocalSource
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 CLASSES, EXAMPLES = 4, 160
 
 
-def memory(capacity: int, per_class: bool) -> tuple[Replay, Clusters]:
+def memory(capacity: int, per_class: bool) -> tuple[ReplayMemory, Clusters]:
     config = MemoryConfig(capacity=capacity, unit="class" if per_class else "total")
-    buffer = Replay(config, "ring", torch.Generator().manual_seed(0), LocalStorage())
+    buffer = ReplayMemory(config, "ring", torch.Generator().manual_seed(0), LocalStorage())
     return buffer, Clusters(buffer, capacity, per_class)
 
 
@@ -53,7 +53,7 @@ def line(points: list[float], capacity: int) -> list[tuple[float, int]]:
     return sorted(zip(held["image"].flatten().tolist(), held["count"].tolist(), strict=True))
 
 
-# -- what merging keeps: row 13 of the acceptance tests ------------------------------------------------------------
+# -- what merging keeps: row 13 of CONTRIBUTING's table ------------------------------------------------------------
 
 
 def check_means(capacity: int, per_class: bool) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from raycl.strategies.base import Epochs, Position, Rows, Source, Strategy, TaskData, Updates
 from raycl.strategies.feature_extraction import FeatureExtraction
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 DECAY = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-2}
 MODELS: dict[str, dict[str, Any]] = {

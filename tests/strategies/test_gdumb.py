@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from raycl.matrix import AccuracyMatrix
 from raycl.memory.buffer import Table
 from raycl.strategies.gdumb import GDumb, warm_restarts
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 CAPACITY = 41
 

@@ -17,7 +17,7 @@ from raycl.strategies import constrained
 from raycl.strategies.base import Position
 from raycl.strategies.gem import GEM, OldRows
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 10, "epochs": 1}
 PER_TASK = {"capacity": 30, "unit": "task", "selection": "ring"}

@@ -1,4 +1,4 @@
-"""Generative negative replay: row 27 of the acceptance tests on whole updates, its generator, and wrong variants."""
+"""Generative negative replay: row 27 of CONTRIBUTING's table on whole updates, its generator, and wrong variants."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from raycl.errors import MethodError
 from raycl.learning.consolidated_head import ConsolidatedHead
-from raycl.rows import CurrentData, Work
-from raycl.strategies import generative_negative_replay
 from raycl.strategies.base import Losses, Position, Source
-from raycl.strategies.generative_negative_replay import GenerativeNegativeReplay
+from raycl.strategies.consolidated import generative_negative_replay
+from raycl.strategies.consolidated.generative_negative_replay import GenerativeNegativeReplay
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.rows import CurrentData, Work
+from raycl.trial.trainer import Trainer
 
 MODEL = {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"}
 AT = Position(1, "train", 0, 0, 0.0, False)
@@ -63,7 +63,7 @@ def gradients(learning: Trainer, batch: Batch) -> tuple[Tensor, list[Tensor | No
     return strategy.network.head.weight.grad.clone(), [p.grad for p in strategy.upper.parameters()]
 
 
-# -- what generated rows teach: row 27 of the acceptance tests -----------------------------------------------------
+# -- what generated rows teach: row 27 of CONTRIBUTING's table -----------------------------------------------------
 
 
 def check_gradients(learning: Trainer) -> None:

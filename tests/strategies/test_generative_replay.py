@@ -19,7 +19,7 @@ from raycl.strategies import generative_replay
 from raycl.strategies.generative_replay import GenerativeReplay, GenerativeReplayConfig, Replays
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 SMALL = {"hidden": [64], "latent_dim": 10}
 LEARNED: dict[str, Any] = {"training": {"iterations": 200, "batch_size": 32}}

@@ -18,7 +18,7 @@ from raycl.matrix import AccuracyMatrix
 from raycl.strategies.base import Losses, Position, TaskData
 from raycl.strategies.hat import HAT
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 PAPER: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.2}
 HARD = {"hard": True}

@@ -16,8 +16,8 @@ from raycl.learning.lookahead import lookahead
 from raycl.matrix import AccuracyMatrix
 from raycl.spec.space import Choice
 from raycl.spec.sweep import SweepSpec
-from raycl.strategies.hypernetwork import Hypernetwork
-from raycl.trainer import Trainer
+from raycl.strategies.hypernetwork.hypernetwork import Hypernetwork
+from raycl.trial.trainer import Trainer
 
 SMALL = {"chunk_size": 500, "task_embedding_dim": 8, "chunk_embedding_dim": 8}
 
@@ -217,7 +217,7 @@ def test_tasks_in_small_groups_are_inferred_alike(monkeypatch: pytest.MonkeyPatc
     strategy, x = method(running), pixels(running)
     strategy.train(False)
     whole = strategy.predict(x, None)
-    monkeypatch.setattr("raycl.strategies.hypernetwork.WORKING_FLOATS", 1)
+    monkeypatch.setattr("raycl.strategies.hypernetwork.hypernetwork.WORKING_FLOATS", 1)
     strategy._generated.clear()
     assert torch.allclose(strategy.predict(x, None), whole, atol=1e-5)
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from raycl.errors import MethodError, SpecError
 from raycl.learning.protected_vae import ProtectedVAE
-from raycl.optimizers import OptimizerSet
 from raycl.spec.trial import TrialSpec
-from raycl.strategies import hypernetwork_replay
 from raycl.strategies.base import TaskData
-from raycl.strategies.hypernetwork_replay import HypernetworkReplay, HypernetworkReplayConfig
+from raycl.strategies.hypernetwork import replay as hypernetwork_replay
+from raycl.strategies.hypernetwork.replay import HypernetworkReplay, HypernetworkReplayConfig
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.optimizers import OptimizerSet
+from raycl.trial.trainer import Trainer
 
 SMALL: dict[str, Any] = {"chunk_size": 1000, "latent_dim": 10, "encoder_hidden": [64], "decoder_hidden": [32]}
 LEARNED: dict[str, Any] = {

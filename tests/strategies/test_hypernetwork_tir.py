@@ -19,9 +19,9 @@ from raycl.learning.protected_vae import ProtectedVAE
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import TaskData
-from raycl.strategies.hypernetwork_tir import HypernetworkTIR, HypernetworkTIRConfig
+from raycl.strategies.hypernetwork.task_inference import HypernetworkTIR, HypernetworkTIRConfig
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 CLASSIFIER: dict[str, Any] = {"chunk_size": 500, "task_embedding_dim": 8, "chunk_embedding_dim": 8}
 VAE: dict[str, Any] = {"chunk_size": 1000, "latent_dim": 10, "encoder_hidden": [64], "decoder_hidden": [32]}

@@ -1,4 +1,4 @@
-"""iCaRL: which exemplars stay (row 23), what old units learn (row 24), which mean answers; each with its mutants."""
+"""iCaRL: which exemplars stay, what old units learn, which mean answers; rows 23 and 24 of CONTRIBUTING's table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raycl.strategies import icarl
 from raycl.strategies.base import Losses, Source, TaskData
 from raycl.strategies.icarl import ICaRL
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 CAPACITY = 47
 """Divides by none of the numbers of classes."""

@@ -15,7 +15,7 @@ from raycl.strategies import icarl
 from raycl.strategies.base import Losses, Position, TaskData, total
 from raycl.strategies.icarl import ICaRL
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 CAPACITY = 47
 """Divides by none of the numbers of classes."""

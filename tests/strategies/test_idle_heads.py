@@ -10,11 +10,11 @@ import torch
 from support import finish, matrix, trainer, trial
 from torch import Tensor, nn
 
-from raycl import checkpoint
 from raycl.catalog import catalog
 from raycl.models.network import GrowingHead
 from raycl.strategies.base import Strategy
-from raycl.trainer import Trainer
+from raycl.trial import checkpoint
+from raycl.trial.trainer import Trainer
 
 METHODS = [
     name

@@ -10,7 +10,7 @@ from support import trainer, trial
 
 from raycl.strategies.base import Position
 from raycl.strategies.l2 import L2
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 
 def running(scenario: str = "domain", **blocks: Any) -> Trainer:

@@ -18,7 +18,7 @@ from raycl.strategies import lower_part
 from raycl.strategies.base import Position, Source, Strategy, TaskData, Trainable
 from raycl.strategies.latent_replay import LatentReplay
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 MODEL = {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"}
 NUMEL = 4 * 4 * 4
@@ -40,7 +40,7 @@ def computed(running: Trainer, task: int) -> Tensor:
         return lower(pool.gather(torch.arange(len(pool)), augment=False).x)
 
 
-# -- what is frozen: row 26 of the acceptance tests ----------------------------------------------------------------
+# -- what is frozen: row 26 of CONTRIBUTING's table ----------------------------------------------------------------
 
 
 def check_frozen(freeze: str = "after_first_task") -> None:

@@ -17,7 +17,7 @@ from raycl.spec.sweep_options import EvaluationConfig
 from raycl.strategies.base import Losses
 from raycl.strategies.lwf import LwF
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 SCENARIOS = ("task", "domain", "class")
 

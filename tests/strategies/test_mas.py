@@ -16,7 +16,7 @@ from raycl.learning.quadratic import Quadratic
 from raycl.strategies.base import Position
 from raycl.strategies.mas import MAS, MASConfig
 from raycl.streams.scenario import Scenario
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 
 def running(scenario: str = "domain", **blocks: Any) -> Trainer:

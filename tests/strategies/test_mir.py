@@ -14,7 +14,7 @@ from raycl.errors import SpecError
 from raycl.strategies import mir
 from raycl.strategies.mir import MIR
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 10, "epochs": 1}
 Scores = Callable[[MIR, Batch, Batch], Tensor]

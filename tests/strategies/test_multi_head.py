@@ -13,7 +13,7 @@ from raycl.errors import SpecError
 from raycl.strategies.base import Losses, Position, Strategy
 from raycl.strategies.multi_head import MultiHead
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-2},

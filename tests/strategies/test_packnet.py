@@ -16,7 +16,7 @@ from raycl.learning.ownership import Ownership
 from raycl.strategies.base import Position
 from raycl.strategies.packnet import PackNet
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 
 def running(**blocks: Any) -> Trainer:

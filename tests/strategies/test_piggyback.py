@@ -12,14 +12,14 @@ from support import TINY, counts, finish, matrix, trainer, trial
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from raycl import checkpoint
 from raycl.errors import MethodError, SpecError
 from raycl.strategies import piggyback
 from raycl.strategies.base import Position, Strategy, TaskData
 from raycl.strategies.piggyback import Piggyback
 from raycl.streams.source import LocalSource
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial import checkpoint
+from raycl.trial.trainer import Trainer
 
 FAST = {"mask_learning_rate": 1.0}
 OPTIMIZERS: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ from raycl.models.columns import Column
 from raycl.strategies.base import Losses, Position, TaskData
 from raycl.strategies.progress_compress import ProgressCompress, _normalised
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 PATH = "raycl.strategies.progress_compress.ProgressCompress"
 NORM = {"hidden": [32, 24], "norm": "batch"}

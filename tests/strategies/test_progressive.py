@@ -11,11 +11,11 @@ from support import TINY, counts, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.errors import MethodError, SpecError
-from raycl.models.columns import Columns, Taps
+from raycl.models.columns import ColumnStack, Taps
 from raycl.strategies.base import Losses, TaskData, Trainable
 from raycl.strategies.progressive import Progressive
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 MLP = {"hidden": [32, 24], "norm": "batch"}
 CNN = {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"}
@@ -86,7 +86,7 @@ class KeepsOldParameters(Progressive):
         return {**super().loss(batch), "old": 0 * sum(p.sum() for p in self.columns.parameters())}
 
 
-class Leaks(Columns):
+class Leaks(ColumnStack):
     """A mutant: the loss reaches old columns through the laterals."""
 
     def forward(self, x: Tensor, task: int) -> Tensor:

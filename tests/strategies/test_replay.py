@@ -9,11 +9,11 @@ import torch
 from support import finish, matrix, trainer, trial
 from torch import Tensor
 
-from raycl.memory.replay import Replay as Buffer
+from raycl.memory.replay import ReplayMemory as Buffer
 from raycl.strategies.base import Losses, Position, Source
 from raycl.strategies.replay import Replay
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 ONLINE = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 10, "epochs": 1}
 RELATIVES = ["replay", "mir", "der", "derpp", "er_ace"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from raycl.strategies.base import Position
 from raycl.strategies.si import SI
 from raycl.streams.task import Batch
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 
 def running(scenario: str = "domain", **blocks: Any) -> Trainer:

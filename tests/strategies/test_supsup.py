@@ -14,7 +14,7 @@ from raycl.models.masked import erdos_renyi
 from raycl.strategies import supsup
 from raycl.strategies.base import TaskData, Trainable
 from raycl.strategies.supsup import SupSup
-from raycl.trainer import Trainer
+from raycl.trial.trainer import Trainer
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.9, "weight_decay": 1e-2},

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from raycl.errors import MethodError, SpecError
 from raycl.learning import superposition
-from raycl.results.store import Results
-from raycl.session import TrialSession
+from raycl.results.store import ResultsFolder
 from raycl.strategies import supsup
 from raycl.strategies.base import TaskData
 from raycl.strategies.supsup import SupSup
 from raycl.streams.source import LocalSource
-from raycl.trainer import Trainer
+from raycl.trial.session import TrialSession
+from raycl.trial.trainer import Trainer
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.9, "weight_decay": 1e-2},
@@ -193,10 +193,11 @@ def test_rows_are_pooled_as_many_at_a_time_as_asked_for(inference: str) -> None:
 
 
 def test_the_rows_of_a_decision_are_part_of_the_results(tmp_path: Path) -> None:
-    results = Results.create(str(tmp_path / "results"), '{"name": "test"}', "0" * 16)
+    results = ResultsFolder.create(str(tmp_path / "results"), '{"name": "test"}', "0" * 16)
     for scenario, recorded in (("domain", 4), ("task", 1)):
         spec = trial("supsup", scenario, options={"inference_rows": 4})
-        session = TrialSession(spec, LocalSource(spec.stream, spec.seed), results.trial(spec))
+        session = TrialSession(LocalSource(spec.stream, spec.seed), results.trial(spec))
+        session._open()
         assert session._provenance()["inference_batch"] == recorded
     assert SupSup.inference_batch == 1
 

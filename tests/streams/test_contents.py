@@ -11,9 +11,9 @@ import pytest
 import torch
 from streams.image_sets import write_set
 
-from raycl.loading import Pixels
 from raycl.streams.contents import CONTENTS, Content, seen, told
 from raycl.streams.source import LocalSource, contents_of, load_images
+from raycl.trial.loading import Pixels
 
 FIVE = (Content("digits", "d1", (0, 1, 2, 3, 4)),)
 

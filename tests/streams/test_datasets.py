@@ -13,7 +13,7 @@ import torchvision
 from streams.image_sets import pixels_of, write_mnist, write_set
 
 from raycl.errors import DataError, PathError
-from raycl.streams.datasets import DIGITS, Images, checked
+from raycl.streams.datasets import DIGITS, Images, fit_for_streams
 from raycl.streams.registry import DATASETS
 from raycl.streams.source import LocalSource, load_images
 
@@ -34,7 +34,7 @@ class TestEveryDataSet:
         if name not in PRESENT:
             pytest.skip(f"{name} is not among the data sets of the tests")
         images = load_images(name, data_root)
-        checked(images, name)
+        fit_for_streams(images, name)
         if dataset.info is not None:
             assert images.image_shape == dataset.info.image_shape
             assert images.num_classes == dataset.info.num_classes

@@ -35,13 +35,13 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows that went through a backbone, call by call."""
     rows: list[int] = []
-    features = encode.Encoder._features
+    features = encode.FeatureEncoder._features
 
-    def counted(self: encode.Encoder, network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+    def counted(self: encode.FeatureEncoder, network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
         rows.append(len(images))
         return features(self, network, images)
 
-    monkeypatch.setattr(encode.Encoder, "_features", counted)
+    monkeypatch.setattr(encode.FeatureEncoder, "_features", counted)
     return rows
 
 
@@ -91,7 +91,7 @@ def check_preprocessing(root: Path) -> None:
 
 
 def test_another_normalisation_would_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode.Encoder, "_prepared", lambda self, images: images.float() / 255)
+    monkeypatch.setattr(encode.FeatureEncoder, "_prepared", lambda self, images: images.float() / 255)
     with pytest.raises(AssertionError):
         check_preprocessing(tmp_path)
 
@@ -217,7 +217,7 @@ class TestRefusals:
         images = Images(pixels, labels, pixels.copy(), labels.copy())
         config = encode.EncodeConfig(weights=weights_file(tmp_path))
         with pytest.raises(DataError, match=r"for images of 1 channels \(got 3\)"):
-            encode.Encoder(config, tmp_path).encoded(images)
+            encode.FeatureEncoder(config, tmp_path).encoded(images)
 
 
 def test_what_is_known_without_the_weights() -> None:

@@ -1,4 +1,4 @@
-"""The local source: one contract over every stream, and row 34 of the acceptance tests with its mutants."""
+"""The local source: one contract over every stream, and row 34 of CONTRIBUTING's table with its mutants."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from raycl.errors import DataError
 from raycl.streams.registry import STREAMS
 from raycl.streams.scenario import Scenario
 from raycl.streams.source import LocalSource, load_images
-from raycl.streams.task import Layout, Part, Split, TaskSource
+from raycl.streams.task import Layout, Part, SplitName, TaskSource
 
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 STREAM_BLOCKS: dict[str, dict[str, Any]] = {
     "split": {},
     "permuted": {"tasks": 3, "pad": 1},
@@ -29,7 +29,7 @@ def source(name: str = "split", run: int = 0, /, train_on: str = "train", **opti
     return LocalSource({"name": name, **STREAM_BLOCKS[name], **options}, run, train_on=train_on)  # type: ignore[arg-type]
 
 
-def global_labels(served: TaskSource, task: int, split: Split) -> np.ndarray:
+def global_labels(served: TaskSource, task: int, split: SplitName) -> np.ndarray:
     classes: np.ndarray = np.array(served.layout.classes[task])
     return classes[served.part(task, split).labels]  # type: ignore[no-any-return]
 
@@ -37,7 +37,7 @@ def global_labels(served: TaskSource, task: int, split: Split) -> np.ndarray:
 def leaks(served: TaskSource) -> list[str]:
     """Where a training row of any task is a validation row of any task, or a part repeats a row."""
     found = []
-    held: dict[tuple[str, Split], set[int]] = {}
+    held: dict[tuple[str, SplitName], set[int]] = {}
     for task in range(served.layout.num_tasks):
         for split in SPLITS:
             part = served.part(task, split)
@@ -168,7 +168,7 @@ def leaking(served: LocalSource) -> TaskSource:
         layout: Layout = served.layout
         prefetch = served.prefetch
 
-        def part(self, task: int, split: Split) -> Part:
+        def part(self, task: int, split: SplitName) -> Part:
             return served.part(task, "train" if split == "validation" else split)
 
     return Leaking()
@@ -182,7 +182,7 @@ def redrawn(name: str) -> TaskSource:
         layout: Layout = drawn[0].layout
         prefetch = drawn[0].prefetch
 
-        def part(self, task: int, split: Split) -> Part:
+        def part(self, task: int, split: SplitName) -> Part:
             return drawn[task].part(task, split)
 
     return Redrawn()

@@ -1,0 +1,153 @@
+"""What ``raycl check`` prints: everything that a sweep would run, told without Ray and without data."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from raycl.catalog import catalog
+from raycl.results.tables import human_bytes
+from raycl.spec.options import MemoryConfig, ModelConfig
+from raycl.spec.source import dotted
+from raycl.spec.sweep import Entry, SweepSpec
+from raycl.streams.source import Outline
+from raycl.trial.check import LARGEST_BUILD, Budget, TooLarge, network, outline_of
+
+PROCESS_BYTES = 550e6
+"""Resident memory of a trial's process before its network and batches: Python, torch and Ray, as measured on Linux."""
+
+
+def summary(sweep: SweepSpec) -> RenderableType:
+    """The summary of a checked sweep."""
+    head = Text.assemble((sweep.name, "bold"), (f"  {sweep.hash}", "dim"))
+    warnings = [Text(f"warning: {text}", style="yellow") for text in sweep.warnings]
+    return Group(head, _trials(sweep), _facts(sweep), *warnings)
+
+
+def _trials(sweep: SweepSpec) -> Table:
+    """A line per strategy and variant: what is searched, and how many trials each phase has."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    variants = any(sweep.variants)
+    if variants:
+        table.add_column("variant", no_wrap=True)
+    table.add_column("strategy", no_wrap=True)
+    table.add_column("searched")
+    phases = ("search", "finalists", "final", "total")
+    for phase in phases:
+        table.add_column(phase, justify="right")
+    shown = ""
+    for entry in sweep.entries:
+        names = [entry.variant if entry.variant != shown else ""] if variants else []
+        if entry.variant != shown:
+            table.add_section()
+        shown = entry.variant
+        runs = sweep.runs(entry)
+        counts = ["n/a"] * 4 if entry.barred else [str(getattr(runs, phase)) for phase in phases]
+        table.add_row(*names, _name(entry), _searched(entry), *counts, style="dim" if entry.barred else "")
+    runs_of = [sweep.runs(entry) for entry in sweep.entries]
+    table.add_section()
+    sums = [str(sum(getattr(runs, phase) for runs in runs_of)) for phase in phases]
+    table.add_row(*([""] if variants else []), "all", "", *sums, style="bold")
+    return table
+
+
+def _name(entry: Entry) -> str:
+    return entry.alias if entry.alias == entry.strategy else f"{entry.alias} ({entry.strategy})"
+
+
+def _searched(entry: Entry) -> Text:
+    if entry.barred:
+        return Text(entry.barred)
+    lines = [f"{path}: {distribution}" for path, distribution in entry.space.items()]
+    return Text("\n".join(lines) or "-")
+
+
+def _facts(sweep: SweepSpec) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for variant in sweep.variants:
+        entry = next(entry for entry in sweep.entries if entry.variant == variant)
+        suffix = f" {variant}" if variant else ""
+        table.add_row(f"stream{suffix}", _stream(sweep, entry))
+        table.add_row(f"model{suffix}", _model(sweep, entry))
+    keeping = [entry for entry in sweep.entries if not entry.barred and sweep.blocks[entry.key].strategy.uses_memory]
+    kept = [_replay(sweep, entry) for entry in keeping]
+    per_trial = max((memory.shards for memory in kept if memory.home == "actor"), default=0)
+    names = ", ".join(dict.fromkeys(entry.alias for entry in keeping))
+    actors = "stream shards: 1 per node, for all trials"
+    table.add_row("actors", actors + (f"; replay actors: {per_trial} per trial of {names}" if per_trial else ""))
+    cpus, gpus = sweep.resources.cpus, sweep.resources.gpus
+    needs = f"{cpus} CPU{'' if cpus == 1 else 's'}" + (f" and {gpus:g} GPU" if gpus else "")
+    table.add_row("at once", f"at most {sweep.most_at_once} trials, {needs} each")
+    table.add_row("memory", _memory(sweep))
+    return table
+
+
+def _replay(sweep: SweepSpec, entry: Entry) -> MemoryConfig:
+    return sweep.resolved(entry, entry.middle).memory
+
+
+def _stream(sweep: SweepSpec, entry: Entry) -> str:
+    stream = sweep.resolved(entry, entry.middle).stream
+    outline = outline_of(sweep, entry)
+    told = f"{stream.name} {stream.dataset}, {stream.tasks} tasks, {stream.scenario}-incremental"
+    if stream.boundaries == "hidden":
+        told += ", boundaries hidden"
+    if stream.encode is not None:
+        told += f", features of {stream.encode.weights}"
+    if outline is None:
+        return f"{told}; {'the weights tell' if stream.encode else 'the data set tells'} its size once it is read"
+    sizes = sorted(set(outline.sizes))
+    classes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return f"{told}, {classes} classes a task, images {' x '.join(map(str, outline.image_shape))}"
+
+
+def _model(sweep: SweepSpec, entry: Entry) -> str:
+    model = sweep.resolved(entry, entry.middle).model
+    return _size(model.name, model.model_dump_json(), outline_of(sweep, entry))
+
+
+@lru_cache(maxsize=64)
+def _size(name: str, options: str, outline: Outline | None) -> str:
+    """The network is built to be counted: once, however many variants share it."""
+    model: ModelConfig = catalog().models.get(name).Config.model_validate_json(options)
+    if outline is None:
+        return model.name
+    try:
+        with Budget(LARGEST_BUILD):
+            parameters = sum(parameter.numel() for parameter in network(model, outline).parameters())
+    except TooLarge:
+        return f"{model.name}, more than {LARGEST_BUILD:,} parameters"
+    return f"{model.name}, {parameters:,} parameters and the output units"
+
+
+def _memory(sweep: SweepSpec) -> str:
+    """Images per node, replay rows per trial at most, and a process."""
+    outlines = [outline_of(sweep, next(e for e in sweep.entries if e.variant == variant)) for variant in sweep.variants]
+    known = [outline for outline in outlines if outline is not None]
+    told = []
+    if len(known) == len(outlines):
+        told.append(f"images {human_bytes(sum(outline.base_bytes for outline in set(known)))} per node, shared")
+        rows = max((_replay_bytes(sweep, entry) for entry in sweep.entries if not entry.barred), default=0)
+        if rows:
+            told.append(f"replay up to {human_bytes(rows)} per trial (twice that while it is stored)")
+    told.append(f"about {human_bytes(PROCESS_BYTES)} per trial process")
+    return "; ".join(told)
+
+
+def _replay_bytes(sweep: SweepSpec, entry: Entry) -> float:
+    """Pixels of a full replay memory at the largest capacity that is searched."""
+    blocks, outline = sweep.blocks[entry.key], outline_of(sweep, entry)
+    if not blocks.strategy.uses_memory or outline is None:
+        return 0.0
+    memory = _replay(sweep, entry)
+    searched = [found for path, found in blocks.space.items() if dotted(path) == "memory.capacity"]
+    capacity = max([end for found in searched for _, end in found.ends] or [memory.capacity])
+    units = {"total": 1, "class": sum(outline.sizes), "task": outline.num_tasks}[memory.unit]
+    return float(capacity * units * math.prod(outline.image_shape))

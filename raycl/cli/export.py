@@ -1,0 +1,126 @@
+"""What ``raycl export`` does: the backbone of a finished trial as a file of pretrained weights."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from raycl.catalog import catalog
+from raycl.cli.terminal import tell
+from raycl.errors import DataError, StoreError
+from raycl.models.weights import SUFFIX, Weights, load_weights, weights_hash, write_weights
+from raycl.results.store import ResultsFolder
+from raycl.spec.options import ModelConfig
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import TrialSpec
+from raycl.streams.contents import CONTENTS, told
+from raycl.streams.source import LocalSource
+from raycl.sweep.ledger import Ledger
+from raycl.sweep.plan import read_winner
+from raycl.trial import checkpoint
+from raycl.trial.loading import normalization
+
+BACKBONE = "backbone."
+NOT_THE_BACKBONE = frozenset(ModelConfig.model_fields) - {"name"}
+"""What every model has: its head, and where it starts. Its own options say what is exported."""
+
+log = logging.getLogger(__name__)
+
+
+def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: Path | None) -> None:
+    """Write the backbone that the winner of a strategy has after its last task, and say what it is.
+
+    Raises:
+        UnknownName: the sweep has no such method.
+        StoreError: the trial has not finished, or keeps no checkpoint.
+        DataError: the trial has no single backbone over images, or its data are no longer those it learned from.
+    """
+    if not file.name.endswith(SUFFIX):
+        raise DataError(f"a file of weights is called *{SUFFIX} (got {file.name}); rename it")
+    results = ResultsFolder.open(folder)
+    spec = _trial(results, strategy, seed)
+    state = _state(results, spec)
+    weights = _weights(results, spec, state, data_root)
+    write_weights(file, weights)
+    parameters = sum(tensor.numel() for tensor in weights.tensors.values())
+    digest = weights_hash(str(file.absolute()), None)
+    tell(f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {digest}")
+
+
+def _trial(results: ResultsFolder, strategy: str, seed: int | None) -> TrialSpec:
+    """The trial of the strategy's winner for a final seed, by default the first."""
+    sweep = SweepSpec.loads(results.sweep_json, catalog())
+    entry = sweep.find(strategy)
+    seeds = sweep.final.seeds if sweep.final else ()
+    if not seeds or (seed is not None and seed not in seeds):
+        raise StoreError(
+            f"{results.files.name('')}: exports a trial of the final phase, whose seeds are {list(seeds)} (got {seed})"
+        )
+    winner = read_winner(Ledger(results), entry)
+    if winner is None:
+        raise StoreError(
+            f"{results.files.name('')}: {entry.key} has no winner yet; `raycl resume` goes on with the search"
+        )
+    return sweep.trial(entry, winner["point"], seeds[0] if seed is None else seed, "final")
+
+
+def _state(results: ResultsFolder, spec: TrialSpec) -> dict[str, Any]:
+    """What the trial kept after its last task."""
+    store = results.trial(spec)
+    verdict = store.verdict()
+    name = f"{results.files.name('')}: trial {spec.hash} of {spec.alias}, seed {spec.seed},"
+    if verdict is None or verdict.status != "finished":
+        found = "has not ended" if verdict is None else verdict.status
+        raise StoreError(f"{name} must have finished (it {found}); `raycl resume` goes on with the sweep")
+    restored = store.restore()
+    if restored is None or restored[0].task != verdict.task:
+        raise StoreError(
+            f"{name} has dropped its checkpoint, as finished trials do; set final.keep_checkpoints: true in the sweep "
+            "file and run it into another results folder"
+        )
+    return checkpoint.decode(restored[1])
+
+
+def _weights(results: ResultsFolder, spec: TrialSpec, state: dict[str, Any], data_root: Path | None) -> Weights:
+    """The backbone with all that is needed to use it on other images."""
+    layout = LocalSource(spec.stream, spec.seed, data_root, spec.train_on).layout
+    if layout.split_hash != state["split_hash"]:
+        raise DataError(
+            f"the data under {data_root} are not those that trial {spec.hash} learned from (split {layout.split_hash} "
+            f"now, {state['split_hash']} then); give --data-root their folder"
+        )
+    if spec.stream.get("encode") is not None:
+        raise DataError(f"{spec.alias} learned from features; a backbone is exported from a stream without encode")
+    network: dict[str, Tensor] = state["strategy"].get("network", {})
+    tensors = {key.removeprefix(BACKBONE): value for key, value in network.items() if key.startswith(BACKBONE)}
+    if not tensors:
+        raise DataError(f"{spec.strategy} keeps no single network with a backbone; export a method that does, as joint")
+    mean, std = normalization(spec.stream["normalize"], layout)
+    model = {key: value for key, value in spec.model.items() if key not in NOT_THE_BACKBONE}
+    origin = {
+        "sweep": results.name,
+        "trial": spec.hash,
+        "strategy": spec.strategy,
+        "seed": spec.seed,
+        "stream": spec.stream,
+        "split_hash": layout.split_hash,
+        CONTENTS: told(layout.contents),
+        "started_from": spec.model.get("weights_hash"),
+        "start": _start(spec, data_root),
+    }
+    return Weights(model, layout.image_shape, tuple(mean), tuple(std), tensors, origin)
+
+
+def _start(spec: TrialSpec, data_root: Path | None) -> dict[str, Any] | None:
+    """The origin of the weights that the trial itself started from: what they have learned from is learned here too."""
+    name = spec.model.get("weights")
+    if name is None:
+        return None
+    try:
+        return dict(load_weights(str(name), data_root, spec.model.get("weights_hash")).origin)
+    except DataError as error:
+        log.warning("what %s had learned from is not told in the exported file: %s", name, error)
+        return None

@@ -1,0 +1,344 @@
+"""A mirror of the results in MLflow: one parent run per sweep, a child run per trial.
+
+The results folder is the truth. The mirror is written from it, by one thread of the driver or by :func:`sync`, and can
+be written again at any time: a trial's run is found by its tag, and its timestamps are those of the stored rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from raycl.addresses import shown
+from raycl.errors import InfrastructureError, RayclError
+from raycl.matrix import AccuracyMatrix, TaskRow
+from raycl.results import plots, schema
+from raycl.results.comparison import owners_of
+from raycl.results.outcomes import Record
+from raycl.results.reading import Folder, opened
+from raycl.results.store import ResultsFolder, TrialStore
+from raycl.results.tables import comparison
+from raycl.results.trackers.mlflow_address import DATABASE, beside, nowhere, tracking_uri, ui_command, unusable
+from raycl.spec.entry import entry_key
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import TrialSpec
+
+RETRY_SECONDS = 60.0
+"""After a failure the server is left alone for so long."""
+MOST_TASKS = 20
+"""Up to so many tasks each evaluated task is a metric of its own; beyond, the matrix is in the artifacts."""
+BATCH = 500
+"""Metrics per request; servers refuse more than 1000."""
+COST_METRICS = (
+    "wall_seconds",
+    "cpu_seconds",
+    "updates",
+    "examples",
+    *schema.COUNTED_LATER,
+    "parameters",
+    "state_bytes",
+    "buffer_bytes",
+)
+STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+
+__all__ = ["MLflowMirror", "sync", "tracking_uri", "ui_command"]
+log = logging.getLogger(__name__)
+
+
+def sync(folder: Folder) -> int:
+    """Log every trial that has ended and is not logged yet; returns their number.
+
+    Raises:
+        InfrastructureError: the tracking server cannot be used.
+    """
+    results = opened(folder)
+    uri = tracking_uri(results)
+    if uri is None:
+        log.warning("%s", nowhere(results))
+        return 0
+    try:
+        runs = _Runs(results, uri)
+        logged = sum(runs.log(spec) for spec in results.specs())
+        runs.log_summary()
+    except RayclError:
+        raise
+    except Exception as error:  # MLflow raises its own, those of requests and of SQLAlchemy
+        raise InfrastructureError(unusable(results, uri, error)) from error
+    return logged
+
+
+class MLflowMirror:
+    """Logs trials as they end. What cannot be logged, as the server is down, is left for :func:`sync`.
+
+    Attributes:
+        dirty: whether something was left.
+    """
+
+    name = "MLflow"
+
+    def __init__(self, results: ResultsFolder, sweep: SweepSpec | None = None) -> None:
+        self.remedy = f"`raycl sync {shlex.quote(shown(results.uri))}` logs what is missing"
+        self._results = results
+        self._uri = tracking_uri(results)
+        self._runs: _Runs | None = None
+        self._warned = False
+        self._retry_at = 0.0
+        self.dirty = False
+        if self._uri is None:
+            log.info("no runs are logged: %s", nowhere(results))
+
+    def add(self, record: Record) -> None:
+        self._guarded(lambda runs: runs.log(record.spec))
+
+    def finish(self) -> None:
+        if self._runs is not None:
+            self._guarded(lambda runs: runs.log_summary())
+        if self.dirty:
+            log.warning("some runs are not in MLflow; %s", self.remedy)
+
+    def _guarded(self, action: Callable[[_Runs], object]) -> None:
+        if self._uri is None:
+            return
+        if time.monotonic() < self._retry_at:
+            self.dirty = True
+            return
+        try:
+            if self._runs is None:
+                self._runs = _Runs(self._results, self._uri)
+            action(self._runs)
+        except Exception as error:  # whatever a mirror meets, the sweep goes on
+            self.dirty = True
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            if not self._warned:
+                self._warned = True
+                told = isinstance(error, RayclError)
+                log.warning("%s", error if told else unusable(self._results, self._uri, error))
+
+
+class _Runs:
+    """The runs of one results folder on one tracking server, where another folder may hold the same sweep."""
+
+    def __init__(self, results: ResultsFolder, uri: str) -> None:
+        self._results = results
+        self._folder = results.identity
+        self._beside = results.files.local is not None and uri == beside(results.files.local)
+        if self._beside and not results.files.exists(DATABASE):
+            _make_database(results)
+        self._client = _client(uri)
+        self._uri = uri
+        self._experiment, self._parent = self._find()
+
+    def log(self, spec: TrialSpec) -> bool:
+        """Log a trial that has ended; False where that is done already, or where it has not ended."""
+        store = self._results.trial(spec)
+        seal, verdict = store.seal(), store.verdict()
+        if verdict is None:
+            return False
+        for run in self._own(f"tags.`raycl.trial` = '{spec.hash}'", seal):
+            if run.data.tags.get("raycl.logged") == seal:
+                if run.data.tags.get("mlflow.parentRunId") != self._parent:  # that one was deleted, or another folder's
+                    self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent)
+                return False
+            self._client.delete_run(run.info.run_id)  # half written, or the trial has ended anew since
+        history = store.history()
+        rows, times = history.rows(), history.times()
+        began = store.began()
+        ended = max(times.values(), default=began)
+        tags = {"raycl.trial": spec.hash, "raycl.status": verdict.status, "mlflow.parentRunId": self._parent}
+        tags["raycl.entries"] = entry_key(spec.variant, spec.alias)
+        tags |= {f"raycl.{name}": str(getattr(spec, name)) for name in ("phase", "alias", "strategy", "variant")}
+        if verdict.reason:
+            tags["raycl.reason"] = verdict.reason[:4000]
+        run_id = self._create(f"{spec.alias} {spec.phase} seed {spec.seed}", tags, began)
+        self._log_parameters(run_id, spec)
+        self._log_metrics(run_id, rows, times)
+        self._log_artifacts(run_id, store, rows)
+        self._client.set_terminated(run_id, STATUS[verdict.status], int(1000 * ended))
+        self._client.set_tag(run_id, "raycl.logged", seal)  # last: a run without it is written again
+        return True
+
+    def log_summary(self) -> None:
+        """The comparison table, with the sweep's own run."""
+        table = comparison(self._results)
+        self._name_owners()
+        self._client.log_text(self._parent, str(table), "comparison.txt")
+        ended = "FAILED" if table.failed else "FINISHED"
+        self._client.set_terminated(self._parent, ended if table.complete else "KILLED")
+
+    def _name_owners(self) -> None:
+        """Name the runs of trials that several methods share after all of them: who ran one first is chance.
+
+        A later suggestion may come to a trial that is logged already, so all owners are known only now.
+        """
+        shared = {name: keys for name, keys in owners_of(self._results).items() if len(keys) > 1}
+        for name, keys in shared.items():
+            told = ", ".join(keys)
+            for run in self._of_folder([self._experiment], f"tags.`raycl.trial` = '{name}'"):
+                if run.data.tags.get("raycl.entries") != told:
+                    _, _, rest = str(run.info.run_name).partition(" ")
+                    self._client.set_tag(run.info.run_id, "mlflow.runName", f"{'+'.join(keys)} {rest}"[:250])
+                    self._client.set_tag(run.info.run_id, "raycl.entries", told[:4000])
+
+    def _log_parameters(self, run_id: str, spec: TrialSpec) -> None:
+        from mlflow.entities import Param
+
+        names = ("alias", "strategy", "variant", "phase", "seed", "score_on", "train_on")
+        values = {name: getattr(spec, name) for name in names} | schema.hyperparameters(spec)
+        parameters = [Param(name, _text(value)) for name, value in values.items() if value != ""]
+        for chunk in _chunks(parameters, 100):
+            self._client.log_batch(run_id, params=chunk)
+
+    def _log_metrics(self, run_id: str, rows: Sequence[TaskRow], times: dict[int, float]) -> None:
+        from mlflow.entities import Metric
+
+        points = [
+            Metric(name, value, int(1000 * times.get(task, 0.0)), task + 1)
+            for task, name, value in _metrics(rows)
+            if math.isfinite(value)
+        ]
+        for chunk in _chunks(points, BATCH):
+            self._client.log_batch(run_id, metrics=chunk)
+
+    def _log_artifacts(self, run_id: str, store: TrialStore, rows: Sequence[TaskRow]) -> None:
+        if not rows:
+            return
+        spec = store.spec
+        matrix = AccuracyMatrix.of(rows, len(rows[0].total))
+        picture = plots.heat_map(matrix, f"{spec.alias}, seed {spec.seed}")
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "matrix.parquet").write_bytes(schema.to_parquet(schema.cells_table(spec.hash, rows)))
+            (Path(folder) / "matrix.png").write_bytes(plots.png(picture))
+            (Path(folder) / "trial.json").write_text(spec.dumps())
+            self._client.log_artifacts(run_id, folder)
+
+    def _find(self) -> tuple[str, str]:
+        """The experiment and the sweep's own run: those of this folder, whatever the sweep was called before.
+
+        Raises:
+            InfrastructureError: the experiment was deleted.
+        """
+        named = self._client.get_experiment_by_name(self._results.name)
+        active = named is not None and named.lifecycle_stage == "active"
+        parent = next(self._parents([named.experiment_id]), None) if active else None
+        if parent is None:
+            others = [one.experiment_id for one in self._client.search_experiments()]
+            parent = next(self._parents(others, adopts=False), None)
+        if parent is not None:
+            if parent.info.run_name != self._results.name:
+                self._client.update_run(parent.info.run_id, name=self._results.name)
+            return str(parent.info.experiment_id), str(parent.info.run_id)
+        if named is not None and not active:
+            raise InfrastructureError(
+                f"MLflow's experiment {self._results.name!r} at {shown(self._uri)} was deleted; restore it (`mlflow "
+                f"experiments restore --experiment-id {named.experiment_id}`), or remove it for good (`mlflow gc`), "
+                "then run `raycl sync`"
+            )
+        self._experiment = self._make_experiment() if named is None else str(named.experiment_id)
+        return self._experiment, self._create(self._results.name, {"raycl.kind": "sweep"}, time.time())
+
+    def _make_experiment(self) -> str:
+        home = (Path(self._results.uri) / "mlartifacts").as_uri() if self._beside else None
+        return str(self._client.create_experiment(self._results.name, artifact_location=home))
+
+    def _parents(self, experiments: Sequence[str], adopts: bool = True) -> Iterator[Any]:
+        condition = "tags.`raycl.kind` = 'sweep'"
+        yield from self._of_folder(experiments, condition)
+        if adopts:
+            yield from self._adopted(experiments, condition)
+
+    def _own(self, condition: str, seal: str) -> Iterator[Any]:
+        """This folder's runs; among those that no folder claims, the one that its results were logged in."""
+        yield from self._of_folder([self._experiment], condition)
+        yield from self._adopted([self._experiment], f"{condition} and tags.`raycl.logged` = '{seal}'")
+
+    def _of_folder(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
+        yield from self._search(experiments, f"tags.`raycl.folder` = '{self._folder}' and {condition}")
+
+    def _adopted(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
+        """Runs of earlier versions, which knew the sweep and not the folder."""
+        for run in self._search(experiments, f"tags.`raycl.sweep` = '{self._results.sweep_hash}' and {condition}"):
+            if "raycl.folder" not in run.data.tags:
+                self._client.set_tag(run.info.run_id, "raycl.folder", self._folder)
+                yield run
+
+    def _search(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
+        if experiments:
+            yield from self._client.search_runs(list(experiments), condition, max_results=50)
+
+    def _create(self, name: str, tags: dict[str, str], began: float) -> str:
+        tags = {**tags, "raycl.sweep": self._results.sweep_hash, "raycl.folder": self._folder}
+        run = self._client.create_run(self._experiment, start_time=int(1000 * began), tags=tags, run_name=name)
+        return str(run.info.run_id)
+
+
+def _client(uri: str) -> Any:
+    """A client that gives up soon, says little, and keeps no global state.
+
+    MLflow is imported here: that takes seconds, and it reads these variables once.
+    """
+    for name, value in (
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
+        ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1"),  # MLflow takes whole numbers only
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # two lines a run, amid the live table
+    ):
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _make_database(results: ResultsFolder) -> None:
+    """Make the SQLite file elsewhere and put it into place whole.
+
+    Its first use takes seconds of migrations, and a driver that is stopped amid them would leave a file that no later
+    run can use.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _client(beside(Path(folder))).search_experiments(max_results=1)
+        results.files.write_once(DATABASE, (Path(folder) / DATABASE).read_bytes())
+
+
+def _metrics(rows: Sequence[TaskRow]) -> Iterator[tuple[int, str, float]]:
+    """(task, metric, value): curves over tasks, cost of each task, and the final metrics at the last task."""
+    learned = [row for row in rows if row.task >= 0]
+    if not learned:
+        return
+    num_tasks = len(learned[0].total)
+    matrix = AccuracyMatrix.of(rows, num_tasks)
+    measured: list[float] = []
+    for row in learned:
+        average = matrix.average_accuracy(row.task)
+        measured += [average] if math.isfinite(average) else []
+        yield row.task, "average_accuracy", average
+        yield row.task, "average_incremental_accuracy", math.fsum(measured) / len(measured) if measured else math.nan
+        for name in COST_METRICS:
+            value = getattr(row.cost, name)
+            if value is not None:
+                yield row.task, f"cost/{name}", float(value)
+        if num_tasks <= MOST_TASKS:
+            for task, value in enumerate(matrix.accuracy[row.task], start=1):
+                yield row.task, f"accuracy/task_{task:02d}", float(value)
+    for name, value in matrix.metrics().items():
+        yield learned[-1].task, f"final/{name}", value
+
+
+def _text(value: str | int | float | bool) -> str:
+    """One text for one value, whichever way it was read."""
+    return value[:6000] if isinstance(value, str) else json.dumps(value)
+
+
+def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

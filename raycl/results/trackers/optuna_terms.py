@@ -1,0 +1,52 @@
+"""A search space and its outcomes in Optuna's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from raycl.results.outcomes import Outcome
+from raycl.spec import space
+
+STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+def optuna_space(distributions: Mapping[str, space.Distribution]) -> dict[str, BaseDistribution]:
+    """A search space in Optuna's classes."""
+    return {name: _optuna(distribution) for name, distribution in distributions.items()}
+
+
+def _optuna(distribution: space.Distribution) -> BaseDistribution:
+    match distribution:
+        case space.Uniform(low=low, high=high):
+            return FloatDistribution(low, high)
+        case space.LogUniform(low=low, high=high):
+            return FloatDistribution(low, high, log=True)
+        case space.QUniform(low=low, high=high, q=q):
+            return FloatDistribution(low, high, step=q)
+        case space.RandInt(low=low, high=high):  # Ray Tune's upper bound is excluded, Optuna's is not
+            return IntDistribution(low, high - 1)
+        case space.LogRandInt(low=low, high=high):
+            return IntDistribution(low, high - 1, log=True)
+        case space.Choice(choices=choices):
+            return CategoricalDistribution(choices)
+    raise TypeError(f"no Optuna distribution stands for {type(distribution).__name__}")
+
+
+def frozen(outcome: Outcome, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """An outcome as Optuna keeps it: pruned trials with their intermediate values, failures without a value."""
+    return optuna.trial.create_trial(
+        state=STATES[outcome.status],
+        params=dict(outcome.point),
+        distributions=dict(distributions),
+        value=outcome.value if outcome.status == "finished" else None,
+        intermediate_values=dict(outcome.curve),
+    )

@@ -1,0 +1,1 @@
+"""Methods with a consolidated head: CWR, AR1, and replay of latents or generated negatives."""

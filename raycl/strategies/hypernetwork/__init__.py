@@ -1,0 +1,1 @@
+"""Continual learning with hypernetworks, and the methods built on it."""

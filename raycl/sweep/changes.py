@@ -1,0 +1,128 @@
+"""What has changed under a results folder and stands in no trial's name: the code of installed methods, and data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import raycl
+from raycl.catalog import catalog
+from raycl.errors import RayclError
+from raycl.results.decisions import suggestions_folder, winner_path
+from raycl.results.reading import read_trials
+from raycl.results.store import ResultsFolder
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import TrialSpec
+from raycl.streams.source import make_stream
+from raycl.trial.provenance import trial_code
+
+
+@dataclass(frozen=True)
+class ChangedCode:
+    """Trials of one method that have ended, whose code is not what it was.
+
+    Attributes:
+        parts: what differs, of those of :func:`raycl.trial.trainer.trial_code`.
+        trials: their specifications.
+    """
+
+    strategy: str
+    parts: tuple[str, ...]
+    trials: tuple[TrialSpec, ...]
+
+    def __str__(self) -> str:
+        count = len(self.trials)
+        return (
+            f"{self.strategy}: the code of its {' and '.join(self.parts)} has changed since {count} "
+            f"trial{'' if count == 1 else 's'} of this folder ended; they are kept as they are, and stand beside new "
+            "ones; --rerun-changed repeats them"
+        )
+
+
+def changed_code(results: ResultsFolder, sweep: SweepSpec) -> list[ChangedCode]:
+    """The methods of a folder whose ended trials come from other code than this process would run, in order of names.
+
+    Only trials that the sweep asks for: those of an earlier revision, or of another class that was registered at run
+    time, have names of their own, and stand beside no new ones.
+
+    Parts of raycl are compared under one version of it: a release that changes numbers says so by a revision, which
+    names other trials. Parts of other packages are compared whatever their versions. Trials of before the code was
+    recorded say nothing.
+    """
+    rows = read_trials(results)
+    if not {"code", "raycl"} <= set(rows.column_names):
+        return []
+    found: dict[tuple[str, tuple[str, ...]], list[TrialSpec]] = {}
+    for row in rows.select(["code", "raycl", "spec"]).to_pylist():
+        spec = TrialSpec.loads(row["spec"])
+        parts = _differing(row["code"], row["raycl"], spec)
+        if parts and _asked(sweep, spec):
+            found.setdefault((spec.strategy, parts), []).append(spec)
+    return [ChangedCode(strategy, parts, tuple(specs)) for (strategy, parts), specs in sorted(found.items())]
+
+
+def _asked(sweep: SweepSpec, spec: TrialSpec) -> bool:
+    """Whether a sweep would give a trial the name that it has."""
+    entries = (entry for entry in sweep.entries if (entry.variant, entry.alias) == (spec.variant, spec.alias))
+    entry = next(entries, None)
+    if entry is None or entry.barred or entry.space.keys() != spec.point.keys():
+        return False
+    return sweep.trial(entry, spec.point, spec.seed, spec.phase).hash == spec.hash
+
+
+def _differing(code: str | None, version: str | None, spec: TrialSpec) -> tuple[str, ...]:
+    if not code:
+        return ()
+    known = catalog()
+    try:
+        now = trial_code(spec)
+    except (RayclError, ImportError):  # a method that is not here any more runs no trial either
+        return ()
+    before = dict(part.split(":") for part in code.split())
+    outside = {
+        "strategy": known.strategies.package(spec.strategy) is not None,
+        "model": known.models.package(spec.model["name"]) is not None,
+        "stream": known.streams.package(spec.stream["name"]) is not None,
+    }
+    same_version = version == raycl.__version__
+    compared = [part for part in now if same_version or outside.get(part)]
+    return tuple(part for part in compared if before.get(part, now[part]) != now[part])
+
+
+def data_key(stream: Mapping[str, Any]) -> str:
+    """Names what a stream reads, whatever it makes of it: equal names, equal data."""
+    encode = stream.get("encode") or {}
+    read = [encode.get(name) for name in ("weights_hash", "resize", "dtype")]
+    return json.dumps([make_stream(stream, 0).datasets(), read])
+
+
+def recorded_data(results: ResultsFolder) -> dict[str, frozenset[str]]:
+    """The digests of the data that a folder's ended trials have learned from, by :func:`data_key`."""
+    rows = read_trials(results)
+    if "data" not in rows.column_names:
+        return {}
+    found: dict[str, set[str]] = {}
+    for row in rows.select(["data", "spec"]).to_pylist():
+        if row["data"]:
+            found.setdefault(data_key(TrialSpec.loads(row["spec"]).stream), set()).add(row["data"])
+    return {key: frozenset(digests) for key, digests in found.items()}
+
+
+def forget(changed: Iterable[ChangedCode], sweep: SweepSpec, results: ResultsFolder) -> Sequence[str]:
+    """Make a folder ready to repeat changed trials; what they decided, suggestions and winners, is decided anew.
+
+    Returns:
+        The keys of the entries that are searched again.
+    """
+    strategies = set()
+    for change in changed:
+        strategies.add(change.strategy)
+        for spec in change.trials:
+            results.trial(spec).restart()
+    touched = [entry for entry in sweep.entries if entry.strategy in strategies and not entry.barred]
+    for entry in touched:
+        results.files.delete(winner_path(entry))
+        results.files.delete_folder(suggestions_folder(entry))
+    return [entry.key for entry in touched]

@@ -1,0 +1,85 @@
+"""What the results folder says of each trial, read once, and again only after the trial has run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from raycl.matrix import AccuracyMatrix
+from raycl.results.outcomes import ASHA, Record
+from raycl.results.store import ResultsFolder, Verdict
+from raycl.spec.sweep_options import DEFAULT_METRIC
+from raycl.spec.trial import TrialSpec
+
+
+@dataclass
+class Ledger:
+    """The trials of a sweep, as its folder holds them.
+
+    Args:
+        metric: name of the :class:`raycl.matrix.AccuracyMatrix` method that the search maximises.
+        retry_failed: trials that failed before this run count as open.
+        on_record: told of every trial that has ended, once per run.
+    """
+
+    results: ResultsFolder
+    metric: str = DEFAULT_METRIC
+    retry_failed: bool = False
+    on_record: Callable[[Record], None] = lambda record: None
+    _records: dict[str, Record | None] = field(default_factory=dict)
+    _ran: set[str] = field(default_factory=set)
+
+    def record(self, spec: TrialSpec) -> Record | None:
+        """What is known of an ended trial; None while it has not ended."""
+        if spec.hash not in self._records:
+            self._records[spec.hash] = self._read(spec)
+        return self._records[spec.hash]
+
+    def reopen(self, spec: TrialSpec) -> None:
+        """Forget an earlier end of a trial that is about to go on."""
+        self._ran.add(spec.hash)
+        self._records.pop(spec.hash, None)
+        store = self.results.trial(spec)
+        if store.verdict() is not None:
+            store.reopen()
+
+    def prune(self, spec: TrialSpec) -> None:
+        """Write down that ASHA has ended a trial after its last stored task."""
+        store = self.results.trial(spec)
+        manifest = store.latest()
+        if manifest is None or store.verdict() is not None:
+            return
+        rows = store.rows(manifest)
+        value = AccuracyMatrix.of(rows, len(rows[0].total)).curve(self.metric)[manifest.task]
+        store.finish(Verdict("pruned", ASHA, value, manifest.task), manifest.extra)
+
+    def ended_meanwhile(self, spec: TrialSpec) -> bool:
+        """Whether a trial that is about to run has ended since it was last looked at."""
+        if self._records.get(spec.hash) is not None:
+            return False  # known: it goes on under other cut-offs, or is tried again
+        self._records.pop(spec.hash, None)
+        return self.record(spec) is not None
+
+    def refresh(self, spec: TrialSpec) -> None:
+        """Read the trial again when it is asked for next."""
+        self._ran.add(spec.hash)
+        self._records.pop(spec.hash, None)
+
+    def tasks_learned(self, spec: TrialSpec) -> int:
+        """Tasks whose state is stored."""
+        manifest = self.results.trial(spec).latest()
+        return 0 if manifest is None else manifest.task + 1
+
+    def _read(self, spec: TrialSpec) -> Record | None:
+        store = self.results.trial(spec)
+        verdict = store.verdict()
+        if verdict is None or (verdict.status == "failed" and self.retry_failed and spec.hash not in self._ran):
+            return None
+        rows = store.rows()
+        num_tasks = len(rows[0].total) if rows else verdict.task + 1
+        values = AccuracyMatrix.of(rows, num_tasks).curve(self.metric)
+        curve = {task: value for task, value in enumerate(values) if not math.isnan(value)}
+        record = Record(spec, verdict, curve, num_tasks)
+        self.on_record(record)
+        return record

@@ -1,0 +1,208 @@
+"""Runs a sweep: all that its results folder lacks, and nothing else. The folder is the truth, whatever runs the trials.
+
+All phases share one engine: processes that have imported torch go on to the next phase, and a strategy's winner is
+scored while other strategies still search.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import raycl
+from raycl.addresses import absolute, default_data_root
+from raycl.errors import RayclError
+from raycl.results.lease import Lease
+from raycl.results.outcomes import Record
+from raycl.results.standing import Standing, standings
+from raycl.results.store import ResultsFolder
+from raycl.results.trackers.tracker import TRACKERS
+from raycl.spec.fingerprint import commit
+from raycl.spec.sweep import SweepSpec
+from raycl.sweep import backend as backends
+from raycl.sweep.backend import Engine, Errand, RunOptions
+from raycl.sweep.beside import Beside
+from raycl.sweep.changes import changed_code, forget, recorded_data
+from raycl.sweep.data import reads
+from raycl.sweep.dispatch import Dispatcher
+from raycl.sweep.ledger import Ledger
+from raycl.sweep.plan import EntryPlan
+from raycl.sweep.signals import Interrupted, Interruption, interruptible
+from raycl.sweep.status import SweepStatus, Watch
+from raycl.trial.check import checked
+from raycl.trial.pretrained import pinned
+
+CONTINUES = "nothing is lost: the same command goes on from the last stored task of each trial"
+MANY = 100_000
+"""Ended trials that may wait to be told of: an old folder has all of its at once."""
+PATIENCE = 60.0
+"""Seconds for trackers and display once everything has run: MLflow's first touch of a new file alone takes 8."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run of a sweep ended.
+
+    Attributes:
+        complete: nothing that the sweep asks for is left to run, whatever came of it.
+        reason: why it is not complete, and how to go on.
+        folder: the results.
+        failed: of a complete sweep: methods that lack their result, or a part of it, each with its reason.
+        notes: what whoever reads the results should know of them.
+    """
+
+    complete: bool
+    reason: str
+    folder: str
+    failed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def run_sweep(
+    sweep: SweepSpec,
+    folder: str | Path,
+    *,
+    backend: str = "ray",
+    options: RunOptions | None = None,
+    trackers: Sequence[str] = ("optuna",),
+    on_status: Callable[[SweepStatus], None] = lambda status: None,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> Ending:
+    """Run what a results folder still lacks of a sweep.
+
+    Args:
+        folder: a path, or a URI that pyarrow's file systems take.
+        backend: a name of :data:`raycl.sweep.backend.BACKENDS`: ``here``, one trial after another in this process, or
+            ``ray``. The table is the same, and what one began the other continues.
+        trackers: names of :data:`raycl.results.trackers.tracker.TRACKERS` that mirror the results.
+        on_status: shown where the sweep stands, at most four times a second.
+        on_record: told of every trial that has ended, those of earlier runs included.
+
+    Raises:
+        SpecError: the sweep asks for what makes no sense, for what the backend cannot do, or for a network or a method
+            that cannot be built.
+        StoreError: the folder cannot be used, or is in use.
+        DataError: a data set is missing, or a file of pretrained weights.
+        InfrastructureError: the cluster cannot be reached or is too small for one trial.
+    """
+    options = options or RunOptions()
+    runs_on = backends.backend(backend)
+    runs_on.refuse(sweep, options)
+    root = absolute(options.data_root, "RAYCL_DATA") if options.data_root else default_data_root()
+    sweep = pinned(checked(sweep), None if root is None else Path(root))
+    results = ResultsFolder.create(absolute(str(folder), "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
+    mirrors = [TRACKERS.get(name)(results, sweep) for name in trackers]
+    besides = [Beside(mirror.name, MANY, mirror.remedy) for mirror in mirrors]
+    listener = Beside("a listener", MANY)
+    display = Beside("the display", length=10)  # looks that cannot be shown by now are out of date
+
+    def recorded(record: Record) -> None:
+        for mirror, beside in zip(mirrors, besides, strict=True):
+            beside.offer(partial(mirror.add, record))
+        listener.offer(lambda: on_record(record))
+
+    def look(status: SweepStatus) -> None:
+        display.offer(lambda: on_status(status))
+
+    ledger = Ledger(results, sweep.metric, options.retry_failed, recorded)
+    with ExitStack() as stack:
+        lease = stack.enter_context(results.lease(options.force))
+        for beside in (*besides, listener, display):
+            stack.enter_context(beside)
+        results.repair()
+        changed = changed_code(results, sweep)
+        if options.rerun_changed:
+            forget(changed, sweep, results)
+        results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
+        interruption = stack.enter_context(interruptible())
+        plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
+        watch = Watch(sweep, ledger, plans, look)
+        run = _Run(sweep, ledger, plans, root, options, watch, lease, interruption)
+        try:
+            with ExitStack() as block:
+                reason = run(lambda: block.enter_context(runs_on.open(sweep, options, root, interruption)))
+        except Interrupted as signal:
+            reason = f"stopped by {signal}"
+        except RayclError as error:
+            if not run.began:
+                raise
+            reason = str(error)
+        finally:
+            for mirror, beside in zip(mirrors, besides, strict=True):
+                beside.offer(mirror.finish)
+        found = [] if reason else standings(sweep, results, ledger.record)
+        if not reason:
+            for beside in (*besides, listener, display):
+                beside.patience = PATIENCE
+    notes = () if options.rerun_changed else tuple(map(str, changed))
+    return _ending(reason, found, results.uri, notes)
+
+
+def _ending(reason: str, found: Sequence[Standing], folder: str, notes: tuple[str, ...]) -> Ending:
+    """How a run ended that was stopped for a ``reason``, or came to its end with these standings."""
+    left = [standing.entry.key for standing in found if not standing.ended]
+    if left:
+        reason = f"trials of {', '.join(left)} are left"
+    if reason:
+        reason = reason if CONTINUES in reason.lower() else f"{reason}; {CONTINUES}"
+    failed = tuple(f"{standing.entry.key}: {standing.failure}" for standing in found if standing.failure)
+    return Ending(not reason, reason, folder, failed, notes)
+
+
+def provenance() -> dict[str, str | float]:
+    """Who drives a sweep, with which code."""
+    versions = {"raycl": raycl.__version__, "ray": version("ray")}
+    return {"began": time.time(), "host": socket.gethostname(), "commit": commit(), **versions}
+
+
+@dataclass
+class _Run:
+    """One run of a sweep; its backend is opened only once there is something to run."""
+
+    sweep: SweepSpec
+    ledger: Ledger
+    plans: Sequence[EntryPlan]
+    data_root: str | None
+    options: RunOptions
+    watch: Watch
+    lease: Lease
+    interruption: Interruption
+    began: bool = False
+
+    def __call__(self, opened: Callable[[], Engine]) -> str:
+        """Run the plans to their end. Returns why they stopped before; empty where they did not."""
+        self.interruption.check()
+        if Dispatcher(self.plans, self.ledger, slots=0).wanted() is None:
+            self.watch.show(None, {})
+            return ""
+        engine = opened()
+        known = recorded_data(self.ledger.results)
+        engine.check(reads(self.sweep, [plan.entry for plan in self.plans], known))
+        limit = self.options.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
+        wanted = sum(self.sweep.runs(plan.entry).total for plan in self.plans)
+        dispatcher = Dispatcher(self.plans, self.ledger, engine.slots(self.sweep, wanted, limit))
+        self.watch.start()
+        self.began = True
+        errand = Errand(self.ledger.results, self.ledger.metric, self.data_root)
+        engine.drive(dispatcher, errand, lambda tasks: self._tick(dispatcher, tasks))
+        self.watch.show(dispatcher, {})
+        return dispatcher.why_halted()
+
+    def _tick(self, dispatcher: Dispatcher, tasks: Mapping[str, int] | None) -> None:
+        if not dispatcher.halted:
+            self.interruption.check()
+        if self.lease.lost.is_set():
+            dispatcher.halted = "another driver has taken the results folder"
+        if tasks is not None:
+            try:
+                self.watch.look(dispatcher, tasks)
+            except Exception as error:  # a display that breaks must not end the sweep
+                log.warning("the status cannot be shown: %s", error)

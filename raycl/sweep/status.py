@@ -1,0 +1,166 @@
+"""Looks at a running sweep: what each entry has done, and how long the rest may take."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from raycl.errors import StoreError
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import SweepPhase
+from raycl.streams.source import stream_outline
+from raycl.sweep.dispatch import Dispatcher
+from raycl.sweep.ledger import Ledger
+from raycl.sweep.plan import EntryPlan, verdict_of
+
+log = logging.getLogger(__name__)
+
+EVERY = 0.25
+"""Seconds between two looks, at the least."""
+
+
+@dataclass(frozen=True)
+class EntryStatus:
+    """Where one strategy of one variant stands in its present phase.
+
+    Attributes:
+        key: ``"variant/alias"``, or ``"alias"`` where the sweep has no variants.
+        done: trials that finished with a value; pruned and failed ones are counted on their own.
+        total: trials that the phase will have run in the end.
+        tasks: for each running trial, the number of tasks it has learned so far.
+        failed_before: trials of the phases before this one that failed.
+        failure: why the method has ended without its result, or with a part of it.
+        best: the best value so far, in [0, 1]: mean validation accuracy, or test accuracy in the final phase.
+        barred: why the method cannot run here; it has no trials then.
+    """
+
+    key: str
+    phase: SweepPhase
+    num_tasks: int
+    total: int = 0
+    done: int = 0
+    running: int = 0
+    pruned: int = 0
+    failed: int = 0
+    tasks: tuple[int, ...] = ()
+    best: float | None = None
+    barred: str | None = None
+    failed_before: int = 0
+    failure: str = ""
+
+    @property
+    def ended(self) -> int:
+        """Trials that will not run again."""
+        return self.done + self.pruned + self.failed
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """One look at a running sweep.
+
+    Attributes:
+        entries: in the order of the sweep file.
+        elapsed: seconds since this run began.
+        remaining: estimated seconds to the end of the sweep; None while nothing can be told.
+    """
+
+    entries: tuple[EntryStatus, ...]
+    elapsed: float = 0.0
+    remaining: float | None = None
+
+
+@dataclass
+class Watch:
+    """Gives looks to the display, not more often than it can show them.
+
+    Args:
+        shown: takes each look.
+    """
+
+    sweep: SweepSpec
+    ledger: Ledger
+    plans: Sequence[EntryPlan]
+    shown: Callable[[SweepStatus], None]
+    began: float = field(default_factory=time.monotonic)
+    _last: float = float("-inf")
+    _started: float = 0.0
+    _ended_before: int = 0
+    _tasks: dict[str, int] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Trials begin to run: what has ended by now took no time of this run."""
+        self._started = time.monotonic()
+        self._ended_before = self._ended()
+
+    def look(self, dispatcher: Dispatcher, tasks: Mapping[str, int]) -> None:
+        """Show where the sweep stands, unless it was shown a moment ago."""
+        now = time.monotonic()
+        if now - self._last < EVERY:
+            return
+        self._last = now
+        self.show(dispatcher, tasks)
+
+    def show(self, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> None:
+        """Show where the sweep stands; a storage that is away for a moment leaves the last look standing."""
+        try:
+            self.shown(self._status(dispatcher, tasks))
+        except StoreError as error:
+            log.warning("the results storage does not answer: %s", error)
+
+    def _status(self, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> SweepStatus:
+        by_key = {plan.entry.key: plan for plan in self.plans}
+        entries = tuple(
+            self._entry(by_key[entry.key], dispatcher, tasks)
+            if entry.key in by_key
+            else EntryStatus(entry.key, "final", 0, barred=entry.barred)
+            for entry in self.sweep.entries
+        )
+        elapsed = time.monotonic() - self.began
+        return SweepStatus(entries, elapsed, self._remaining())
+
+    def _entry(self, plan: EntryPlan, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> EntryStatus:
+        own = {job.spec.hash for job in plan.jobs()}
+        running = dispatcher.running if dispatcher else {}
+        ids = [trial_id for trial_id, job in running.items() if job.spec.hash in own]
+        verdicts = [verdict for verdict in (verdict_of(self.ledger, job) for job in plan.jobs()) if verdict]
+        status = [verdict.status for verdict in verdicts]
+        values = [verdict.value for verdict in verdicts if verdict.value is not None and verdict.status == "finished"]
+        return EntryStatus(
+            key=plan.entry.key,
+            phase=plan.phase,
+            num_tasks=self._num_tasks(plan),
+            total=plan.total,
+            done=status.count("finished"),
+            running=len(ids),
+            pruned=status.count("pruned"),
+            failed=status.count("failed"),
+            tasks=tuple(tasks.get(trial_id, 0) for trial_id in ids),
+            best=max(values, default=None),
+            failed_before=plan.failed_before,
+            failure=plan.failure,
+        )
+
+    def _num_tasks(self, plan: EntryPlan) -> int:
+        """Tasks of the plan's stream, as far as they are known without its data."""
+        key, jobs = plan.entry.key, plan.jobs()
+        if key not in self._tasks and jobs:
+            stream = jobs[0].spec.stream
+            outline = stream_outline(stream)
+            self._tasks[key] = len(outline.sizes) if outline else int(stream.get("tasks", 0))
+        return self._tasks.get(key, 0)
+
+    def _ended(self) -> int:
+        """Trials that have ended, over all phases."""
+        present = sum(verdict_of(self.ledger, job) is not None for plan in self.plans for job in plan.jobs())
+        return present + sum(plan.ended_before for plan in self.plans)
+
+    def _remaining(self) -> float | None:
+        """Seconds to the end of the sweep, if the trials to come are like those of this run so far."""
+        ended = self._ended()
+        done = ended - self._ended_before
+        if done <= 0:
+            return None
+        left = sum(self.sweep.runs(plan.entry).total for plan in self.plans) - ended
+        return max(0, left) * (time.monotonic() - self._started) / done

@@ -1,0 +1,1 @@
+"""One trial in one process: what it is built of, its loops, its measurements, its state."""

@@ -1,0 +1,164 @@
+"""One trial for a notebook: run to its end and kept in memory, or as a trainer for a loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raycl.addresses import default_data_root
+from raycl.errors import MethodError, UnknownName
+from raycl.matrix import AccuracyMatrix, Verdict
+from raycl.models.network import Network
+from raycl.spec.sweep import SweepSpec
+from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
+from raycl.strategies.base import Strategy
+from raycl.streams.refusals import check_split
+from raycl.streams.source import LocalSource
+from raycl.trial.check import load_sweep
+from raycl.trial.keeper import InMemory
+from raycl.trial.pretrained import pinned
+from raycl.trial.session import Progress, TrialSession
+from raycl.trial.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial that was run here.
+
+    Attributes:
+        spec: everything that decided it.
+        verdict: how it ended.
+        matrix: accuracies after each task, on each task.
+        strategy: the learner as its last task left it; ``strategy.predict(x, None)`` gives logits.
+    """
+
+    spec: TrialSpec
+    verdict: Verdict
+    matrix: AccuracyMatrix
+    strategy: Strategy
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of continual learning over :attr:`matrix`."""
+        return self.matrix.metrics()
+
+    @property
+    def network(self) -> Network:
+        """The network that was trained."""
+        return self.strategy.network
+
+
+def run_trial(
+    sweep: SweepSpec,
+    name: str,
+    *,
+    seed: int = 0,
+    point: Mapping[str, Scalar] | None = None,
+    phase: SweepPhase = "search",
+    data_root: str | Path | None = None,
+    on_task: Callable[[Progress], None] = lambda progress: None,
+) -> Trial:
+    """Run one trial of a sweep in this process, and keep it in memory.
+
+    Args:
+        name: of the method in the sweep: ``alias``, or ``variant/alias``.
+        point: searched values by dotted path; those that are not given stand in the middle of their ranges.
+        phase: ``search`` scores on validation data, ``final`` on test data.
+        data_root: folder of the data sets; default: ``data`` in the working directory.
+        on_task: told where the trial stands after each task.
+
+    Raises:
+        UnknownName: the sweep has no such method, or the method no such value.
+        DataError: a data set is missing.
+        MethodError: the method failed.
+    """
+    spec, root = _spec(sweep, name, seed, point, phase, data_root)
+    kept = InMemory(spec)
+    source = LocalSource(spec.stream, seed, root, spec.train_on)
+    for split in ("train", spec.score_on):
+        check_split(source, split)
+    session = TrialSession(source, kept, metric=sweep.metric, data_root=root)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(spec.resources.cpus)
+    try:
+        while True:
+            progress = session.step()
+            if progress.verdict is not None and progress.verdict.status != "finished":
+                failure = MethodError(progress.verdict.reason)
+                failure.add_note(kept.traceback)
+                raise failure
+            on_task(progress)
+            if progress.verdict is not None:
+                break
+        assert session.trainer is not None
+        matrix = AccuracyMatrix.of(kept.kept, progress.num_tasks)
+        return Trial(spec, progress.verdict, matrix, session.trainer.strategy)
+    finally:
+        session.close()
+        torch.set_num_threads(threads)
+
+
+def trainer(
+    stream: Mapping[str, Any],
+    strategy: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    memory: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    data_root: str | Path | None = None,
+) -> Trainer:
+    """One method on one stream, for a loop of one's own; nothing is measured but what :class:`Trainer` measures.
+
+    Args:
+        stream: a ``stream`` block, as :func:`stream_from_arrays` makes it.
+        strategy: the method's name.
+        options: of the method; the other blocks are those of a sweep file.
+        model: default: ``{"name": "mlp"}``.
+
+    Raises:
+        SpecError: with every problem of the blocks.
+
+    Example:
+        >>> learner = trainer({"name": "split", "dataset": "digits", "tasks": 2}, "naive", training={"iterations": 3})
+        >>> while not learner.done:
+        ...     rows = learner.run_task()
+        >>> learner.strategy.predict(torch.zeros(1, 1, 8, 8), None).shape
+        torch.Size([1, 10])
+    """
+    blocks = {"model": model or {"name": "mlp"}, "training": training, "memory": memory}
+    sweep = load_sweep(
+        {
+            "name": "loop",
+            "stream": dict(stream),
+            **{name: dict(block) for name, block in blocks.items() if block},
+            "strategies": {strategy: dict(options or {})},
+            "final": {"seeds": [seed]},
+        }
+    )
+    spec, root = _spec(sweep, strategy, seed, None, "final", data_root)
+    return Trainer(spec, LocalSource(spec.stream, seed, root, spec.train_on), data_root=root)
+
+
+def _spec(
+    sweep: SweepSpec,
+    name: str,
+    seed: int,
+    point: Mapping[str, Scalar] | None,
+    phase: SweepPhase,
+    data_root: str | Path | None,
+) -> tuple[TrialSpec, Path | None]:
+    given = data_root or default_data_root()
+    root = None if given is None else Path(given).expanduser()
+    sweep = pinned(sweep, root)
+    entry = sweep.find(name)
+    unknown = sorted(set(point or {}) - entry.space.keys())
+    if unknown:
+        searched = ", ".join(entry.space) or "nothing"
+        raise UnknownName(f"{entry.key} searches {searched} (got {', '.join(unknown)}); set other values in the sweep")
+    return sweep.trial(entry, {**entry.middle, **(point or {})}, seed, phase), root

@@ -1,0 +1,369 @@
+"""Runs one trial in one process: the loops over tasks, phases and batches. The strategy owns the updates."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from raycl.catalog import catalog
+from raycl.errors import DataError, MethodError
+from raycl.matrix import Cost, TaskRow
+from raycl.memory.buffer import ReplayBuffer
+from raycl.memory.local import LocalStorage, Storage
+from raycl.memory.replay import ReplayMemory
+from raycl.spec.came_to import came_to
+from raycl.spec.needs import Setting
+from raycl.spec.options import ActiveLogits
+from raycl.spec.trial import TrialSpec
+from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
+from raycl.streams.contents import seen
+from raycl.streams.scenario import Scenario
+from raycl.streams.task import Layout, TaskSource
+from raycl.trial.batching import BatchPlan, refuse_single_row
+from raycl.trial.evaluator import Evaluator
+from raycl.trial.loading import Pixels
+from raycl.trial.meter import Meter, TaskClock
+from raycl.trial.networks import Networks
+from raycl.trial.optimizers import OptimizerSet
+from raycl.trial.randomness import Randomness
+from raycl.trial.rows import CurrentData, TrainingRows, Work
+from raycl.trial.warm_up import warm_up
+
+
+class Trainer:
+    """One trial: a method, a stream, a seed.
+
+    Calling :meth:`run_task` until :attr:`done` learns and measures every task. :meth:`state_dict` between two calls is
+    enough for a new trainer to go on to bit-equal results (on the CPU, with equal threads).
+
+    Args:
+        trial: the resolved specification.
+        source: serves the stream for the trial's seed.
+        storage: holds the rows of the replay memory; default: this process.
+        device: where the networks live; default: the CPU.
+        data_root: below which the weights of ``model.weights`` lie.
+    """
+
+    def __init__(
+        self,
+        trial: TrialSpec,
+        source: TaskSource,
+        *,
+        storage: Storage | None = None,
+        device: torch.device | None = None,
+        data_root: Path | None = None,
+    ) -> None:
+        self.trial = trial
+        self.next_task = 0
+        self._source = source
+        self._device = device or torch.device("cpu")
+        self._random = Randomness(trial.seed)
+        layout, stream = source.layout, trial.stream
+        self._hidden = stream["boundaries"] == "hidden"
+        self.scenario = _scenario(trial, layout)
+        augmentation = self._random("augmentation")
+        self._pixels = Pixels(stream["normalize"], stream["augment"], layout, augmentation, self._device)
+        method = catalog().strategies.get(trial.strategy)
+        self._memory = self._new_memory(storage) if method.uses_memory else None
+        self._optimizers = OptimizerSet(trial.training)
+        self._meter = Meter()
+        self._networks = Networks(
+            trial, layout.image_shape, self._random("network"), self._device, data_root, self._meter.watch_network
+        )
+        self._rows = TrainingRows(source, self.scenario, self._pixels, self._memory, self._device, self._hidden)
+        options = method.Config.model_validate(trial.options, strict=False)
+        self.strategy: Strategy = method(options, self._context(layout))
+        self._evaluator = Evaluator(
+            source, trial.score_on, self.scenario, self._pixels, trial.evaluation, self._device, self._hidden
+        )
+        self._work = Work()
+
+    @property
+    def num_tasks(self) -> int:
+        return self.scenario.num_tasks
+
+    @property
+    def split_hash(self) -> str:
+        """Names the data: :attr:`raycl.streams.task.Layout.split_hash`."""
+        return self._source.layout.split_hash
+
+    @property
+    def data_digest(self) -> str:
+        """Names the content of the data: :attr:`raycl.streams.task.Layout.data_digest`."""
+        return self._source.layout.data_digest
+
+    @property
+    def weights_seen(self) -> str:
+        """What of the stream's data the pretrained weights have learned from, in words; empty where nothing."""
+        layout = self._source.layout
+        weights = self._networks.weights
+        started = seen(weights.origin, layout.contents) if weights is not None else ""
+        return ", ".join(filter(None, dict.fromkeys((layout.seen, started))))
+
+    @cached_property
+    def resolved(self) -> dict[str, str | int]:
+        """What ``auto`` came to: see :func:`raycl.spec.came_to.came_to`."""
+        known, trial = catalog(), self.trial
+        stream = known.streams.get(trial.stream["name"]).Config.model_validate(trial.stream, strict=False)
+        model = known.models.get(trial.model["name"]).Config.model_validate(trial.model, strict=False)
+        shared = (stream, model, trial.training, trial.memory, trial.evaluation, trial.limits)
+        setting = Setting(type(self.strategy), self.strategy.config, *shared)
+        told = self.strategy.active_logits()  # of some methods in more words than the option has
+        return came_to(setting, told if told in get_args(ActiveLogits) else self.scenario.policy)
+
+    @property
+    def done(self) -> bool:
+        return self.next_task == self.num_tasks
+
+    def close(self) -> None:
+        """Give the replay memory's storage back."""
+        if self._memory is not None:
+            self._memory.close()
+
+    # -- one task ----------------------------------------------------------------------------------------------
+
+    def run_task(self) -> list[TaskRow]:
+        """Learn and measure the next task.
+
+        Returns:
+            The task's row of the accuracy matrix, all null where the strategy says that its network means nothing yet;
+            before the first task also the row of the untrained network.
+
+        Raises:
+            MethodError: the loss or a parameter is not finite, or a limit of the sweep file is passed.
+            InfrastructureError: the stream or the memory was lost.
+        """
+        task, strategy = self.next_task, self.strategy
+        warm_up()
+        clock = TaskClock()
+        self._work = Work()
+        self._meter.reset()
+        self._grow(task)
+        rows = []
+        if task == 0:
+            with clock.stopped():
+                rows.append(self._measure(-1, Cost(forward_examples=0, gradient_examples=0)))
+        if task + 1 < self.num_tasks:
+            self._source.prefetch(task + 1, "train")
+        self._build_optimizers(task, self._keeps_moments)
+        data = CurrentData(self._rows.pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
+        strategy.train(True)
+        if not self._hidden:
+            strategy.begin_task(task, data)
+            self._meter.settle()
+        for phase in strategy.phases(self._told(task)):
+            self._run_phase(phase, task)
+        if not self._hidden:
+            strategy.end_task(task, data)
+        self.next_task = task + 1
+        rows.append(self._measure(task, self._cost(clock)))
+        return rows
+
+    def _build_optimizers(self, task: int, keep_state: bool = False) -> None:
+        strategy, told = self.strategy, self._told(task)
+        self._optimizers.build(strategy.trainable(told), strategy.learning_rows(told), keep_state)
+
+    @property
+    def _keeps_moments(self) -> bool:
+        """A new optimiser would tell where a hidden task begins."""
+        return self._hidden or not self.trial.training.reset_optimizer
+
+    def _told(self, task: int) -> int:
+        """What the strategy is told of the task: where boundaries are hidden, all of the stream is task 0."""
+        return 0 if self._hidden else task
+
+    def _grow(self, task: int) -> None:
+        """Where boundaries are hidden, the first growth is the only one: it makes the whole head."""
+        if task == 0 or not self._hidden:
+            self.strategy.grow(task)
+        self._meter.watch_attributes(self.strategy)
+
+    def _run_phase(self, phase: Phase, task: int) -> None:
+        strategy = self.strategy
+        if phase.start is not None:
+            phase.start()
+            self._meter.settle()
+        self._meter.watch_attributes(strategy)
+        if phase.new_optimizers:
+            self._build_optimizers(task)
+        strategy.train(True)
+        step = phase.step or strategy.step
+        losses: Losses = {}
+        epoch = 0
+        for batch, at in self._plan(phase, task).batches(self._told(task)):
+            if at.epoch > epoch:
+                self._check_finite(losses, at)
+                epoch = at.epoch
+            if phase.learning_rate is not None:
+                self._optimizers.scale_learning_rate(phase.learning_rate(at))
+            try:
+                losses = step(batch, at)
+            except ValueError as error:
+                refuse_single_row(error, self.trial.strategy)
+                raise
+            self._count_work(1, len(batch))
+        self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
+        self._meter.settle()
+
+    def _count_work(self, updates: int, examples: int) -> None:
+        self._work.updates += updates
+        self._work.examples += examples
+
+    def _plan(self, phase: Phase, task: int) -> BatchPlan:
+        training, memory = self.trial.training, self.trial.memory
+        self._check_source(phase.source)
+        pool, fresh = self._rows.pool(phase.source, task)
+        return BatchPlan(
+            pool,
+            fresh,
+            phase,
+            phase.batch_size or training.batch_size,
+            memory.batch_size or training.batch_size,
+            memory.mix,
+            self._random("order"),
+        )
+
+    def _check_source(self, source: Source | Rows) -> None:
+        if isinstance(source, Source) and source & (Source.SEEN | Source.ALL) and not self.strategy.upper_bound:
+            raise MethodError(
+                f"{self.trial.strategy}: only upper bounds may ask for data of other tasks (got {source})"
+            )
+
+    def _check_finite(self, losses: Losses, at: Position) -> None:
+        """Once per epoch: a synchronisation per update would cost more than the update."""
+        if self._optimizers.lost_gradients():
+            raise MethodError(
+                f"{self.trial.strategy}: a gradient reaches rows of the head that learning_units leaves out, and moves "
+                f"nothing (in task {at.task}, phase {at.phase!r}); let learning_units name them, or return None for all"
+            )
+        finite = not losses or bool(torch.isfinite(total(losses)))
+        finite = finite and all(bool(torch.isfinite(p).all()) for p in self._optimizers.parameters())
+        if not finite:
+            values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+            raise MethodError(
+                f"{self.trial.strategy}: losses and parameters must stay finite (got {values} in task {at.task}, phase "
+                f"{at.phase!r}, epoch {at.epoch}); {self.strategy.remedy()}, here {self.trial.options}"
+            )
+
+    # -- what the strategy is lent -----------------------------------------------------------------------------
+
+    def _new_memory(self, storage: Storage | None) -> ReplayBuffer:
+        return ReplayMemory(self.trial.memory, self._selection, self._random("memory"), storage or LocalStorage())
+
+    @property
+    def _selection(self) -> str:
+        """Which rows stay in the memory, with ``auto`` resolved."""
+        asked = self.trial.memory.selection
+        return catalog().strategies.get(self.trial.strategy).selection if asked == "auto" else asked
+
+    def _context(self, layout: Layout) -> Context:
+        return Context(
+            scenario=self.scenario,
+            image_shape=layout.image_shape,
+            num_tasks=layout.num_tasks,
+            training=self.trial.training,
+            memory_config=self.trial.memory,
+            memory=self._memory,
+            optimizers=self._optimizers,
+            new_network=self._networks,
+            normalize=self._pixels.normalize,
+            augment=self._pixels.augment,
+            augments=self.trial.stream["augment"] != "none",
+            generator=self._random,
+            count_work=self._count_work,
+            watch=self._meter.watch,
+            device=self._device,
+        )
+
+    # -- measuring ---------------------------------------------------------------------------------------------
+
+    def _measure(self, task: int, cost: Cost) -> TaskRow:
+        row = self._evaluated(task, cost)
+        return row if task < 0 else replace(row, measures=dict(self.strategy.measures()))
+
+    def _evaluated(self, task: int, cost: Cost) -> TaskRow:
+        started = time.perf_counter()
+        if task >= 0 and not self.strategy.measured(task):
+            nothing = torch.zeros(self.num_tasks, dtype=torch.int64).numpy()
+            return TaskRow(task, nothing, nothing, cost)
+        with self._meter.paused():
+            correct, counts = self._evaluator.measure(self.strategy, task)
+        return TaskRow(task, correct, counts, cost.evaluated(time.perf_counter() - started))
+
+    def _cost(self, clock: TaskClock) -> Cost:
+        memory = self._memory
+        self._meter.settle()
+        cost = Cost(
+            wall_seconds=clock.wall(),
+            cpu_seconds=clock.cpu(),
+            updates=self._work.updates,
+            examples=self._work.examples,
+            forward_examples=self._meter.forwards,
+            gradient_examples=self._meter.gradients,
+            parameters=self.strategy.parameter_count(),
+            state_bytes=self.strategy.state_bytes(),
+            buffer_bytes=memory.bytes if memory is not None else 0,
+            buffer_examples=len(memory) if memory is not None else 0,
+        )
+        self._check_limits(cost)
+        return cost
+
+    def _check_limits(self, cost: Cost) -> None:
+        limits = self.trial.limits
+        ratio = self.strategy.compression_ratio()
+        found = (
+            ("max_state_bytes", limits.max_state_bytes, cost.state_bytes + cost.buffer_bytes),
+            ("max_parameters", limits.max_parameters, cost.parameters),
+            ("max_compression_ratio", limits.max_compression_ratio, ratio),
+        )
+        for name, limit, value in found:
+            if limit is not None and value is not None and value > limit:
+                raise MethodError(f"{self.trial.strategy}: limits.{name} is {limit} (got {value})")
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the tasks to come; only between two tasks."""
+        return {
+            "next_task": self.next_task,
+            "split_hash": self.split_hash,
+            "strategy": self.strategy.state_dict(),
+            "optimizers": self._optimizers.state_dict() if self._keeps_moments else {},
+            "memory": None if self._memory is None else self._memory.state_dict(),
+            "random": self._random.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`; the trainer must be new.
+
+        Raises:
+            DataError: the data are not those on which the state was learned.
+        """
+        if state["split_hash"] != self.split_hash:
+            raise DataError(
+                "a trial goes on with the very data it began with "
+                f"(split {state['split_hash']} before, {self.split_hash} now); restore the data set"
+            )
+        self.next_task = state["next_task"]
+        for task in range(self.next_task):
+            self._grow(task)
+        self.strategy.load_state_dict(state["strategy"])
+        if state["optimizers"]:
+            self._optimizers.build(self.strategy.trainable(self._told(self.next_task - 1)))
+            self._optimizers.load_state_dict(state["optimizers"])
+        if self._memory is not None:
+            self._memory.load_state_dict(state["memory"])
+        self._random.load_state_dict(state["random"])
+
+
+def _scenario(trial: TrialSpec, layout: Layout) -> Scenario:
+    stream, policy = trial.stream, trial.training.active_logits
+    if stream["boundaries"] == "hidden" and policy == "auto":
+        policy = "all"  # which classes have come is not known either
+    sizes = tuple(len(classes) for classes in layout.classes)
+    return Scenario(stream["scenario"], trial.model["head"], sizes, policy)

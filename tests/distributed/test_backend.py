@@ -1,0 +1,163 @@
+"""Sweeps on Ray: the same YAML gives the same folder, with any number of slots and after any interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from sweeping import HEAD, SWEEP, attempts, content, decisions, parsed
+
+from raycl.distributed import backend, cluster
+from raycl.distributed.environment import environment
+from raycl.errors import InfrastructureError
+from raycl.results.reading import read_trials
+from raycl.results.store import ResultsFolder
+from raycl.sweep.backend import RunOptions
+from raycl.sweep.run import CONTINUES, run_sweep
+
+STORED = Path(__file__).parents[1] / "stored"
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """One cluster for all tests of this file."""
+    with environment({"RAY_ADDRESS": ""}), cluster.connected("tests", None):
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the sweep, run to its end in this process."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert run_sweep(parsed(SWEEP), folder, backend="here").complete
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """The folder of the sweep, run to its end on Ray with two slots."""
+    folder = tmp_path_factory.mktemp("on_ray")
+    assert run_sweep(parsed(SWEEP), folder, options=RunOptions(max_concurrent=2)).complete
+    return folder
+
+
+def test_both_backends_and_any_number_of_slots_give_the_same_folder(
+    undisturbed: Path, on_ray: Path, tmp_path: Path
+) -> None:
+    assert run_sweep(parsed(SWEEP), tmp_path, options=RunOptions(max_concurrent=1)).complete
+    assert content(tmp_path) == content(on_ray) == content(undisturbed)
+    assert decisions(tmp_path) == decisions(on_ray) == decisions(undisturbed)
+    assert len(decisions(tmp_path)) == 12
+
+
+def test_no_actor_outlives_its_sweep(on_ray: Path) -> None:
+    """Workers go on to the next trial, so what a trial leaves behind in them would add up."""
+    deadline = time.monotonic() + 20
+    while (left := _actors()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+
+
+def _actors() -> list[str]:
+    """Names of this cluster's actors of raycl that are alive."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += [
+                name for name in ("ReplayShard", "StreamShard", "TrialRunner") if name in " ".join(process.cmdline())
+            ]
+    return found
+
+
+ONE = HEAD + "strategies: {naive: {}}\nfinal: {seeds: [1]}\n"
+
+
+def test_what_ends_a_run_that_began_is_told_and_what_keeps_it_from_beginning_is_raised(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> int:
+        raise InfrastructureError("the machine has died")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "_fit", dies)
+        outcome = run_sweep(parsed(ONE), tmp_path)
+    assert (outcome.complete, outcome.reason) == (False, f"the machine has died; {CONTINUES}")
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "slots", dies)
+        with pytest.raises(InfrastructureError, match="has died"):
+            run_sweep(parsed(ONE), tmp_path)
+    with monkeypatch.context() as patch:  # whatever Tune says: the folder says that trials are left
+        patch.setattr(backend, "_fit", lambda drive, sweep: None)
+        outcome = run_sweep(parsed(ONE), tmp_path)
+    assert (outcome.complete, outcome.reason) == (False, f"trials of naive are left; {CONTINUES}")
+    assert run_sweep(parsed(ONE), tmp_path).complete
+
+
+def test_asha_prunes_search_trials_and_nothing_else(ray_cluster: None, tmp_path: Path) -> None:
+    text = SWEEP.replace("  replay: {memory.capacity: {choice: [20, 50, 100]}}\n", "").replace(
+        "trials: 5, generation: 2, startup: 2", "trials: 6, generation: 6, startup: 6"
+    )
+    sweep = parsed(text + "pruner: {scheduler: asha, grace_tasks: 1, reduction_factor: 2}\n")
+    assert any("not reproducible" in warning for warning in sweep.warnings)
+    assert run_sweep(sweep, tmp_path, options=RunOptions(max_concurrent=1)).complete
+    trials = read_trials(tmp_path).to_pylist()
+    status = {phase: [t["status"] for t in trials if t["phase"] == phase] for phase in ("search", "finalists", "final")}
+    assert status["finalists"] == ["finished"] * len(status["finalists"])
+    assert status["final"] == ["finished"] * 2
+    assert set(status["search"]) == {"finished", "pruned"}
+    results = ResultsFolder.open(tmp_path)
+    for spec in results.specs():
+        verdict = results.trial(spec).verdict()
+        assert verdict is not None
+        assert max(row.task for row in results.trial(spec).rows()) == verdict.task
+    before = attempts(tmp_path)
+    assert run_sweep(sweep, tmp_path).complete
+    assert attempts(tmp_path) == before
+
+
+def test_a_killed_driver_leaves_a_folder_that_the_other_backend_continues(
+    undisturbed: Path, ray_cluster: None, tmp_path: Path
+) -> None:
+    folder, file = tmp_path / "results", tmp_path / "small.yaml"
+    file.write_text(SWEEP)
+
+    def ended() -> int:
+        return len(list(folder.glob("trials/*/verdict.json")))
+
+    told = _driver(file, folder, "here", lambda: ended() >= 1, signal.SIGTERM)
+    assert "SIGTERM" in told
+    assert not (folder / "lease.json").exists()
+    known = ended()
+    _driver(file, folder, "ray", lambda: ended() > known, signal.SIGKILL)
+    assert (folder / "lease.json").exists()
+    known = ended()
+    _driver(file, folder, "here", lambda: ended() > known, signal.SIGKILL)
+    assert not list(folder.glob("winners/*"))
+    assert run_sweep(parsed(SWEEP), folder).complete
+    assert content(folder) == content(undisturbed)
+
+
+def _driver(file: Path, folder: Path, where: str, ready: Callable[[], bool], number: signal.Signals) -> str:
+    """Run `raycl run` until ``ready``, then send it a signal. Returns what it printed."""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "", "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
+    command = [Path(sys.executable).with_name("raycl"), "run", file, "--results", folder, "--backend", where]
+    process = subprocess.Popen(
+        command, cwd=file.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 240
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()[0]
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    return output
