@@ -1,0 +1,490 @@
+"""The pages that are made while the site is built: keys, methods, models, streams, data sets, columns, sweep files.
+
+They are read off the options classes and the registries, so they say what the installed raycl does. MkDocs loads this
+file as a hook (``hooks:`` in ``mkdocs.yml``); :func:`pages` needs no MkDocs, and is what tests look at.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from raycl.catalog import catalog
+from raycl.cli.ls import metric, options
+from raycl.matrix import METRICS
+from raycl.results import schema
+from raycl.spec.options import MemoryConfig, ModelConfig, StreamConfig, TrainingConfig
+from raycl.spec.overrides import STRATEGY_OVERRIDES, VARIANT_OVERRIDES
+from raycl.spec.space import DISTRIBUTIONS, format_value
+from raycl.spec.sweep_file import REQUIRED, TOP_KEYS
+from raycl.spec.sweep_options import (
+    EvaluationConfig,
+    FinalConfig,
+    LimitsConfig,
+    PrunerConfig,
+    ResourcesConfig,
+    SearchConfig,
+)
+
+ROOT = Path(__file__).parents[1]
+BLOCKS: Mapping[str, type[BaseModel]] = {
+    "stream": StreamConfig,
+    "model": ModelConfig,
+    "training": TrainingConfig,
+    "memory": MemoryConfig,
+    "search": SearchConfig,
+    "pruner": PrunerConfig,
+    "final": FinalConfig,
+    "evaluation": EvaluationConfig,
+    "limits": LimitsConfig,
+    "resources": ResourcesConfig,
+}
+API = {
+    "raycl.trial.check": "a sweep out of a file, a text or a mapping: `raycl.load_sweep`",
+    "raycl.trial.alone": "one trial in this process: `raycl.run_trial`, `raycl.trainer`",
+    "raycl.sweep.library": "a whole sweep: `raycl.run`",
+    "raycl.results.view": "its results: `raycl.Results`",
+    "raycl.strategies.registry": "methods by name: `raycl.strategy`",
+    "raycl.models.registry": "models by name: `raycl.model`",
+    "raycl.streams.registry": "streams and data sets by name: `raycl.stream`, `raycl.dataset`",
+    "raycl.spec.sweep": "a sweep file, read and checked",
+    "raycl.spec.options": "the base of every options class, and the shared blocks",
+    "raycl.spec.needs": "what options and methods need of the other blocks",
+    "raycl.strategies.base": "what a method is",
+    "raycl.strategies.phases": "the loops of a task, as data",
+    "raycl.strategies.context": "what a method is given",
+    "raycl.streams.stream": "what a stream is",
+    "raycl.streams.datasets": "what a data set is",
+    "raycl.models.network": "a backbone with a head that grows",
+    "raycl.memory.buffer": "what a replay memory is",
+    "raycl.matrix": "the accuracy matrix and its metrics",
+    "raycl.results.reading": "a results folder as tables and matrices",
+    "raycl.errors": "what is raised",
+}
+"""The public modules, each a page."""
+
+MEANING = {
+    "task": "the task just learned; -1 before training",
+    "correct": "right answers; in `rows` a list with a number for each task",
+    "total": "examples asked, 0 where there were no output units yet; in `rows` a list",
+    "train_task": "the row of the matrix: after learning this task; -1 before training",
+    "eval_task": "the column of the matrix: asked about this task",
+    "trial": "the trial's name: hash of all that decides its matrix",
+    "sweep": "name of the sweep",
+    "variant": "name of the variant; empty where the file has none",
+    "alias": "name of the method in the sweep file",
+    "strategy": "the method",
+    "phase": "`search`, `finalist` or `final`",
+    "scenario": "`task`, `domain` or `class`",
+    "seed": "of the run",
+    "scored_on": "`validation` or `test`",
+    "trained_on": "the part of the training data that was learned from",
+    "selected_by": "the data that chose the point; null where nothing was searched",
+    "status": "`finished`, `pruned` or `failed`",
+    "reason": "why it was pruned or failed",
+    "value": "what the search maximises",
+    "tasks_done": "tasks learned",
+    "raycl": "version",
+    "commit": "of the working copy",
+    "code": "fingerprint of the method's code",
+    "data": "fingerprint of the data set's content",
+    "split_hash": "fingerprint of what is train, validation and test",
+    "torch": "version",
+    "threads": "of the trial",
+    "cpu_capability": "instruction set that torch uses; another one may round otherwise",
+    "active_logits": "what `training.active_logits` came to",
+    "inference_batch": "rows pooled for each prediction",
+    "upper_bound": "whether the method may see other tasks' data",
+    "num_tasks": "of the stream",
+    "provenance": "further facts, as JSON",
+    "wall_seconds": "from growing the network to the end of the task",
+    "cpu_seconds": "the same, of processor time",
+    "evaluation_seconds": "of evaluation, on the wall",
+    "updates": "of the training loop, and those a method makes beside it",
+    "examples": "rows of the batches that updates are made from",
+    "parameters": "trainable numbers after the last task",
+    "state_bytes": "what the method keeps between tasks, without the replay memory",
+    "buffer_bytes": "what the replay memory holds, charged as pixels",
+    "buffer_examples": "rows in the replay memory",
+    "forward_examples": "rows through networks, once for each network and pass",
+    "gradient_examples": "backward passes of rows, counted alike",
+    "spec": "all options, as JSON",
+}
+"""Columns of the results in words; metrics speak for themselves."""
+
+Pages = dict[str, str]
+
+
+@cache
+def pages() -> Pages:
+    """Path below ``docs/`` -> Markdown."""
+    return {
+        "reference/sweep-file.md": _sweep_file(),
+        "reference/methods/index.md": _methods(),
+        **{f"reference/methods/{name}.md": _method(name) for name in catalog().strategies.names()},
+        "reference/models.md": _entries("Models", "models", "model", ModelConfig),
+        "reference/streams.md": _entries("Streams", "streams", "stream", StreamConfig),
+        "reference/datasets.md": _datasets(),
+        "reference/columns.md": _columns(),
+        "sweeps/index.md": _sweeps(),
+        **{page(path): _sweep(path) for path in sweep_files()},
+        "api/index.md": _api(),
+        **{f"api/{module}.md": f"# {module}\n\n::: {module}\n" for module in API},
+    }
+
+
+# -- the sweep file ------------------------------------------------------------------------------------------------
+
+
+def _sweep_file() -> str:
+    top = table(("key", "about"), ([f"`{key}`{_star(key)}", about] for key, about in TOP_KEYS.items()))
+    blocks = "\n".join(f"## {block}\n\n{_said(config)}\n\n{option_table(config)}" for block, config in BLOCKS.items())
+    return f"""# The sweep file
+
+Every key with its type, bounds, default and meaning, as this version of raycl checks them. `raycl ls training` prints
+the same for a block, and `raycl schema` the whole as a JSON Schema for editors. Unknown keys are refused.
+
+## Top level
+
+{top}
+\\* required
+
+Each [stream](streams.md), each [model](models.md) and each [method](methods/index.md) has options of its own beside
+those that are common, below.
+
+## strategies
+
+A key for each method: its name, or any name with `strategy:` inside. The value holds the method's own options and
+overrides of other blocks, by dotted path below {_words(STRATEGY_OVERRIDES)}. The word `search` in place of the whole
+value, or of one value, takes the usual search space.
+
+## variants
+
+A key for each variant: any name. The value holds overrides by dotted path below {_words(VARIANT_OVERRIDES)}. Each
+variant is searched and scored on its own.
+
+## Distributions
+
+Wherever a value of a method, `training`, `model` or `memory` stands, a distribution may stand: the value is searched.
+
+{table(("distribution", "draws"), (_distribution(word) for word in DISTRIBUTIONS))}
+{blocks}"""
+
+
+def _star(key: str) -> str:
+    return " *" if key in REQUIRED else ""
+
+
+def _distribution(word: str) -> tuple[str, str]:
+    family = DISTRIBUTIONS[word]
+    return f"`{word}: {family.arguments.partition('],')[0].rstrip(']')}]`", first_line(family)
+
+
+# -- methods -------------------------------------------------------------------------------------------------------
+
+
+def _methods() -> str:
+    known = catalog().strategies
+    rows = (
+        (f"[{name}]({name}.md)", first_line(known.get(name)), _scenarios(known.get(name)), known.get(name).paper)
+        for name in known.names()
+    )
+    return f"# Methods\n\n{table(('name', 'method', 'scenarios', 'paper'), rows)}"
+
+
+def _method(name: str) -> str:
+    entry = catalog().strategies.get(name)
+    facts = {
+        "Paper": entry.paper,
+        "Scenarios": _scenarios(entry),
+        "Task boundaries": "may be hidden" if entry.boundary_free else "must be given",
+        "Replay memory": "yes: the `memory` block applies" if entry.uses_memory else "",
+        "Upper bound": "yes: it may see data of other tasks, and every result says so" if entry.upper_bound else "",
+    }
+    told = "\n".join(f"- **{fact}:** {cell(value)}" for fact, value in facts.items() if value)
+    parts = [
+        f"# {name}\n\n{cell(first_line(entry))}\n\n{told}",
+        f"## What it does\n\n{_module(entry)}",
+        f"## Options\n\n{option_table(entry.Config) or 'None of its own.'}",
+        _usual(name, entry),
+        _published(entry),
+        _rules(entry),
+        _shown_by(name),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _module(entry: Any) -> str:
+    """A method's module docstring: paper, equations, departures."""
+    text = markdown(inspect.getdoc(sys.modules[entry.__module__]) or "")
+    return re.sub(r"^Departures?:[ ]*", "### Departures\n\n", text, flags=re.MULTILINE)
+
+
+def _usual(name: str, entry: Any) -> str:
+    if not entry.Config.search_space:
+        return ""
+    lines = "\n".join(f"    {path}: {_flow(data)}" for path, data in entry.Config.search_space.items())
+    return (
+        f"## Usual search space\n\nWhat `{name}: search` stands for:\n\n```yaml\nstrategies:\n  {name}:\n{lines}\n```"
+    )
+
+
+def _flow(distribution: Mapping[str, Sequence[Any]]) -> str:
+    ((word, arguments),) = distribution.items()
+    return f"{{{word}: [{', '.join(map(format_value, arguments))}]}}"
+
+
+def _published(entry: Any) -> str:
+    """What ``auto`` comes to."""
+    rows = [
+        (scenario, f"`{path}`", f"`{value}`")
+        for scenario, chosen in entry.published.items()
+        for path, value in chosen.items()
+    ]
+    if not rows:
+        return "## What auto means\n\nWhat the [shared blocks](../sweep-file.md) say; the paper asks for nothing else."
+    told = "Where these options are left open (`auto`, or not given), this method takes what its authors have:"
+    return f"## What auto means\n\n{told}\n\n{table(('scenario', 'option', 'value'), rows)}"
+
+
+def _rules(entry: Any) -> str:
+    """What is refused, and what does nothing."""
+    refused = [f"- `{need.path}` {cell(need.rule)}" for need in (*entry.needs, *entry.Config.needs)]
+    idle = [f"- {_words(each.paths)}: {cell(each.why)}" for each in (*entry.ignores, *entry.Config.ignores)]
+    parts = []
+    if refused:
+        parts.append("## What is refused\n\n" + "\n".join(refused))
+    if idle:
+        parts.append(
+            "## Options that do nothing here\n\nWhere the reason holds; they are told, and not searched.\n\n"
+            + "\n".join(idle)
+        )
+    return "\n\n".join(parts)
+
+
+def _shown_by(name: str) -> str:
+    shown = sorted((path for path in sweep_files() if name in methods_of(path)), key=lambda path: path.stem != name)
+    if not shown:
+        return ""
+    links = "\n".join(f"- [{path.relative_to(ROOT)}](../../{page(path)}): {question(path)}" for path in shown)
+    return f"## Sweeps with it\n\n{links}"
+
+
+def _scenarios(entry: Any) -> str:
+    return ", ".join(name for name in ("task", "domain", "class") if name in entry.scenarios)
+
+
+# -- models, streams, data sets ------------------------------------------------------------------------------------
+
+
+def _entries(title: str, kind: str, block: str, shared: type[BaseModel]) -> str:
+    registry = getattr(catalog(), kind)
+    parts = [
+        f"# {title}\n\nAny of these may stand as `name` in the `{block}` block, with its own options beside those that "
+        f"[every {block} has](sweep-file.md#{block})."
+    ]
+    for name in registry.names():
+        entry = registry.get(name)
+        own = entry if inspect.isclass(entry) else entry.Config
+        module = markdown(inspect.getdoc(sys.modules[entry.Config.__module__]) or "")
+        said = dict.fromkeys([markdown(inspect.getdoc(own) or ""), module])
+        told = "\n\n".join(said)
+        parts.append(f"## {name}\n\n{told}\n\n{option_table(entry.Config, without=_same(entry.Config, shared))}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _same(block: type[BaseModel], shared: type[BaseModel]) -> set[str]:
+    """Keys that are as every entry has them."""
+    common = {option.key: option for option in options(shared)}
+    return {option.key for option in options(block) if common.get(option.key) == option}
+
+
+def _datasets() -> str:
+    rows, said = [], []
+    registry = catalog().datasets
+    for name in registry.names():
+        entry, info = registry.get(name), registry.get(name).info
+        about = first_line(type(entry))
+        shape = (
+            ("known once read", "", "", "")
+            if info is None
+            else (
+                " x ".join(map(str, info.image_shape)),
+                info.num_classes,
+                f"{info.train_size:,}",
+                f"{info.test_size:,}",
+            )
+        )
+        rows.append((f"`{name}`", *map(str, shape), about))
+        if info is None:
+            said.append(f"## {name}\n\n{markdown(inspect.getdoc(sys.modules[type(entry).__module__]) or '')}")
+    told = "\n\n".join(said)
+    return f"""# Data sets
+
+Any of these may stand as `dataset` in the `stream` block. All but `digits` are read from the data root.
+
+{table(("name", "image", "classes", "train", "test", "about"), rows)}
+{told}
+"""
+
+
+# -- results, sweep files, Python ----------------------------------------------------------------------------------
+
+
+def _columns() -> str:
+    tables = {
+        "trials": ("One row for each trial: `data/trials/*.parquet`.", schema.TRIALS),
+        "cells": ("One row for each cell of each matrix: `data/cells/*.parquet`.", schema.CELLS),
+        "rows": ("One row for each learned task of a trial, its own log: `trials/<hash>/rows/`.", schema.ROWS),
+    }
+    parts = [
+        "# Columns of the results\n\nBeside these, `trials` has a column `hp.PATH` for every option that the trial ran "
+        "with (what `auto` came to stands there), and `measure.NAME` for numbers of a method's own after the last task."
+    ]
+    for name, (told, form) in tables.items():
+        rows = ((f"`{field.name}`", str(field.type), _meaning(field.name)) for field in form)
+        parts.append(f"## {name}\n\n{told}\n\n{table(('column', 'type', 'meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
+def _meaning(column: str) -> str:
+    return MEANING[column] if column not in METRICS else markdown(metric(column)).split("\n\n")[0].replace("\n", " ")
+
+
+@cache
+def sweep_files() -> tuple[Path, ...]:
+    """Every sweep that is shipped: one for each method first, then papers, then the larger questions."""
+    folders = ("methods", "papers", ".")
+    return tuple(path for folder in folders for path in sorted((ROOT / "sweeps" / folder).glob("*.yaml")))
+
+
+def page(path: Path) -> str:
+    """Where a sweep file stands in the site."""
+    return str(PurePosixPath(path.relative_to(ROOT)).with_suffix(".md"))
+
+
+@cache
+def methods_of(path: Path) -> frozenset[str]:
+    """The methods that a sweep names, whatever it calls them."""
+    named = yaml.safe_load(path.read_text())["strategies"]
+    return frozenset(
+        (value or {}).get("strategy", alias) if isinstance(value, dict) else alias for alias, value in named.items()
+    )
+
+
+def question(path: Path) -> str:
+    """The first sentence of a sweep file."""
+    head = re.match(r"(?:#.*\n)+?(?=#\s*\n|[^#])", path.read_text())
+    return cell(" ".join(line.lstrip("# ") for line in head[0].splitlines())) if head else ""
+
+
+def _sweeps() -> str:
+    named = ((path.relative_to(ROOT / "sweeps"), question(path)) for path in sweep_files())
+    rows = ((f"[{path}]({path.with_suffix('.md')})", asked) for path, asked in named)
+    told = "Each is a question; its head names the command, what to expect, and the cost."
+    return f"# Sweep files\n\n{told}\n\n{raw_table(('file', 'question'), rows)}"
+
+
+def _sweep(path: Path) -> str:
+    return f"# {path.relative_to(ROOT)}\n\n```yaml\n{path.read_text()}```\n"
+
+
+def _api() -> str:
+    rows = ((f"[{module}]({module}.md)", about) for module, about in API.items())
+    return f"# Python\n\n{table(('module', 'holds'), rows)}"
+
+
+# -- Markdown ------------------------------------------------------------------------------------------------------
+
+
+def option_table(block: type[BaseModel], without: Iterable[str] = ()) -> str:
+    """The keys of an options class, or nothing where it has none."""
+    left_out = set(without)
+    rows = [
+        (f"`{option.key}`", option.value, option.default, option.about)
+        for option in options(block)
+        if option.key not in left_out
+    ]
+    return table(("option", "value", "default", "about"), rows) if rows else ""
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of plain text, in which backquotes and links count."""
+    return raw_table(headings, ([cell(value) for value in row] for row in rows))
+
+
+def raw_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def cell(text: str) -> str:
+    """Text in one line, in which backquotes and links count, and nothing else does."""
+    text = html.escape(markdown(text).replace("\n", " ").replace("``", "`"), quote=False)
+    text = re.sub(r"[|*]|(?<!\w)_|_(?!\w)", lambda mark: f"&#{ord(mark[0])};", text)
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+
+
+def markdown(docstring: str) -> str:
+    """A docstring as Markdown: no roles, and a blank line before each list."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", docstring)
+    return re.sub(r"^(?!- |  )(.+)\n(?=- )", r"\1\n\n", text, flags=re.MULTILINE)
+
+
+def first_line(entry: Any) -> str:
+    """What a class says of itself first."""
+    return (inspect.getdoc(entry) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _said(block: type[BaseModel]) -> str:
+    return markdown(inspect.getdoc(block) or "")
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+# -- what MkDocs calls ---------------------------------------------------------------------------------------------
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages, and their place in the navigation."""
+    from mkdocs.structure.files import File
+
+    for path, text in pages().items():
+        files.append(File.generated(config, path, content=text))
+    config.nav = [*config.nav, *_navigation()]
+    return files
+
+
+def _navigation() -> Iterator[dict[str, Any]]:
+    methods = [path for path in pages() if path.startswith("reference/methods/")]
+    names = ("sweep-file", "models", "streams", "datasets", "columns")
+    yield {
+        "Reference": [
+            *(f"reference/{name}.md" for name in names[:1]),
+            {"Methods": methods},
+            *(f"reference/{name}.md" for name in names[1:]),
+        ]
+    }
+    yield {"Sweep files": [path for path in pages() if path.startswith("sweeps/")]}
+    yield {"Python": [path for path in pages() if path.startswith("api/")]}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Formulas as MathML, which browsers draw by themselves: the site asks no other server for anything."""
+    from latex2mathml.converter import convert
+
+    def drawn(found: re.Match[str]) -> str:
+        return f'<div class="formula">{convert(found[1].strip(), display="block")}</div>'
+
+    return re.sub(r"^```math\n(.*?)^```$", drawn, markdown, flags=re.DOTALL | re.MULTILINE)
