@@ -2,25 +2,47 @@
 #
 #   make quickstart    a first comparison of six strategies, in a few minutes
 #   make test          what a change has to pass while it is made
-#   make test-all      that, and then what is slow: everything that a change has to pass in the end
+#   make test-slow     what is slow: real sweeps, clusters that die, the wheel in an environment of its own, the site
+#   make test-all      both, one after the other: everything that a change has to pass in the end
+#   make docs          the documentation's site, in site/
 #
 # Another interpreter: make PYTHON=python3.12 quickstart
+#
+# Without a GPU: on Linux, torch comes with the CUDA libraries unless it is told otherwise, and they are most of what is
+# downloaded. make TORCH_INDEX=URL quickstart also looks at a second package index, which holds builds of torch and
+# torchvision for CPUs; the "Get started" page of PyTorch names its URL. Such builds (2.15.0+cpu) count as newer than
+# the plain ones of the same version, so pip takes them. What is installed already stays: begin with `make clean`.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+# Processes for the tests that start none of their own.
+WORKERS ?= 2
+TORCH_INDEX ?=
+INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)')
+
+# Said before anything is downloaded. Round figures for torch 2.15 on Linux: room on disk as measured, without CUDA less
+# what is CUDA's; downloads by how far such files compress.
+ifeq ($(TORCH_INDEX),)
+SIZE = about 3 GB to download and 7 GB on disk, as torch for Linux brings the CUDA libraries; without a GPU, \
+	`make TORCH_INDEX=URL ...` does with 0.7 GB and 2 GB (see the top of the Makefile)
+else
+SIZE = about 0.7 GB to download and 2 GB on disk where TORCH_INDEX holds builds of torch without CUDA
+endif
+
 # Trials and tests take their parallelism from processes; more threads than cores only slow each other down.
 test test-slow lint: export OMP_NUM_THREADS ?= 1
 test test-slow: export MPLBACKEND := Agg
 
-.PHONY: quickstart test test-slow test-all lint clean
+.PHONY: quickstart test test-slow test-all lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/raycl run sweeps/quickstart.yaml
 
 test: lint
-	$(BIN)/pytest --durations=15 -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/pytest --durations=15 -m 'not slow and not ray and not alone' -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/pytest --durations=15 -m 'not slow and (ray or alone)' $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/pytest --durations=15 -m slow $(PYTEST_ARGS)
@@ -32,18 +54,26 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	@echo 'Installing raycl into $(VENV): torch and ray are large, so the first time takes some minutes.'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt | $(BIN)/python
+	@echo 'Installing raycl into $(VENV), which takes some minutes: $(SIZE).'
+	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	@echo 'Installing raycl and its test tools into $(VENV): torch and ray are large, so the first time takes some minutes.'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,analysis]'
+$(VENV)/.installed-test: pyproject.toml setup.py constraints.txt | $(BIN)/python
+	@echo 'Installing raycl and its test tools into $(VENV), which takes some minutes: $(SIZE).'
+	$(INSTALL) -e '.[test,analysis]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing raycl and what its documentation is built with into $(VENV).'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@ $(VENV)/.installed
