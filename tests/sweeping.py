@@ -16,7 +16,7 @@ from raycl.results.reading import read_cells, read_trials
 from raycl.results.store import ResultsFolder, Verdict
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
-from raycl.sweep.dispatch import Dispatcher, Finished
+from raycl.sweep.dispatch import Dispatcher, NothingLeft
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import Job
 
@@ -91,7 +91,7 @@ def play(
     launched, number = [], 0
     while True:
         found = dispatcher.suggest(f"t{number}")
-        if found is Finished:
+        if found is NothingLeft:
             return launched
         if isinstance(found, Job):
             launched.append(found)

@@ -149,6 +149,26 @@ def test_the_rooms_of_the_house_know_few_others() -> None:
     assert len(arrows(sources())) <= ARROWS
 
 
+def names(source: str) -> Iterator[str]:
+    """Public classes and types that a file makes; a letter alone stands for any type."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (t.id for t in targets if isinstance(t, ast.Name) and t.id[0].isupper() and not t.id.isupper())
+
+
+def test_no_public_class_s_name_stands_for_two_things() -> None:
+    text = "class Ant: ...\nBee = dict[str, int]\nCow: TypeAlias = int\nMOST = 3\n_Dog = 1\nT = 2"
+    assert list(names(text)) == ["Ant", "Bee", "Cow"]
+    made: dict[str, list[str]] = {}
+    for module, source in sources().items():
+        for name in names(source):
+            made.setdefault(name, []).append(module)
+    assert {name: where for name, where in made.items() if len(where) > 1} == {}
+
+
 def test_no_two_files_import_each_other() -> None:
     """At import time; what a function imports, or a type checker, may point back."""
     files = sources()

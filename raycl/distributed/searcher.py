@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from raycl.sweep.dispatch import Dispatcher, Finished, configuration
+from raycl.sweep.dispatch import Dispatcher, NothingLeft, configuration
 from raycl.sweep.plan import Job
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         found = drive.dispatcher.suggest_patiently(trial_id)
         if isinstance(found, Job):
             return configuration(found, drive.constants)
-        return Searcher.FINISHED if found is Finished else None
+        return Searcher.FINISHED if found is NothingLeft else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         _drives[self._key].dispatcher.completed(trial_id)

@@ -30,7 +30,7 @@ REFERRED = "intransigence"
 MACHINE = ("cpu_capability", "threads", "torch")
 """Numbers are equal to the last bit only where these are."""
 
-Trial = Mapping[str, Any]
+EndedTrial = Mapping[str, Any]
 """One row of the trials table."""
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class Told:
         trials: rows of the trials table by hash.
     """
 
-    def __init__(self, sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, Trial]) -> None:
+    def __init__(self, sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, EndedTrial]) -> None:
         self._metric = sweep.search.metric if sweep.search else COMPARED[0]
         self._curves = _curves(results, self._metric) if sweep.pruner is not None else None
         self._trials = trials
@@ -186,7 +186,7 @@ def _curves(results: ResultsFolder, metric: str) -> dict[str, dict[int, float]]:
     }
 
 
-def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, Trial]) -> Line:
+def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, EndedTrial]) -> Line:
     entry = standing.entry
     finished = _finished(standing.final, trials)
     scored_on: Scored = "test" if finished else "nothing"
@@ -207,11 +207,11 @@ def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, Trial
     )
 
 
-def _finished(asked: Iterable[Asked], trials: Mapping[str, Trial]) -> list[Trial]:
+def _finished(asked: Iterable[Asked], trials: Mapping[str, EndedTrial]) -> list[EndedTrial]:
     return [trials[one.spec.hash] for one in asked if one.verdict is not None and one.verdict.status == "finished"]
 
 
-def _figures(variant: str, alias: str, strategy: str, scored_on: Scored, finished: Sequence[Trial]) -> Line:
+def _figures(variant: str, alias: str, strategy: str, scored_on: Scored, finished: Sequence[EndedTrial]) -> Line:
     """A line with the figures of some trials."""
     return Line(
         variant,
@@ -229,7 +229,7 @@ def _figures(variant: str, alias: str, strategy: str, scored_on: Scored, finishe
     )
 
 
-def _lines_by_alias(results: ResultsFolder, trials: Mapping[str, Trial], begun: bool) -> list[Line]:
+def _lines_by_alias(results: ResultsFolder, trials: Mapping[str, EndedTrial], begun: bool) -> list[Line]:
     """The lines of a folder whose sweep cannot be read here: each trial counts for the alias that ran it."""
     found = []
     for names in dict.fromkeys((t["variant"] or "", t["alias"], t["strategy"]) for t in trials.values()):
@@ -284,14 +284,14 @@ def _referred(found: Sequence[Line], results: ResultsFolder, seeds: Mapping[str,
     return [referred(line) if line in scored and line is not references[line.variant] else line for line in found]
 
 
-def _metrics(trials: Sequence[Trial]) -> dict[str, Spread]:
+def _metrics(trials: Sequence[EndedTrial]) -> dict[str, Spread]:
     spreads = {name: Spread.of(trial[name] for trial in trials) for name in COMPARED}
     return {name: spread for name, spread in spreads.items() if spread is not None}
 
 
-def _best(trials: Sequence[Trial]) -> list[Trial]:
+def _best(trials: Sequence[EndedTrial]) -> list[EndedTrial]:
     """The finished search trials of the point with the best mean value over its seeds."""
-    points: dict[str, list[Trial]] = {}
+    points: dict[str, list[EndedTrial]] = {}
     for trial in trials:
         if trial["status"] == "finished" and trial["value"] is not None:
             points.setdefault(json.dumps(json.loads(trial["spec"])["point"], sort_keys=True), []).append(trial)

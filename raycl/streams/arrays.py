@@ -10,10 +10,10 @@ import numpy as np
 
 from raycl.streams.datasets import Images, Info
 
-Arrays = Images | tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+GivenArrays = Images | tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Training images uint8 ``[n, channels, height, width]``, their labels ``[n]``, test images and test labels."""
 
-Load = Callable[[Path | None], Arrays]
+Load = Callable[[Path | None], GivenArrays]
 """The folder of the data sets -> a data set."""
 
 

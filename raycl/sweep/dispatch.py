@@ -23,7 +23,7 @@ STORAGE_AWAY = 60.0
 ENDED = frozenset({"TERMINATED", "ERROR"})
 
 
-class Finished:
+class NothingLeft:
     """Said once no plan wants anything more."""
 
 
@@ -57,16 +57,16 @@ class Dispatcher:
     _reasons: dict[str, str] = field(default_factory=dict)
     _away_since: float | None = None
 
-    def suggest(self, trial_id: str) -> Job | type[Finished] | None:
+    def suggest(self, trial_id: str) -> Job | type[NothingLeft] | None:
         """The next trial; None while there is nothing to start."""
         if self.halted:
-            return Finished
+            return NothingLeft
         self._look_for_lost()
         if len(self.running) >= self.slots:
             return None
         found = self.wanted()
         if found is None:
-            return Finished
+            return NothingLeft
         busy = {job.spec.hash for job in self.running.values()}
         now = self.clock()
         free = [
@@ -82,7 +82,7 @@ class Dispatcher:
         self._launch(trial_id, plan, job)
         return job
 
-    def suggest_patiently(self, trial_id: str) -> Job | type[Finished] | None:
+    def suggest_patiently(self, trial_id: str) -> Job | type[NothingLeft] | None:
         """:meth:`suggest`, while the results storage may be away for a moment."""
         try:
             found = self.suggest(trial_id)

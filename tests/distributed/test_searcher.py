@@ -15,7 +15,7 @@ from raycl.errors import SpecError
 from raycl.matrix import TaskRow
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
-from raycl.sweep.dispatch import LOST_AFTER, PATIENCE, Dispatcher, Finished, configuration
+from raycl.sweep.dispatch import LOST_AFTER, PATIENCE, Dispatcher, NothingLeft, configuration
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import Job, SearchPlan
 
@@ -75,7 +75,7 @@ def test_what_has_ended_is_not_launched_again(tmp_path: Path) -> None:
     first = ledger(sweep, tmp_path)
     assert play(dispatcher(sweep, first, 2), first.results)
     second = ledger(sweep, tmp_path)
-    assert dispatcher(sweep, second).suggest("t") is Finished
+    assert dispatcher(sweep, second).suggest("t") is NothingLeft
 
 
 def test_a_lost_trial_runs_again_while_it_leaves_rows(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_trial_that_leaves_no_row_stops_the_sweep_with_its_reason(tmp_path: Pa
     assert all(later > earlier for earlier, later in pairwise(waits))
     assert job.spec.hash in dispatch.why_halted()
     assert "no route to host" in dispatch.why_halted()
-    assert dispatch.suggest("more") is Finished
+    assert dispatch.suggest("more") is NothingLeft
 
 
 def test_a_trial_that_tune_forgot_is_handed_out_again(tmp_path: Path) -> None:

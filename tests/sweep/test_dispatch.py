@@ -19,7 +19,7 @@ from raycl.errors import StoreError
 from raycl.results.outcomes import Record
 from raycl.results.store import Verdict
 from raycl.spec.trial import TrialSpec
-from raycl.sweep.dispatch import LOST_AFTER, PATIENCE, STORAGE_AWAY, Dispatcher, Finished, configuration
+from raycl.sweep.dispatch import LOST_AFTER, PATIENCE, STORAGE_AWAY, Dispatcher, NothingLeft, configuration
 from raycl.sweep.plan import Job, Plan
 
 
@@ -144,7 +144,7 @@ def finished_is_said_when_no_plan_wants_more(kind: type[Dispatcher]) -> None:
     assert stage.dispatcher.suggest("u") is None
     assert stage.dispatcher.wanted() == []
     stage.plans[1].waits = False
-    assert stage.dispatcher.suggest("u") is Finished
+    assert stage.dispatcher.suggest("u") is NothingLeft
     assert stage.dispatcher.wanted() is None
 
 
@@ -178,7 +178,7 @@ def a_trial_without_rows_stops_the_sweep_and_says_why(kind: type[Dispatcher]) ->
         stage.dispatcher.explain("t", "OSError: no route to host")
         stage.lose()
         stage.now += 100
-    assert stage.dispatcher.suggest("u") is Finished
+    assert stage.dispatcher.suggest("u") is NothingLeft
     told = stage.dispatcher.why_halted()
     assert f"trial {spec(seed=1).hash} of ewc (seed 1) was lost {PATIENCE} times" in told
     assert told.endswith("OSError: no route to host")
@@ -231,7 +231,7 @@ def a_storage_that_stays_away_stops_the_sweep(kind: type[Dispatcher]) -> None:
         assert stage.dispatcher.suggest_patiently("t") is None
         assert bool(stage.dispatcher.halted) is (moment > 5 + STORAGE_AWAY)
     assert stage.dispatcher.why_halted() == f"the results storage was away for {STORAGE_AWAY:.0f} s: no answer"
-    assert stage.dispatcher.suggest_patiently("t") is Finished
+    assert stage.dispatcher.suggest_patiently("t") is NothingLeft
 
 
 def an_end_that_cannot_be_looked_up_frees_its_slot(kind: type[Dispatcher]) -> None:
@@ -265,13 +265,13 @@ class Unjust(Dispatcher):
 
 
 class Crowded(Dispatcher):
-    def suggest(self, trial_id: str) -> Job | type[Finished] | None:
+    def suggest(self, trial_id: str) -> Job | type[NothingLeft] | None:
         self.slots += 1
         return super().suggest(trial_id)
 
 
 class Twice(Dispatcher):
-    def suggest(self, trial_id: str) -> Job | type[Finished] | None:
+    def suggest(self, trial_id: str) -> Job | type[NothingLeft] | None:
         running, self.running = self.running, {}
         found = super().suggest(trial_id)
         self.running = running | self.running
@@ -284,10 +284,10 @@ class Hasty(Dispatcher):
 
 
 class Careless(Dispatcher):
-    def suggest(self, trial_id: str) -> Job | type[Finished] | None:
+    def suggest(self, trial_id: str) -> Job | type[NothingLeft] | None:
         (plan, job), *_ = self.wanted() or [(None, None)]
         if plan is None or job is None:
-            return Finished
+            return NothingLeft
         self._launch(trial_id, plan, job)
         return job
 
@@ -321,7 +321,7 @@ class Impatient(Dispatcher):
 
 
 class Grudging(Dispatcher):
-    def suggest_patiently(self, trial_id: str) -> Job | type[Finished] | None:
+    def suggest_patiently(self, trial_id: str) -> Job | type[NothingLeft] | None:
         since = self._away_since
         found = super().suggest_patiently(trial_id)
         self._away_since = self._away_since or since
@@ -329,7 +329,7 @@ class Grudging(Dispatcher):
 
 
 class Waiting(Dispatcher):
-    def suggest_patiently(self, trial_id: str) -> Job | type[Finished] | None:
+    def suggest_patiently(self, trial_id: str) -> Job | type[NothingLeft] | None:
         self._away_since = None
         return super().suggest_patiently(trial_id)
 
@@ -380,7 +380,7 @@ def test_once_halted_it_hands_out_nothing() -> None:
     stage = Stage(slots=9)
     assert stage.launch() == 1
     stage.dispatcher.halted = "enough"
-    assert stage.dispatcher.suggest("u") is Finished
+    assert stage.dispatcher.suggest("u") is NothingLeft
     assert stage.dispatcher.why_halted() == "enough"
 
 

@@ -16,7 +16,7 @@ from raycl.results.store import ResultsFolder
 from raycl.spec import space
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.sweep_options import PrunerConfig, SearchConfig
-from raycl.sweep.dispatch import Dispatcher, Finished
+from raycl.sweep.dispatch import Dispatcher, NothingLeft
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import EntryPlan, FinalistsPlan, FinalPlan, Job, SearchPlan, read_winner
 from raycl.sweep.suggestions import Outcome, cutoffs, draw, frozen, optuna_space
@@ -296,7 +296,7 @@ def whole(sweep: SweepSpec, folder: Path) -> list[EntryPlan]:
     plans = [EntryPlan(sweep, entry, book) for entry in sweep.entries]
     dispatcher = Dispatcher(plans, book, 2)
     number = 0
-    while (found := dispatcher.suggest_patiently(f"t{number}")) is not Finished:
+    while (found := dispatcher.suggest_patiently(f"t{number}")) is not NothingLeft:
         if isinstance(found, Job):
             number += 1
         elif dispatcher.running:
