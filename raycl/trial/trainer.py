@@ -25,6 +25,7 @@ from raycl.streams.contents import seen
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Layout, TaskSource
 from raycl.trial.batching import BatchPlan, refuse_single_row
+from raycl.trial.cost import check_limits, task_cost
 from raycl.trial.evaluator import Evaluator
 from raycl.trial.loading import Pixels
 from raycl.trial.meter import Meter, TaskClock
@@ -296,34 +297,10 @@ class Trainer:
         return TaskRow(task, correct, counts, cost.evaluated(time.perf_counter() - started))
 
     def _cost(self, clock: TaskClock) -> Cost:
-        memory = self._memory
         self._meter.settle()
-        cost = Cost(
-            wall_seconds=clock.wall(),
-            cpu_seconds=clock.cpu(),
-            updates=self._work.updates,
-            examples=self._work.examples,
-            forward_examples=self._meter.forwards,
-            gradient_examples=self._meter.gradients,
-            parameters=self.strategy.parameter_count(),
-            state_bytes=self.strategy.state_bytes(),
-            buffer_bytes=memory.bytes if memory is not None else 0,
-            buffer_examples=len(memory) if memory is not None else 0,
-        )
-        self._check_limits(cost)
+        cost = task_cost(clock, self._work, self._meter, self.strategy, self._memory)
+        check_limits(self.trial, self.strategy, cost)
         return cost
-
-    def _check_limits(self, cost: Cost) -> None:
-        limits = self.trial.limits
-        ratio = self.strategy.compression_ratio()
-        found = (
-            ("max_state_bytes", limits.max_state_bytes, cost.state_bytes + cost.buffer_bytes),
-            ("max_parameters", limits.max_parameters, cost.parameters),
-            ("max_compression_ratio", limits.max_compression_ratio, ratio),
-        )
-        for name, limit, value in found:
-            if limit is not None and value is not None and value > limit:
-                raise MethodError(f"{self.trial.strategy}: limits.{name} is {limit} (got {value})")
 
     # -- state -------------------------------------------------------------------------------------------------
 
