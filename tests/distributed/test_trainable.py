@@ -37,7 +37,14 @@ def results(tmp_path: Path) -> ResultsFolder:
 
 
 def job(results: ResultsFolder, spec: TrialSpec) -> dict[str, Any]:
-    return {"results": results.uri, "spec": spec.dumps(), "metric": "average_accuracy", "streams": {}, "cutoffs": {}}
+    return {
+        "registered": b"",
+        "results": results.uri,
+        "spec": spec.dumps(),
+        "metric": "average_accuracy",
+        "streams": {},
+        "cutoffs": {},
+    }
 
 
 def worker(results: ResultsFolder, spec: TrialSpec) -> TrialRunner:
