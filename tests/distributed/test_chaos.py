@@ -23,7 +23,7 @@ from raycl.sweep.run import run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
-SWEEP = HEAD.replace("iterations: 20", "iterations: 150") + (
+SWEEP = HEAD.replace("iterations: 20", "iterations: 400") + (
     "strategies: {naive: {}, replay: {}}\nfinal: {seeds: [10, 11, 12, 13, 14, 15]}\n"
 )
 

@@ -16,6 +16,7 @@ from raycl.results.store import ResultsFolder
 from raycl.spec.sweep_options import ResourcesConfig
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
+from raycl.trial import session
 from raycl.trial.session import ASSERTED
 from raycl.trial.trainer import Trainer
 
@@ -71,7 +72,7 @@ def test_a_network_that_does_not_fit_is_lost(results: ResultsFolder, monkeypatch
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore lines")
 
-    monkeypatch.setattr(trainable, "TrialSession", full)
+    monkeypatch.setattr(session, "Trainer", full)
     with pytest.raises(InfrastructureError, match=r"OutOfMemoryError: CUDA out of memory.*--max-concurrent"):
         worker(results, spec).step()
     assert status(results, spec) is None
