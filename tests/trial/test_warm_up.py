@@ -87,5 +87,5 @@ def test_a_worker_is_warmed_up_when_it_is_set_up(monkeypatch: pytest.MonkeyPatch
     done: list[str] = []
     monkeypatch.setattr(trainable, "warm_up", lambda: done.append("warm"))
     worker = object.__new__(trainable.TrialRunner)
-    worker.setup({})
+    worker.setup({"registered": b""})
     assert done == ["warm"]
