@@ -46,7 +46,7 @@ class OnRay:
             root = None if data_root is None else Path(data_root)
             shards = StreamShards(max(1, len(nodes)), root, name=f"{sweep.name}-{uuid.uuid4().hex[:8]}")
             try:
-                yield _RayEngine(sweep, connection, shards, interruption)
+                yield _RayEngine(sweep, data_root, connection, shards, interruption)
             finally:
                 shards.close()
 
@@ -54,6 +54,7 @@ class OnRay:
 @dataclass
 class _RayEngine:
     sweep: SweepSpec
+    data_root: str | None
     connection: cluster.Connection
     shards: StreamShards
     interruption: Interruption
@@ -69,7 +70,7 @@ class _RayEngine:
             "results": errand.results.uri,
             "metric": errand.metric,
             "streams": self.shards.names.to_dict(),
-            "data_root": errand.data_root,
+            "data_root": self.data_root,
             "registered": packed("strategies", "streams", "models"),  # the data are with the stream actors
         }
         pulse = cluster.Pulse()

@@ -26,7 +26,7 @@ from raycl.distributed.carried import packed, unpack
 from raycl.errors import DataError, InfrastructureError, RayclError
 from raycl.streams.source import TrainOn
 from raycl.streams.task import Layout, Part, SplitName
-from raycl.sweep.data import Read, Sources, StreamKey, read_all
+from raycl.sweep.data import Read, Sources, StreamKey, check_reads
 
 T = TypeVar("T")
 
@@ -262,7 +262,32 @@ class RemoteSource:
         return self._shards.names[number % len(self._shards.names)]
 
 
+class _Heard(logging.Handler):
+    """Keeps what raycl warns of while it is held: what a worker logs reaches nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+    def __enter__(self) -> list[str]:
+        logging.getLogger("raycl").addHandler(self)
+        return self.texts
+
+    def __exit__(self, *ended: object) -> None:
+        logging.getLogger("raycl").removeHandler(self)
+
+
 def _read_all(reads: list[Read], data_root: str | None, registered: bytes) -> tuple[str, list[str], list[str]]:
-    """:func:`raycl.sweep.data.read_all` on a node."""
+    """What keeps this node from reading the streams, empty where nothing does; the digests of their data; and what is
+    to be known of them, as that images were converted."""
     unpack(registered)
-    return read_all(reads, data_root)
+    digests: list[str] = []
+    with _Heard() as heard:
+        try:
+            digests = check_reads(reads, lambda key: key.source(data_root))
+        except RayclError as error:
+            return str(error), digests, heard
+        return "", digests, heard

@@ -43,12 +43,10 @@ class Errand:
 
     Attributes:
         metric: what a search maximises.
-        data_root: as every process sees it.
     """
 
     results: ResultsFolder
     metric: str
-    data_root: str | None
 
 
 Tick = Callable[[Mapping[str, int] | None], None]
@@ -98,7 +96,11 @@ class Backend(Protocol):
     def open(
         self, sweep: SweepSpec, options: RunOptions, data_root: str | None, interruption: Interruption
     ) -> AbstractContextManager[Engine]:
-        """Be ready to run trials for the duration of a block."""
+        """Be ready to run trials for the duration of a block.
+
+        Args:
+            data_root: of ``options``, as every process sees it.
+        """
         ...
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 import raycl
 from raycl.catalog import catalog
 from raycl.errors import RayclError
 from raycl.results.decisions import suggestions_folder, winner_path
-from raycl.results.reading import read_trials
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
@@ -41,7 +42,7 @@ class ChangedCode:
         )
 
 
-def changed_code(results: ResultsFolder, sweep: SweepSpec) -> list[ChangedCode]:
+def changed_code(trials: pa.Table, sweep: SweepSpec) -> list[ChangedCode]:
     """The methods of a folder whose ended trials come from other code than this process would run, in order of names.
 
     Only trials that the sweep asks for: those of an earlier revision, or of another class that was registered at run
@@ -50,12 +51,14 @@ def changed_code(results: ResultsFolder, sweep: SweepSpec) -> list[ChangedCode]:
     Parts of raycl are compared under one version of it: a release that changes numbers says so by a revision, which
     names other trials. Parts of other packages are compared whatever their versions. Trials of before the code was
     recorded say nothing.
+
+    Args:
+        trials: of :func:`raycl.results.reading.read_trials`.
     """
-    rows = read_trials(results)
-    if not {"code", "raycl"} <= set(rows.column_names):
+    if not {"code", "raycl"} <= set(trials.column_names):
         return []
     found: dict[tuple[str, tuple[str, ...]], list[TrialSpec]] = {}
-    for row in rows.select(["code", "raycl", "spec"]).to_pylist():
+    for row in trials.select(["code", "raycl", "spec"]).to_pylist():
         spec = TrialSpec.loads(row["spec"])
         parts = _differing(row["code"], row["raycl"], spec)
         if parts and _asked(sweep, spec):
@@ -98,13 +101,12 @@ def data_key(stream: Mapping[str, Any]) -> str:
     return json.dumps([make_stream(stream, 0).datasets(), read])
 
 
-def recorded_data(results: ResultsFolder) -> dict[str, frozenset[str]]:
+def recorded_data(trials: pa.Table) -> dict[str, frozenset[str]]:
     """The digests of the data that a folder's ended trials have learned from, by :func:`data_key`."""
-    rows = read_trials(results)
-    if "data" not in rows.column_names:
+    if "data" not in trials.column_names:
         return {}
     found: dict[str, set[str]] = {}
-    for row in rows.select(["data", "spec"]).to_pylist():
+    for row in trials.select(["data", "spec"]).to_pylist():
         if row["data"]:
             found.setdefault(data_key(TrialSpec.loads(row["spec"]).stream), set()).add(row["data"])
     return {key: frozenset(digests) for key, digests in found.items()}

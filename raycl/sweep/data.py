@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raycl.errors import RayclError
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import SweepPhase
 from raycl.streams.refusals import check_data, check_split
@@ -90,40 +88,20 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozen
     return list(found)
 
 
-class _Heard(logging.Handler):
-    """Keeps what raycl warns of while it is held: what a worker logs reaches nobody."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-    def __enter__(self) -> list[str]:
-        logging.getLogger("raycl").addHandler(self)
-        return self.texts
-
-    def __exit__(self, *ended: object) -> None:
-        logging.getLogger("raycl").removeHandler(self)
-
-
-def read_all(reads: Sequence[Read], data_root: str | None) -> tuple[str, list[str], list[str]]:
-    """Read streams in this process.
+def check_reads(reads: Iterable[Read], source_of: Callable[[StreamKey], LocalSource]) -> list[str]:
+    """Read streams in this process, before a trial needs them.
 
     Returns:
-        What keeps it from reading them, empty where nothing does; the digests of their data; and what is to be known
-        of them, as that images were converted.
+        The digests of their data.
+
+    Raises:
+        DataError: a data set is missing, a task of a split has no images, or the data are not those of finished trials.
     """
-    digests: list[str] = []
-    with _Heard() as heard:
-        try:
-            for read in reads:
-                source = read.key.source(data_root)
-                for split in read.splits:
-                    check_split(source, split)
-                check_data(source, read.known)
-                digests.append(source.layout.data_digest)
-        except RayclError as error:
-            return str(error), digests, heard
-        return "", digests, heard
+    digests = []
+    for read in reads:
+        source = source_of(read.key)
+        for split in read.splits:
+            check_split(source, split)
+        check_data(source, read.known)
+        digests.append(source.layout.data_digest)
+    return digests

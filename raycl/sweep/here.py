@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
-import torch
-
-from raycl.errors import DataError, Problem, SpecError
+from raycl.errors import Problem, SpecError
 from raycl.spec.sweep import SweepSpec
 from raycl.sweep.backend import Errand, RunOptions, Tick
-from raycl.sweep.data import Read, Sources, StreamKey, read_all
+from raycl.sweep.data import Read, Sources, StreamKey, check_reads
 from raycl.sweep.dispatch import Dispatcher
 from raycl.sweep.plan import Job
 from raycl.sweep.signals import Interruption
-from raycl.trial.device import accelerator
+from raycl.trial.device import accelerator, threads
 from raycl.trial.session import INFRASTRUCTURE, TrialSession
 
 PAUSE = 0.05
@@ -42,13 +40,11 @@ class Here:
     def open(
         self, sweep: SweepSpec, options: RunOptions, data_root: str | None, interruption: Interruption
     ) -> Iterator[_HereEngine]:
-        threads = torch.get_num_threads()
         interruption.at_once = True  # what a task has learned since it began is all that is lost
         try:
             yield _HereEngine(data_root)
         finally:
             interruption.at_once = False
-            torch.set_num_threads(threads)
 
 
 class _HereEngine:
@@ -57,9 +53,7 @@ class _HereEngine:
         self._sources = Sources(data_root)
 
     def check(self, reads: Sequence[Read]) -> None:
-        problem, _, _ = read_all(reads, self._data_root)
-        if problem:
-            raise DataError(problem)
+        check_reads(reads, self._sources.get)
 
     def slots(self, sweep: SweepSpec, wanted: int, limit: int | None) -> int:
         return 1
@@ -69,7 +63,8 @@ class _HereEngine:
             tick({})
             found = dispatcher.suggest_patiently(str(number))
             if isinstance(found, Job):
-                self._run(str(number), found, dispatcher, errand, tick)
+                with threads(found.spec.resources.cpus):
+                    self._run(str(number), found, dispatcher, errand, tick)
             elif found is not None:
                 return
             else:
@@ -77,26 +72,24 @@ class _HereEngine:
 
     def _run(self, name: str, job: Job, dispatcher: Dispatcher, errand: Errand, tick: Tick) -> None:
         """Run one trial to its end, to the end of the run, or to where its surroundings fail."""
-        spec, cutoffs = job.spec, job.cutoffs
-        torch.set_num_threads(spec.resources.cpus)
-        session: TrialSession | None = None
         try:
-            session = TrialSession(
-                self._sources.get(StreamKey.of(spec.stream, spec.seed, spec.train_on)),
-                errand.results.trial(spec),
-                metric=errand.metric,
-                cutoffs=cutoffs,
-                device=accelerator(spec.resources.gpus),
-                data_root=Path(self._data_root) if self._data_root else None,
-            )
-            while not dispatcher.halted:
-                progress = session.step()
-                tick({name: progress.task + 1})
-                if progress.verdict is not None:
-                    break
+            with closing(self._session(job, errand)) as session:
+                while not dispatcher.halted:
+                    progress = session.step()
+                    tick({name: progress.task + 1})
+                    if progress.verdict is not None:
+                        break
         except INFRASTRUCTURE as error:
             dispatcher.explain(name, str(error))
-        finally:
-            if session is not None:
-                session.close()
         dispatcher.completed(name)
+
+    def _session(self, job: Job, errand: Errand) -> TrialSession:
+        spec = job.spec
+        return TrialSession(
+            self._sources.get(StreamKey.of(spec.stream, spec.seed, spec.train_on)),
+            errand.results.trial(spec),
+            metric=errand.metric,
+            cutoffs=job.cutoffs,
+            device=accelerator(spec.resources.gpus),
+            data_root=Path(self._data_root) if self._data_root else None,
+        )

@@ -16,11 +16,14 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow as pa
+
 import raycl
 from raycl.addresses import absolute, default_data_root
 from raycl.errors import RayclError
 from raycl.results.lease import Lease
 from raycl.results.outcomes import Record
+from raycl.results.reading import read_trials
 from raycl.results.standing import Standing, standings
 from raycl.results.store import ResultsFolder
 from raycl.results.trackers.tracker import TRACKERS
@@ -118,14 +121,15 @@ def run_sweep(
         for beside in (*besides, listener, display):
             stack.enter_context(beside)
         results.repair()
-        changed = changed_code(results, sweep)
-        if options.rerun_changed:
-            forget(changed, sweep, results)
+        trials = read_trials(results)
+        changed = changed_code(trials, sweep)
+        if options.rerun_changed and forget(changed, sweep, results):
+            trials = read_trials(results)
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
         plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
         watch = Watch(sweep, ledger, plans, look)
-        run = _Run(sweep, ledger, plans, root, options, watch, lease, interruption)
+        run = _Run(sweep, ledger, plans, trials, options, watch, lease, interruption)
         try:
             with ExitStack() as block:
                 reason = run(lambda: block.enter_context(runs_on.open(sweep, options, root, interruption)))
@@ -165,12 +169,16 @@ def provenance() -> dict[str, str | float]:
 
 @dataclass
 class _Run:
-    """One run of a sweep; its backend is opened only once there is something to run."""
+    """One run of a sweep; its backend is opened only once there is something to run.
+
+    Attributes:
+        trials: that the folder's earlier runs have ended.
+    """
 
     sweep: SweepSpec
     ledger: Ledger
     plans: Sequence[EntryPlan]
-    data_root: str | None
+    trials: pa.Table
     options: RunOptions
     watch: Watch
     lease: Lease
@@ -184,14 +192,14 @@ class _Run:
             self.watch.show(None, {})
             return ""
         engine = opened()
-        known = recorded_data(self.ledger.results)
+        known = recorded_data(self.trials)
         engine.check(reads(self.sweep, [plan.entry for plan in self.plans], known))
         limit = self.options.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
         wanted = sum(self.sweep.runs(plan.entry).total for plan in self.plans)
         dispatcher = Dispatcher(self.plans, self.ledger, engine.slots(self.sweep, wanted, limit))
         self.watch.start()
         self.began = True
-        errand = Errand(self.ledger.results, self.ledger.metric, self.data_root)
+        errand = Errand(self.ledger.results, self.ledger.metric)
         engine.drive(dispatcher, errand, lambda tasks: self._tick(dispatcher, tasks))
         self.watch.show(dispatcher, {})
         return dispatcher.why_halted()

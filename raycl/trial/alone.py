@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from raycl.addresses import default_data_root
 from raycl.errors import MethodError, UnknownName
@@ -19,6 +18,7 @@ from raycl.strategies.base import Strategy
 from raycl.streams.refusals import check_split
 from raycl.streams.source import LocalSource
 from raycl.trial.check import load_sweep
+from raycl.trial.device import threads
 from raycl.trial.keeper import InMemory
 from raycl.trial.pretrained import pinned
 from raycl.trial.session import Progress, TrialSession
@@ -82,24 +82,17 @@ def run_trial(
     for split in ("train", spec.score_on):
         check_split(source, split)
     session = TrialSession(source, kept, metric=sweep.metric, data_root=root)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(spec.resources.cpus)
-    try:
-        while True:
-            progress = session.step()
-            if progress.verdict is not None and progress.verdict.status != "finished":
-                failure = MethodError(progress.verdict.reason)
-                failure.add_note(kept.traceback)
-                raise failure
+    with closing(session), threads(spec.resources.cpus):
+        progress = session.step()
+        while progress.verdict is None:
             on_task(progress)
-            if progress.verdict is not None:
-                break
-        assert session.trainer is not None
-        matrix = AccuracyMatrix.of(kept.kept, progress.num_tasks)
-        return Trial(spec, progress.verdict, matrix, session.trainer.strategy)
-    finally:
-        session.close()
-        torch.set_num_threads(threads)
+            progress = session.step()
+    if progress.verdict.status != "finished" or session.trainer is None:
+        failure = MethodError(progress.verdict.reason)
+        failure.add_note(kept.traceback)
+        raise failure
+    on_task(progress)
+    return Trial(spec, progress.verdict, AccuracyMatrix.of(kept.kept, progress.num_tasks), session.trainer.strategy)
 
 
 def trainer(

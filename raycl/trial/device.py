@@ -1,8 +1,10 @@
-"""The device of a trial: by request, and named nowhere else."""
+"""What a trial computes on: its threads, and the device that it asks for."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -23,3 +25,14 @@ def accelerator(gpus: float) -> torch.device | None:
             "works here; install its driver, or take this machine out of the cluster, or set resources.gpus to 0"
         )
     return torch.accelerator.current_accelerator()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads for the duration of a block, in a process that others use too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -67,14 +67,14 @@ def one(results: ResultsFolder, strategy: str) -> TrialSpec:
 
 
 def test_equal_code_is_not_told(folder: ResultsFolder) -> None:
-    assert changed_code(folder, parsed(TEXT)) == []
+    assert changed_code(read_trials(folder), parsed(TEXT)) == []
 
 
 @pytest.mark.parametrize("part", ["strategy", "model", "stream", "loop"])
 def test_other_code_under_the_same_version_is_told_by_name(folder: ResultsFolder, part: str) -> None:
     spec = one(folder, "ewc")
     told(folder, spec.hash, {**trial_code(spec), part: "0" * 16})
-    (change,) = changed_code(folder, parsed(TEXT))
+    (change,) = changed_code(read_trials(folder), parsed(TEXT))
     assert (change.strategy, change.parts, [s.hash for s in change.trials]) == ("ewc", (part,), [spec.hash])
     assert str(change).startswith(f"ewc: the code of its {part} has changed since 1 trial of this folder ended")
     assert "--rerun-changed" in str(change)
@@ -83,7 +83,7 @@ def test_other_code_under_the_same_version_is_told_by_name(folder: ResultsFolder
 def test_a_released_upgrade_with_equal_revisions_is_not_told(folder: ResultsFolder) -> None:
     spec = one(folder, "ewc")
     told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16}, version="0.0.1")
-    assert changed_code(folder, parsed(TEXT)) == []
+    assert changed_code(read_trials(folder), parsed(TEXT)) == []
 
 
 def test_code_of_another_package_is_told_whatever_the_versions(
@@ -93,7 +93,7 @@ def test_code_of_another_package_is_told_whatever_the_versions(
     told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16, "loop": "0" * 16}, version="0.0.1")
     package = lambda self, name: ("a_package", "1.0") if name == "ewc" else None  # noqa: E731
     monkeypatch.setattr(Registry, "package", package)
-    (change,) = changed_code(folder, parsed(TEXT))
+    (change,) = changed_code(read_trials(folder), parsed(TEXT))
     assert change.parts == ("strategy",)
 
 
@@ -104,12 +104,12 @@ def test_a_trial_of_an_earlier_name_is_not_told_and_stays(
     sweep, root = parsed(TEXT), Path(folder.uri)
     for spec in [spec for spec in folder.specs() if spec.strategy == "ewc"]:
         told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16})
-    assert len(changed_code(folder, sweep)) == 1
+    assert len(changed_code(read_trials(folder), sweep)) == 1
     monkeypatch.setattr(catalog().strategies.get("ewc"), "revision", 7)
     after = parsed(TEXT)
-    assert changed_code(folder, after) == []
+    assert changed_code(read_trials(folder), after) == []
     before = attempts(root)
-    forget(changed_code(folder, after), after, folder)
+    forget(changed_code(read_trials(folder), after), after, folder)
     assert attempts(root) == before
     assert len(read_trials(folder)) == 6
 
@@ -140,11 +140,11 @@ def one_trial(strategy: str) -> TrialSpec:
 def test_trials_of_before_a_part_was_recorded_say_nothing_of_it(folder: ResultsFolder) -> None:
     spec = one(folder, "ewc")
     told(folder, spec.hash, {"strategy": trial_code(spec)["strategy"]})
-    assert changed_code(folder, parsed(TEXT)) == []
+    assert changed_code(read_trials(folder), parsed(TEXT)) == []
 
 
 def test_trials_of_before_the_code_was_recorded_say_nothing(tmp_path: Path) -> None:
-    assert changed_code(run(parsed(TEXT), tmp_path), parsed(TEXT)) == []
+    assert changed_code(read_trials(run(parsed(TEXT), tmp_path)), parsed(TEXT)) == []
 
 
 def test_changed_trials_are_repeated_and_decided_anew(folder: ResultsFolder) -> None:
@@ -152,7 +152,7 @@ def test_changed_trials_are_repeated_and_decided_anew(folder: ResultsFolder) -> 
     spec = one(folder, "naive")
     told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16})
     before = decisions(root)
-    assert forget(changed_code(folder, parsed(TEXT)), sweep, folder) == ["naive"]
+    assert forget(changed_code(read_trials(folder), parsed(TEXT)), sweep, folder) == ["naive"]
     assert decisions(root) == {}, "ewc decides nothing"
     run(sweep, root)
     repeated = {name for name, count in attempts(root).items() if count > 1}

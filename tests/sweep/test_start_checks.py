@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import numpy as np
 import pytest
 from sweeping import parsed
 
+from raycl.distributed.streams import _read_all
 from raycl.errors import DataError
 from raycl.spec.sweep import SweepSpec
 from raycl.streams import source
 from raycl.streams.refusals import check_split
-from raycl.sweep.data import Read, StreamKey, read_all, reads
+from raycl.sweep.data import Read, StreamKey, reads
 
 SWEEP = """
 name: few
@@ -45,7 +48,7 @@ def write_mnist(root: Path, test_classes: int, train_classes: int = 10) -> Path:
 
 
 def problem(asked: Iterable[Read], root: Path) -> str:
-    found, _, _ = read_all(list(asked), str(root))
+    found, _, _ = _read_all(list(asked), str(root), b"")
     return found
 
 
@@ -104,14 +107,37 @@ def test_a_task_of_fewer_rows_than_classes_cannot_be_learned(tmp_path: Path) -> 
         read.key.source(str(tmp_path / "none"))
 
 
-def test_what_is_to_be_known_of_the_data_is_handed_to_the_driver(tmp_path: Path) -> None:
-    """What a worker logs reaches nobody. Each thing is said once, though every seed reads the set."""
-    root = write_mnist(tmp_path, test_classes=10)
-    raw = root / "MNIST" / "raw"
+def with_copies(root: Path) -> Path:
+    """MNIST's four files; half of the test images are training images too."""
+    raw = write_mnist(root, test_classes=10) / "MNIST" / "raw"
     pixels = bytearray((raw / "t10k-images-idx3-ubyte").read_bytes())
     pixels[16 : 16 + 784 * 100] = (raw / "train-images-idx3-ubyte").read_bytes()[16 : 16 + 784 * 100]
     (raw / "t10k-images-idx3-ubyte").write_bytes(pixels)
     source._loaded.clear()
-    found, digests, warnings = read_all(asked(parsed(SWEEP)), str(root))
+    return root
+
+
+COPIES = "data set 'mnist': 100 of 200 test images are training images too"
+
+
+def test_what_is_to_be_known_of_the_data_is_handed_to_the_driver(tmp_path: Path) -> None:
+    """What a worker logs reaches nobody. Each thing is said once, though every seed reads the set."""
+    found, digests, warnings = _read_all(asked(parsed(SWEEP)), str(with_copies(tmp_path)), b"")
     assert (found, len(set(digests))) == ("", 1)
-    assert warnings == ["data set 'mnist': 100 of 200 test images are training images too"]
+    assert warnings == [COPIES]
+
+
+def test_what_is_to_be_known_of_the_data_is_told_where_trials_run_here(tmp_path: Path) -> None:
+    """In a process of its own: whatever a test runner does with logs, a user sees what nobody has caught."""
+    code = (
+        "import sys; from raycl.spec.sweep import SweepSpec; from raycl.catalog import catalog\n"
+        "from raycl.sweep.run import run_sweep; from raycl.sweep.backend import RunOptions\n"
+        "run_sweep(SweepSpec.parse(sys.argv[1], catalog()), sys.argv[2], backend='here', "
+        "options=RunOptions(data_root=sys.argv[3]))"
+    )
+    text = SWEEP[: SWEEP.index("search:")].replace("{training.learning_rate: {loguniform: [1e-4, 1e-2]}}", "{}")
+    text += "training: {iterations: 1}\nfinal: {seeds: [10, 11]}\n"
+    command = [sys.executable, "-c", code, text, str(tmp_path / "results"), str(with_copies(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(COPIES) == 1
