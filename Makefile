@@ -9,9 +9,10 @@
 # Another interpreter: make PYTHON=python3.12 quickstart
 #
 # Without a GPU: on Linux, torch comes with the CUDA libraries unless it is told otherwise, and they are most of what is
-# downloaded. make TORCH_INDEX=URL quickstart also looks at a second package index, which holds builds of torch and
-# torchvision for CPUs; the "Get started" page of PyTorch names its URL. Such builds (2.15.0+cpu) count as newer than
-# the plain ones of the same version, so pip takes them. What is installed already stays: begin with `make clean`.
+# downloaded. There is a second package index with builds of torch and torchvision for CPUs: the "Get started" page of
+# PyTorch names it, and the option with which pip looks there too. make PIP_ARGS='...' quickstart hands that to pip. Such
+# builds (2.15.0+cpu) count as newer than the plain ones of the same version, so pip takes them. What is installed
+# already stays: begin with `make clean`.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -19,17 +20,13 @@ BIN    := $(VENV)/bin
 
 # Processes for the tests that start none of their own.
 WORKERS ?= 2
-TORCH_INDEX ?=
-INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)')
+PIP_ARGS ?=
+INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt $(PIP_ARGS)
 
 # Said before anything is downloaded. Round figures for torch 2.15 on Linux: room on disk as measured, without CUDA less
 # what is CUDA's; downloads by how far such files compress.
-ifeq ($(TORCH_INDEX),)
-SIZE = about 3 GB to download and 7 GB on disk, as torch for Linux brings the CUDA libraries; without a GPU, \
-	`make TORCH_INDEX=URL ...` does with 0.7 GB and 2 GB (see the top of the Makefile)
-else
-SIZE = about 0.7 GB to download and 2 GB on disk where TORCH_INDEX holds builds of torch without CUDA
-endif
+SIZE = about 3 GB to download and 7 GB on disk, as torch for Linux brings the CUDA libraries; builds without them, \
+	about 0.7 GB and 2 GB, can be had (see the top of the Makefile)
 
 # Trials and tests take their parallelism from processes; more threads than cores only slow each other down.
 test test-slow lint: export OMP_NUM_THREADS ?= 1
@@ -75,5 +72,5 @@ $(VENV)/.installed-test: pyproject.toml setup.py constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing raycl and what its documentation is built with into $(VENV).'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	touch $@ $(VENV)/.installed

@@ -10,7 +10,7 @@ import html
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,35 +19,19 @@ import yaml
 from pydantic import BaseModel
 
 from raycl.catalog import catalog
-from raycl.cli.ls import metric, options
+from raycl.cli.ls import dataset, flow, metric, options, scenarios
+from raycl.cli.shipped import question, shipped
 from raycl.matrix import METRICS
 from raycl.results import schema
-from raycl.spec.options import MemoryConfig, ModelConfig, StreamConfig, TrainingConfig
+from raycl.results.columns import MEANING
+from raycl.spec.options import ModelConfig, StreamConfig
 from raycl.spec.overrides import STRATEGY_OVERRIDES, VARIANT_OVERRIDES
-from raycl.spec.space import DISTRIBUTIONS, format_value
+from raycl.spec.schema import BLOCKS as SHARED
+from raycl.spec.space import DISTRIBUTIONS
 from raycl.spec.sweep_file import REQUIRED, TOP_KEYS
-from raycl.spec.sweep_options import (
-    EvaluationConfig,
-    FinalConfig,
-    LimitsConfig,
-    PrunerConfig,
-    ResourcesConfig,
-    SearchConfig,
-)
 
 ROOT = Path(__file__).parents[1]
-BLOCKS: Mapping[str, type[BaseModel]] = {
-    "stream": StreamConfig,
-    "model": ModelConfig,
-    "training": TrainingConfig,
-    "memory": MemoryConfig,
-    "search": SearchConfig,
-    "pruner": PrunerConfig,
-    "final": FinalConfig,
-    "evaluation": EvaluationConfig,
-    "limits": LimitsConfig,
-    "resources": ResourcesConfig,
-}
+BLOCKS = {"stream": StreamConfig, "model": ModelConfig, **SHARED}
 API = {
     "raycl.trial.check": "a sweep out of a file, a text or a mapping: `raycl.load_sweep`",
     "raycl.trial.alone": "one trial in this process: `raycl.run_trial`, `raycl.trainer`",
@@ -72,54 +56,8 @@ API = {
 }
 """The public modules, each a page."""
 
-MEANING = {
-    "task": "the task just learned; -1 before training",
-    "correct": "right answers; in `rows` a list with a number for each task",
-    "total": "examples asked, 0 where there were no output units yet; in `rows` a list",
-    "train_task": "the row of the matrix: after learning this task; -1 before training",
-    "eval_task": "the column of the matrix: asked about this task",
-    "trial": "the trial's name: hash of all that decides its matrix",
-    "sweep": "name of the sweep",
-    "variant": "name of the variant; empty where the file has none",
-    "alias": "name of the method in the sweep file",
-    "strategy": "the method",
-    "phase": "`search`, `finalist` or `final`",
-    "scenario": "`task`, `domain` or `class`",
-    "seed": "of the run",
-    "scored_on": "`validation` or `test`",
-    "trained_on": "the part of the training data that was learned from",
-    "selected_by": "the data that chose the point; null where nothing was searched",
-    "status": "`finished`, `pruned` or `failed`",
-    "reason": "why it was pruned or failed",
-    "value": "what the search maximises",
-    "tasks_done": "tasks learned",
-    "raycl": "version",
-    "commit": "of the working copy",
-    "code": "fingerprint of the method's code",
-    "data": "fingerprint of the data set's content",
-    "split_hash": "fingerprint of what is train, validation and test",
-    "torch": "version",
-    "threads": "of the trial",
-    "cpu_capability": "instruction set that torch uses; another one may round otherwise",
-    "active_logits": "what `training.active_logits` came to",
-    "inference_batch": "rows pooled for each prediction",
-    "upper_bound": "whether the method may see other tasks' data",
-    "num_tasks": "of the stream",
-    "provenance": "further facts, as JSON",
-    "wall_seconds": "from growing the network to the end of the task",
-    "cpu_seconds": "the same, of processor time",
-    "evaluation_seconds": "of evaluation, on the wall",
-    "updates": "of the training loop, and those a method makes beside it",
-    "examples": "rows of the batches that updates are made from",
-    "parameters": "trainable numbers after the last task",
-    "state_bytes": "what the method keeps between tasks, without the replay memory",
-    "buffer_bytes": "what the replay memory holds, charged as pixels",
-    "buffer_examples": "rows in the replay memory",
-    "forward_examples": "rows through networks, once for each network and pass",
-    "gradient_examples": "backward passes of rows, counted alike",
-    "spec": "all options, as JSON",
-}
-"""Columns of the results in words; metrics speak for themselves."""
+SIZES = ("images", "classes", "train", "test")
+"""Of a data set, as `raycl ls datasets` has them."""
 
 Pages = dict[str, str]
 
@@ -195,7 +133,7 @@ def _distribution(word: str) -> tuple[str, str]:
 def _methods() -> str:
     known = catalog().strategies
     rows = (
-        (f"[{name}]({name}.md)", first_line(known.get(name)), _scenarios(known.get(name)), known.get(name).paper)
+        (f"[{name}]({name}.md)", first_line(known.get(name)), scenarios(known.get(name)), known.get(name).paper)
         for name in known.names()
     )
     return f"# Methods\n\n{table(('name', 'method', 'scenarios', 'paper'), rows)}"
@@ -205,7 +143,7 @@ def _method(name: str) -> str:
     entry = catalog().strategies.get(name)
     facts = {
         "Paper": entry.paper,
-        "Scenarios": _scenarios(entry),
+        "Scenarios": scenarios(entry),
         "Task boundaries": "may be hidden" if entry.boundary_free else "must be given",
         "Replay memory": "yes: the `memory` block applies" if entry.uses_memory else "",
         "Upper bound": "yes: it may see data of other tasks, and every result says so" if entry.upper_bound else "",
@@ -232,15 +170,10 @@ def _module(entry: Any) -> str:
 def _usual(name: str, entry: Any) -> str:
     if not entry.Config.search_space:
         return ""
-    lines = "\n".join(f"    {path}: {_flow(data)}" for path, data in entry.Config.search_space.items())
+    lines = "\n".join(f"    {path}: {flow(data)}" for path, data in entry.Config.search_space.items())
     return (
         f"## Usual search space\n\nWhat `{name}: search` stands for:\n\n```yaml\nstrategies:\n  {name}:\n{lines}\n```"
     )
-
-
-def _flow(distribution: Mapping[str, Sequence[Any]]) -> str:
-    ((word, arguments),) = distribution.items()
-    return f"{{{word}: [{', '.join(map(format_value, arguments))}]}}"
 
 
 def _published(entry: Any) -> str:
@@ -275,12 +208,8 @@ def _shown_by(name: str) -> str:
     shown = sorted((path for path in sweep_files() if name in methods_of(path)), key=lambda path: path.stem != name)
     if not shown:
         return ""
-    links = "\n".join(f"- [{path.relative_to(ROOT)}](../../{page(path)}): {question(path)}" for path in shown)
+    links = "\n".join(f"- [{path.relative_to(ROOT)}](../../{page(path)}): {cell(question(path))}" for path in shown)
     return f"## Sweeps with it\n\n{links}"
-
-
-def _scenarios(entry: Any) -> str:
-    return ", ".join(name for name in ("task", "domain", "class") if name in entry.scenarios)
 
 
 # -- models, streams, data sets ------------------------------------------------------------------------------------
@@ -312,20 +241,10 @@ def _datasets() -> str:
     rows, said = [], []
     registry = catalog().datasets
     for name in registry.names():
-        entry, info = registry.get(name), registry.get(name).info
-        about = first_line(type(entry))
-        shape = (
-            ("known once read", "", "", "")
-            if info is None
-            else (
-                " x ".join(map(str, info.image_shape)),
-                info.num_classes,
-                f"{info.train_size:,}",
-                f"{info.test_size:,}",
-            )
-        )
-        rows.append((f"`{name}`", *map(str, shape), about))
-        if info is None:
+        entry = registry.get(name)
+        facts = dataset(entry)
+        rows.append((f"`{name}`", *(facts.get(key, "") for key in SIZES), first_line(type(entry))))
+        if entry.info is None:
             said.append(f"## {name}\n\n{markdown(inspect.getdoc(sys.modules[type(entry).__module__]) or '')}")
     told = "\n\n".join(said)
     return f"""# Data sets
@@ -363,8 +282,8 @@ def _meaning(column: str) -> str:
 @cache
 def sweep_files() -> tuple[Path, ...]:
     """Every sweep that is shipped: one for each method first, then papers, then the larger questions."""
-    folders = ("methods", "papers", ".")
-    return tuple(path for folder in folders for path in sorted((ROOT / "sweeps" / folder).glob("*.yaml")))
+    folders = ("methods", "papers", "sweeps")
+    return tuple(sorted(shipped().values(), key=lambda path: (folders.index(path.parent.name), path)))
 
 
 def page(path: Path) -> str:
@@ -381,14 +300,8 @@ def methods_of(path: Path) -> frozenset[str]:
     )
 
 
-def question(path: Path) -> str:
-    """The first sentence of a sweep file."""
-    head = re.match(r"(?:#.*\n)+?(?=#\s*\n|[^#])", path.read_text())
-    return cell(" ".join(line.lstrip("# ") for line in head[0].splitlines())) if head else ""
-
-
 def _sweeps() -> str:
-    named = ((path.relative_to(ROOT / "sweeps"), question(path)) for path in sweep_files())
+    named = ((path.relative_to(ROOT / "sweeps"), cell(question(path))) for path in sweep_files())
     rows = ((f"[{path}]({path.with_suffix('.md')})", asked) for path, asked in named)
     told = "Each is a question; its head names the command, what to expect, and the cost."
     return f"# Sweep files\n\n{told}\n\n{raw_table(('file', 'question'), rows)}"
@@ -468,14 +381,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def _navigation() -> Iterator[dict[str, Any]]:
     methods = [path for path in pages() if path.startswith("reference/methods/")]
-    names = ("sweep-file", "models", "streams", "datasets", "columns")
-    yield {
-        "Reference": [
-            *(f"reference/{name}.md" for name in names[:1]),
-            {"Methods": methods},
-            *(f"reference/{name}.md" for name in names[1:]),
-        ]
-    }
+    others = (f"reference/{name}.md" for name in ("models", "streams", "datasets", "columns"))
+    yield {"Reference": ["reference/sweep-file.md", {"Methods": methods}, *others]}
     yield {"Sweep files": [path for path in pages() if path.startswith("sweeps/")]}
     yield {"Python": [path for path in pages() if path.startswith("api/")]}
 

@@ -17,19 +17,12 @@ from rich.text import Text
 from raycl.catalog import catalog
 from raycl.errors import UnknownName, nearest
 from raycl.matrix import METRICS, AccuracyMatrix
-from raycl.spec.options import LARGEST, MOST, MemoryConfig, TrainingConfig
+from raycl.spec import schema
+from raycl.spec.options import LARGEST, MOST
 from raycl.spec.space import format_value
-from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig, SearchConfig
 
 REGISTRIES = ("strategies", "streams", "datasets", "models")
-BLOCKS: Mapping[str, type[BaseModel]] = {
-    "training": TrainingConfig,
-    "memory": MemoryConfig,
-    "search": SearchConfig,
-    "limits": LimitsConfig,
-    "evaluation": EvaluationConfig,
-}
-"""Blocks of a sweep file that are the same whatever it names."""
+BLOCKS = {name: schema.BLOCKS[name] for name in ("training", "memory", "search", "limits", "evaluation")}
 KINDS = (*REGISTRIES, *BLOCKS, "metrics")
 
 
@@ -55,7 +48,7 @@ def listing(kind: str, name: str | None) -> RenderableType:
     registry = getattr(catalog(), kind)
     if name is not None:
         return _one(kind, name, registry.get(name))
-    columns = {"strategies": _strategy, "datasets": _dataset}.get(kind, _plain)
+    columns = {"strategies": _strategy, "datasets": dataset}.get(kind, _plain)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     rows = [{"name": entry} | _row(columns, registry, entry) for entry in registry.names()]
     headings = list(dict.fromkeys(heading for row in rows for heading in row))
@@ -77,13 +70,14 @@ def _row(columns: Any, registry: Any, name: str) -> dict[str, str]:
 def _strategy(entry: Any) -> dict[str, str]:
     marks = [word for word, on in (("memory", entry.uses_memory), ("upper bound", entry.upper_bound)) if on]
     return {
-        "scenarios": _scenarios(entry),
+        "scenarios": scenarios(entry),
         "needs": ", ".join(marks),
         "about": _about(entry),
     }
 
 
-def _dataset(entry: Any) -> dict[str, str]:
+def dataset(entry: Any) -> dict[str, str]:
+    """What is known of a data set: images, classes, sizes."""
     info = entry.info
     if info is None:
         return {"images": "known once read", "about": _about(entry)}
@@ -106,7 +100,7 @@ def _about(entry: Any) -> str:
     return _said((inspect.getdoc(own) or "").split("\n\n")[0].replace("\n", " "))
 
 
-def _scenarios(entry: Any) -> str:
+def scenarios(entry: Any) -> str:
     return ", ".join(name for name in ("task", "domain", "class") if name in entry.scenarios)
 
 
@@ -117,7 +111,7 @@ def _one(kind: str, name: str, entry: Any) -> RenderableType:
         facts = {"paper": entry.paper, **_strategy(entry), "boundaries": _boundaries(entry), "auto": _published(entry)}
         facts.pop("about")
     elif kind == "datasets":
-        facts = {key: value for key, value in _dataset(entry).items() if key != "about"}
+        facts = {key: value for key, value in dataset(entry).items() if key != "about"}
     grid = Table(box=None, show_header=False, pad_edge=False)
     for key, value in facts.items():
         if value:
@@ -150,9 +144,14 @@ def _boundaries(entry: Any) -> str:
 def _space(space: Mapping[str, Any]) -> str:
     parts = []
     for path, data in space.items():
-        ((word, arguments),) = data.items()
-        parts.append(f"{path}: {{{word}: [{', '.join(map(format_value, arguments))}]}}")
+        parts.append(f"{path}: {flow(data)}")
     return ", ".join(parts)
+
+
+def flow(distribution: Mapping[str, Sequence[Any]]) -> str:
+    """A distribution as a sweep file has it, on one line."""
+    ((word, arguments),) = distribution.items()
+    return f"{{{word}: [{', '.join(map(format_value, arguments))}]}}"
 
 
 def _block(kind: str, name: str | None) -> RenderableType:

@@ -23,7 +23,7 @@ from raycl.spec.sweep_options import (
 
 JsonSchema = dict[str, Any]
 
-_PLAIN: dict[str, type[BaseModel]] = {
+BLOCKS: Mapping[str, type[BaseModel]] = {
     "training": TrainingConfig,
     "memory": MemoryConfig,
     "search": SearchConfig,
@@ -33,6 +33,7 @@ _PLAIN: dict[str, type[BaseModel]] = {
     "limits": LimitsConfig,
     "resources": ResourcesConfig,
 }
+"""The blocks of a sweep file that are the same whatever it names: beside them, streams, models and methods."""
 
 
 def json_schema(catalog: Registries) -> JsonSchema:
@@ -40,7 +41,7 @@ def json_schema(catalog: Registries) -> JsonSchema:
     definitions: JsonSchema = {"distribution": _distribution()}
     fields: dict[str, list[JsonSchema]] = {}
     blocks: dict[str, JsonSchema] = {}
-    for block, options in _PLAIN.items():
+    for block, options in BLOCKS.items():
         blocks[block] = _block(block, [options], definitions, fields)
     blocks["stream"] = _block("stream", _configs(catalog.streams), definitions, fields)
     blocks["model"] = _block("model", _configs(catalog.models), definitions, fields)
