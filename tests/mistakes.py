@@ -15,17 +15,23 @@ from raycl.streams.source import LocalSource
 from raycl.trial.session import TrialSession
 
 TASKS = 3
-TINY = """\
+HEAD = """\
 name: tiny
 stream: {name: split, dataset: digits, tasks: 3, classes_per_task: 2, scenario: class, train_per_task: 20}
 model: {name: mlp, hidden: [10]}
 training: {batch_size: 32, epochs: 1}
+"""
+SMALLEST = HEAD + "strategies: {naive: {}}\nfinal: {seeds: [10]}\n"
+TINY = (
+    HEAD
+    + """\
 strategies:
   naive: {}
   ewc: {penalty: {loguniform: [1, 100]}}
 search: {trials: 2, generation: 1, startup: 1}
 final: {seeds: [10]}
 """
+)
 
 
 def raycl(*arguments: str | Path) -> Result:

@@ -24,6 +24,21 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
+PERMUTED: dict[str, dict[str, Any]] = {
+    "stream": {"name": "permuted", "tasks": 3},
+    "model": {"hidden": [64, 64]},
+    "training": {"learning_rate": 1e-3, "batch_size": 32, "iterations": 200},
+}
+"""Long enough for a penalty to tell."""
+
+NORMED: dict[str, dict[str, Any]] = {
+    "mlp": {"name": "mlp", "hidden": [32], "norm": "batch"},
+    "cnn": {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"},
+    "resnet32": {"name": "resnet32", "width": 1},
+}
+"""A model of each kind, with batch norm."""
+
+
 def resolved(config: type[Any], values: Mapping[str, Any]) -> Any:
     """A block checked as a sweep file's would be, defaults included."""
     return config.model_validate_json(json.dumps(dict(values)))
@@ -57,6 +72,14 @@ def trial(strategy: str, scenario: str = "class", *, seed: int = 0, **blocks: Ma
 def trainer(spec: TrialSpec, data_root: Path | None = None) -> Trainer:
     """A new trainer over a local source and a local memory."""
     return Trainer(spec, LocalSource(spec.stream, spec.seed, data_root, spec.train_on))
+
+
+def ahead(spec: TrialSpec, tasks: int) -> Trainer:
+    """A trial that has learned so many tasks."""
+    running = trainer(spec)
+    for _ in range(tasks):
+        running.run_task()
+    return running
 
 
 def finish(trainer: Trainer, after_task: Callable[[Trainer], None] | None = None) -> list[TaskRow]:

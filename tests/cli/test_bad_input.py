@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mistakes import TASKS, TINY, contents, learned, misused, raycl, refused, tried, truncate
+from mistakes import TINY, contents, misused, raycl, refused, tried, truncate
 
 from raycl.catalog import catalog
 from raycl.errors import METHODS_FAILED, STOPPED
@@ -17,19 +17,6 @@ from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 
 METHODS = TINY[TINY.index("strategies") : TINY.index("search:")]
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return path
-
-
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """A results folder with one trial that has ended."""
-    return learned(tmp_path / "results", TASKS)
 
 
 @pytest.fixture

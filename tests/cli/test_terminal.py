@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mistakes import SMALLEST
 from results.made_results import PROVENANCE, rows, spec
 from rich.table import Table
 
@@ -19,14 +20,6 @@ from raycl.errors import REFUSED, OutputError
 from raycl.results.store import ResultsFolder, Verdict
 
 RAYCL = Path(sys.executable).with_name("raycl")
-SWEEP = """\
-name: tiny
-stream: {name: split, dataset: digits, tasks: 3, classes_per_task: 2, scenario: class, train_per_task: 20}
-model: {name: mlp, hidden: [10]}
-training: {batch_size: 32, epochs: 1}
-strategies: {naive: {}}
-final: {seeds: [10]}
-"""
 
 
 def _made(folder: Path) -> ResultsFolder:
@@ -123,7 +116,7 @@ def test_a_folder_whose_name_is_no_text_is_shown(tmp_path: Path) -> None:
     done = raycl("sync", folder, MLFLOW_TRACKING_URI="")
     assert (done.returncode, done.stdout) == (0, b"nothing is logged\n")
     assert b"has a name that is no text" in done.stderr
-    (folder / "tiny.yaml").write_text(SWEEP.replace("tasks", "taks"))
+    (folder / "tiny.yaml").write_text(SMALLEST.replace("tasks", "taks"))
     done = raycl("check", folder / "tiny.yaml")
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
@@ -136,7 +129,7 @@ def test_a_width_of_nothing_is_no_width(made: Path) -> None:
 
 def test_a_full_disk_is_one_line(tmp_path: Path, made: Path) -> None:
     file = tmp_path / "tiny.yaml"
-    file.write_text(SWEEP)
+    file.write_text(SMALLEST)
     for arguments in (("check", file), ("show", made), ("schema",), ("ls", "models"), ("pack", made, tmp_path)):
         done = raycl(*arguments, shell="> /dev/full")
         assert (done.returncode, done.stderr.decode().splitlines()) == (
@@ -198,7 +191,7 @@ def test_homes_are_found_and_absent_ones_told(made: Path, tmp_path: Path) -> Non
     done = raycl("show", "~nobody-of-this-name/results")
     assert done.returncode == REFUSED
     assert done.stderr.decode().startswith("error: ~nobody-of-this-name/results: a leading ~ stands for a home")
-    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    (tmp_path / "tiny.yaml").write_text(SMALLEST)
     done = raycl("run", "~/tiny.yaml", "--data-root", "~no-such-user/data", HOME=str(tmp_path))
     assert (done.returncode, b"Traceback" in done.stderr) == (REFUSED, False)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mistakes import SMALLEST
 from ray._private import ray_constants, worker
 from ray._private.runtime_env import uv_runtime_env_hook
 
@@ -20,14 +21,6 @@ from raycl.distributed.environment import DriversPath, environment, for_ray, lea
 from raycl.results.reading import read_trials
 
 RAYCL = Path(sys.executable).with_name("raycl")
-TINY = """\
-name: tiny
-stream: {name: split, dataset: digits, tasks: 3, classes_per_task: 2, scenario: class, train_per_task: 20}
-model: {name: mlp, hidden: [10]}
-training: {batch_size: 32, epochs: 1}
-strategies: {naive: {}}
-final: {seeds: [10]}
-"""
 
 PATHS = """
 import json, sys
@@ -107,7 +100,7 @@ def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shado
     """And though the reader of what it prints leaves after the first line, and its results have a name in Latin-1,
     which Ray cannot take: it stands on the command line."""
     file, results = shadowing / "tiny.yaml", Path(os.fsdecode(os.fsencode(shadowing) + b"/r\xe9sultats"))
-    file.write_text(TINY)
+    file.write_text(SMALLEST)
     theirs = {
         "TUNE_RESULT_DIR": "/nowhere",
         "RAY_AIR_LOCAL_CACHE_DIR": "/nowhere",

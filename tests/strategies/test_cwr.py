@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pretraining import MODEL, made, weights_file
-from support import TINY, counts, finish, matrix, trainer, trial
+from support import NORMED, TINY, counts, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.strategies.base import Rows, Strategy, TaskData, Trainable
@@ -24,11 +24,6 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": DECAY,
     "adamw": {"optimizer": "adamw", "weight_decay": 1e-1},
     "kept": {"optimizer": "adam", "weight_decay": 1e-2, "reset_optimizer": False},
-}
-MODELS: dict[str, dict[str, Any]] = {
-    "mlp": {"name": "mlp", "hidden": [32], "norm": "batch"},
-    "cnn": {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"},
-    "resnet32": {"name": "resnet32", "width": 1},
 }
 
 
@@ -147,11 +142,11 @@ def check_frozen_trunk(learning: Trainer) -> None:
 
 
 @pytest.mark.parametrize("augment", ["none", "flip"], ids=["kept", "augmented"])
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("model", list(NORMED))
 def test_the_trunk_stays_to_the_last_bit(model: str, augment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TINY, "model", {})
     stream = {"augment": augment, "pad": 4 if model == "resnet32" else 0, "train_per_task": 60}
-    check_frozen_trunk(running(model=MODELS[model], stream=stream, training=DECAY))
+    check_frozen_trunk(running(model=NORMED[model], stream=stream, training=DECAY))
 
 
 def test_a_pretrained_trunk_is_frozen_from_the_start(tmp_path: Path) -> None:

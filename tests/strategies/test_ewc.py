@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from support import finish, matrix, trainer, trial
+from support import PERMUTED, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.errors import MethodError
@@ -37,13 +37,6 @@ def test_without_a_penalty_it_is_naive(scenario: str, mode: str) -> None:
     finish(naive)
     assert all(torch.equal(value, weights(naive)[name]) for name, value in weights(ours).items())
     assert ours.strategy.state_bytes() == naive.strategy.state_bytes()
-
-
-PERMUTED = {
-    "stream": {"name": "permuted", "tasks": 3},
-    "model": {"hidden": [64, 64]},
-    "training": {"learning_rate": 1e-3, "batch_size": 32, "iterations": 200},
-}
 
 
 @pytest.fixture(scope="module")

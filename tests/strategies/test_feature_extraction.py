@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, counts, finish, matrix, trainer, trial
+from support import NORMED, TINY, counts, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.strategies.base import Epochs, Position, Rows, Source, Strategy, TaskData, Updates
@@ -17,11 +17,6 @@ from raycl.streams.task import Batch
 from raycl.trial.trainer import Trainer
 
 DECAY = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-2}
-MODELS: dict[str, dict[str, Any]] = {
-    "mlp": {"name": "mlp", "hidden": [32], "norm": "batch"},
-    "cnn": {"name": "cnn", "channels": [4, 8], "hidden": 16, "norm": "batch"},
-    "resnet32": {"name": "resnet32", "width": 1},
-}
 
 
 def running(scenario: str = "class", **blocks: Any) -> Trainer:
@@ -61,13 +56,13 @@ def check_frozen_trunk(learning: Trainer) -> None:
 
 @pytest.mark.parametrize("freeze", ["after_first_task", "from_start"])
 @pytest.mark.parametrize("augment", ["none", "flip"], ids=["kept", "augmented"])
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("model", list(NORMED))
 def test_the_trunk_stays_to_the_last_bit(
     model: str, augment: str, freeze: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(TINY, "model", {})
     stream = {"augment": augment, "pad": 4 if model == "resnet32" else 0, "train_per_task": 60}
-    check_frozen_trunk(running(model=MODELS[model], stream=stream, options={"freeze": freeze}, training=DECAY))
+    check_frozen_trunk(running(model=NORMED[model], stream=stream, options={"freeze": freeze}, training=DECAY))
 
 
 class Trains(FeatureExtraction):
@@ -108,7 +103,7 @@ def test_a_trunk_in_training_mode_or_in_the_optimiser_is_caught(
     monkeypatch.setattr("raycl.strategies.feature_extraction.FeatureExtraction", mutant)
     stream = {"augment": "flip", "pad": 4 if model == "resnet32" else 0, "train_per_task": 60}
     with pytest.raises(AssertionError, match="the trunk moved"):
-        check_frozen_trunk(running(model=MODELS[model], stream=stream, training=DECAY))
+        check_frozen_trunk(running(model=NORMED[model], stream=stream, training=DECAY))
 
 
 # -- kept features ---------------------------------------------------------------------------------------------------

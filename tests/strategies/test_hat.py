@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from old_answers import OPTIMIZERS, check_old_answers
-from support import TINY, finish, matrix, trainer, trial
+from strategies.hat_trials import PAPER, method, running, use
+from support import TINY, finish, matrix, trial
 from torch import Tensor
 
 from raycl.errors import MethodError
@@ -18,23 +19,8 @@ from raycl.matrix import AccuracyMatrix
 from raycl.strategies.base import Losses, Position, TaskData
 from raycl.strategies.hat import HAT
 from raycl.streams.task import Batch
-from raycl.trial.trainer import Trainer
 
-PAPER: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.2}
 HARD = {"hard": True}
-
-
-def running(**blocks: Any) -> Trainer:
-    return trainer(trial("hat", "task", **blocks))
-
-
-def method(trainer: Trainer) -> HAT:
-    assert isinstance(trainer.strategy, HAT)
-    return trainer.strategy
-
-
-def use(mutant: type[HAT], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.strategies.hat.HAT", mutant)
 
 
 # -- old answers -----------------------------------------------------------------------------------------------

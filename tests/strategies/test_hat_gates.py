@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import finish, trainer, trial
+from strategies.hat_trials import PAPER, method, running, use
+from support import finish
 from torch import Tensor
 
 from raycl.errors import MethodError
@@ -15,21 +16,6 @@ from raycl.strategies.base import Losses, Position, TaskData
 from raycl.strategies.hat import HAT
 from raycl.streams.task import Batch
 from raycl.trial.trainer import Trainer
-
-PAPER: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.2}
-
-
-def running(**blocks: Any) -> Trainer:
-    return trainer(trial("hat", "task", **blocks))
-
-
-def method(trainer: Trainer) -> HAT:
-    assert isinstance(trainer.strategy, HAT)
-    return trainer.strategy
-
-
-def use(mutant: type[HAT], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycl.strategies.hat.HAT", mutant)
 
 
 def check_annealing(training: dict[str, Any], lengths: list[int]) -> None:

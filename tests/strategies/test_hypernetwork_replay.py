@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from pydantic import ValidationError
-from support import finish, matrix, trainer, trial
+from support import ahead, finish, matrix, trainer, trial
 from torch import Tensor, nn
 
 from raycl.errors import MethodError, SpecError
@@ -42,10 +42,7 @@ def method(running: Trainer) -> HypernetworkReplay:
 
 def after(tasks: int, scenario: str = "class", options: dict[str, Any] | None = None, **blocks: Any) -> Trainer:
     """A trial that has learned so many tasks."""
-    running = trainer(spec(scenario, options, **blocks))
-    for _ in range(tasks):
-        running.run_task()
-    return running
+    return ahead(spec(scenario, options, **blocks), tasks)
 
 
 def begun(running: Trainer) -> HypernetworkReplay:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, counts, finish, matrix, trainer, trial
+from strategies.icarl_trials import BATCH_NORM, CAPACITY, made, method, mutated
+from support import TINY, counts, finish, matrix, trial
 from torch import Tensor, nn
 
 from raycl.errors import MethodError, SpecError
@@ -20,24 +21,7 @@ from raycl.strategies.icarl import ICaRL
 from raycl.streams.task import Batch
 from raycl.trial.trainer import Trainer
 
-CAPACITY = 47
-"""Divides by none of the numbers of classes."""
 AUGMENTED = {"stream": {"augment": "crop"}}
-BATCH_NORM = {"model": {"hidden": [32, 16], "norm": "batch"}}
-
-
-def made(**blocks: Any) -> Trainer:
-    memory = {"capacity": CAPACITY, **blocks.pop("memory", {})}
-    return trainer(trial("icarl", blocks.pop("scenario", "class"), memory=memory, **blocks))
-
-
-def method(running: Trainer) -> ICaRL:
-    assert isinstance(running.strategy, ICaRL)
-    return running.strategy
-
-
-def mutated(wrong: type[ICaRL], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(icarl, "ICaRL", wrong)
 
 
 def phi(running: Trainer, x: Tensor) -> Tensor:

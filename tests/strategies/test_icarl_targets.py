@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import trainer, trial
+from strategies.icarl_trials import BATCH_NORM, CAPACITY, made, method, mutated
 from torch import Tensor, nn
 
 from raycl.learning.distillation import frozen_copy
@@ -16,24 +16,6 @@ from raycl.strategies.base import Losses, Position, TaskData, total
 from raycl.strategies.icarl import ICaRL
 from raycl.streams.task import Batch
 from raycl.trial.trainer import Trainer
-
-CAPACITY = 47
-"""Divides by none of the numbers of classes."""
-BATCH_NORM = {"model": {"hidden": [32, 16], "norm": "batch"}}
-
-
-def made(**blocks: Any) -> Trainer:
-    memory = {"capacity": CAPACITY, **blocks.pop("memory", {})}
-    return trainer(trial("icarl", blocks.pop("scenario", "class"), memory=memory, **blocks))
-
-
-def method(running: Trainer) -> ICaRL:
-    assert isinstance(running.strategy, ICaRL)
-    return running.strategy
-
-
-def mutated(wrong: type[ICaRL], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(icarl, "ICaRL", wrong)
 
 
 def check_targets(**blocks: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import finish, matrix, trainer, trial
+from support import PERMUTED, finish, matrix, trainer, trial
 from torch import Tensor
 from torch.nn.functional import kl_div
 
@@ -27,11 +27,6 @@ PATH = "raycl.strategies.progress_compress.ProgressCompress"
 NORM = {"hidden": [32, 24], "norm": "batch"}
 PLAIN = {"hidden": [32, 24]}
 DECAY = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-2}
-PERMUTED = {
-    "stream": {"name": "permuted", "tasks": 3},
-    "model": {"hidden": [64, 64]},
-    "training": {"learning_rate": 1e-3, "batch_size": 32, "iterations": 200},
-}
 
 
 def running(scenario: str = "domain", **blocks: Any) -> Trainer:

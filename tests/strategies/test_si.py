@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import matrix, trainer, trial
+from support import PERMUTED, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.strategies.base import Position
@@ -118,13 +118,6 @@ def test_the_integral_starts_anew_with_every_task() -> None:
     strategy.begin_task(1, None)  # type: ignore[arg-type]
     strategy.end_task(1, None)  # type: ignore[arg-type]
     assert all(torch.equal(value, first[name]) for name, value in importance(learning).items())
-
-
-PERMUTED = {
-    "stream": {"name": "permuted", "tasks": 3},
-    "model": {"hidden": [64, 64]},
-    "training": {"learning_rate": 1e-3, "batch_size": 32, "iterations": 200},
-}
 
 
 def test_it_forgets_less_than_naive_on_permuted_digits() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, finish, matrix, trainer, trial
+from strategies.supsup_trials import OPTIMIZERS, images, method, running
+from support import TINY, finish, matrix, trial
 from torch import Tensor
 
 from raycl.models.masked import erdos_renyi
@@ -15,31 +16,6 @@ from raycl.strategies import supsup
 from raycl.strategies.base import TaskData, Trainable
 from raycl.strategies.supsup import SupSup
 from raycl.trial.trainer import Trainer
-
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.9, "weight_decay": 1e-2},
-    "adam": {"optimizer": "adam", "weight_decay": 1e-2},
-    "kept": {"optimizer": "rmsprop", "weight_decay": 1e-2, "reset_optimizer": False, "gradient_clip": 0.5},
-}
-PERMUTED: dict[str, Any] = {
-    "stream": {"name": "permuted", "tasks": 2, "normalize": "mean_std"},
-    "model": {"hidden": [64, 64]},
-    "training": {"learning_rate": 3e-3, "batch_size": 64, "iterations": 150},
-}
-
-
-def running(scenario: str = "task", **blocks: Any) -> Trainer:
-    return trainer(trial("supsup", scenario, **blocks))
-
-
-def method(running: Trainer) -> SupSup:
-    assert isinstance(running.strategy, SupSup)
-    return running.strategy
-
-
-def images(running: Trainer, count: int = 50) -> Tensor:
-    shape = method(running).context.image_shape
-    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def answers(running: Trainer, task: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mistakes import TASKS, TINY, contents, learned, opened, refused, tried, truncate
+from mistakes import TASKS, contents, learned, opened, refused, tried, truncate
 from support import counts
 
 from raycl.catalog import catalog
@@ -24,19 +24,6 @@ DAMAGED: dict[str, Damage] = {
     "a list": lambda path: path.write_text("[]"),
     "without its keys": lambda path: path.write_text('{"format": 1}'),
 }
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return path
-
-
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """A results folder with one trial that has ended."""
-    return learned(tmp_path / "results", TASKS)
 
 
 @pytest.fixture
