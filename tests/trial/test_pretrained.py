@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,66 +13,18 @@ import torch
 from mistakes import raycl, refused
 from pretraining import made, weights_file
 from support import finish, trial
+from trial.starting import FROM_START, first, learned_from, parsed, run, started, text
 
 from raycl.catalog import catalog
 from raycl.errors import DataError, SpecError
-from raycl.models.weights import load_weights, weights_hash, write_weights
+from raycl.models.weights import weights_hash, write_weights
 from raycl.results.reading import read_trials
-from raycl.results.store import ResultsFolder
 from raycl.results.tables import comparison
-from raycl.spec.options import EncodeConfig
 from raycl.spec.sweep import SweepSpec
-from raycl.spec.trial import TrialSpec
 from raycl.strategies.registry import STRATEGIES
-from raycl.streams.contents import Content, seen, told
-from raycl.streams.encode import FeatureEncoder
-from raycl.streams.source import LocalSource, contents_of, load_images
+from raycl.streams.contents import told
+from raycl.streams.source import contents_of
 from raycl.trial.pretrained import pinned
-from raycl.trial.session import TrialSession
-from raycl.trial.trainer import Trainer
-
-FROM_START: dict[str, dict[str, Any]] = {
-    "feature_extraction": {"freeze": "from_start"},
-    "latent_replay": {"freeze": "from_start"},
-    "cwr": {"freeze": "from_start"},
-    "ar1": {"freeze": "from_start", "trunk_learning_rate": 0.0},
-    "ar1_latent_replay": {"freeze": "from_start"},
-    "generative_negative_replay": {"freeze": "from_start"},
-    "piggyback": {"freeze": "from_start"},
-}
-"""Methods with a part that is frozen, which a pretrained backbone can be from the first task on."""
-
-SWEEP = """\
-name: start
-stream: {{name: split, dataset: digits, tasks: 5, scenario: class, train_per_task: 40{encode}}}
-model: {{name: mlp, hidden: [12]{weights}}}
-training: {{batch_size: 32, epochs: 2}}
-memory: {{capacity: 20}}
-strategies:
-  naive: {{}}
-  replay: {{}}
-final: {{seeds: [10, 11]{keep}}}
-"""
-
-
-def text(encode: str = "", weights: str = "", keep: bool = False) -> str:
-    return SWEEP.format(
-        encode=f", encode: {{weights: {encode}}}" if encode else "",
-        weights=f", weights: {weights}" if weights else "",
-        keep=", keep_checkpoints: true" if keep else "",
-    )
-
-
-def parsed(**parts: Any) -> SweepSpec:
-    return SweepSpec.parse(text(**parts), catalog())
-
-
-def first(sweep: SweepSpec) -> TrialSpec:
-    return sweep.trial(sweep.entries[0], {}, 10, "final")
-
-
-def started(spec: TrialSpec, root: Path | None) -> Trainer:
-    return Trainer(spec, LocalSource(spec.stream, spec.seed, root, spec.train_on), data_root=root)
 
 
 class TestIdentity:
@@ -176,12 +127,6 @@ def searched(**parts: Any) -> SweepSpec:
     return SweepSpec.parse(found + "search: {trials: 2}\n", catalog())
 
 
-def learned_from(root: Path, name: str, **origin: Any) -> str:
-    """A file of weights that says where it comes from."""
-    write_weights(root / name, replace(made(), origin=origin))
-    return name
-
-
 class TestSeen:
     """Weights that have learned from the stream's own data set know its validation rows and its tasks to come."""
 
@@ -241,7 +186,7 @@ class TestSeen:
     @pytest.mark.parametrize("place", ["weights", "encode"])
     def test_every_result_says_so(self, tmp_path: Path, digits: str, place: str) -> None:
         sweep = pinned(parsed(**{place: digits}), tmp_path)
-        TestExport.run(tmp_path / "results", sweep, tmp_path)
+        run(tmp_path / "results", sweep, tmp_path)
         rows = read_trials(tmp_path / "results").to_pylist()
         assert {json.loads(row["provenance"])["weights_seen"] for row in rows} == {
             "10 of 10 classes of data set 'digits'"
@@ -344,93 +289,3 @@ class TestFeatures:
         finish(resumed)
         pairs = zip(whole.strategy.network.parameters(), resumed.strategy.network.parameters(), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
-
-
-class TestExport:
-    """From a sweep on digits to a file, and from the file to other sweeps."""
-
-    @staticmethod
-    def run(folder: Path, sweep: SweepSpec, root: Path | None = None) -> None:
-        """All final trials of a sweep, in this process."""
-        results = ResultsFolder.create(folder, sweep.dumps(), sweep.hash)
-        for entry in sweep.entries:
-            for seed in (10, 11):
-                spec = sweep.trial(entry, {}, seed, "final")
-                source = LocalSource(spec.stream, seed, root, spec.train_on)
-                session = TrialSession(source, results.trial(spec), data_root=root)
-                while session.step().verdict is None:
-                    pass
-
-    def test_end_to_end(self, tmp_path: Path) -> None:
-        self.run(tmp_path / "results", parsed(keep=True))
-        file = tmp_path / "weights" / "digits.safetensors"
-        shown = raycl("export", tmp_path / "results", "replay", file, "--seed", 11).output
-        name = "weights/digits.safetensors"
-        assert weights_hash(name, tmp_path) in shown
-
-        weights = load_weights(name, tmp_path)
-        spec = parsed().trial(parsed().entries[1], {}, 11, "final")
-        whole = started(spec, None)
-        finish(whole)
-        network = whole.strategy.network
-        for key, tensor in network.backbone.state_dict().items():
-            assert torch.equal(tensor, weights.tensors[key])
-        assert weights.model == {"name": "mlp", "hidden": [12], "norm": "none"}
-        assert (weights.image_shape, weights.mean, weights.std) == ((1, 8, 8), (0.0,), (1.0,))
-        assert (weights.origin["strategy"], weights.origin["seed"]) == ("replay", 11)
-        assert weights.origin["trial"] == spec.hash
-        assert json.dumps(weights.origin)
-        own = contents_of(spec.stream, 11, None)
-        assert seen(weights.origin, own) == "10 of 10 classes of data set 'digits'"
-
-        images = load_images("digits", None)
-        features = FeatureEncoder(EncodeConfig(weights=name), tmp_path).encoded(images).test_images[:, :, 0, 0]
-        with torch.no_grad():
-            expected = network.eval().backbone(whole.strategy.context.normalize(torch.tensor(images.test_images)))
-        assert torch.allclose(torch.tensor(features), expected, atol=1e-5)
-
-        for parts in ({"encode": name}, {"weights": name}):
-            self.run(tmp_path / "-".join(parts), pinned(parsed(**parts), tmp_path), tmp_path)
-            assert len(ResultsFolder.open(tmp_path / "-".join(parts)).ended()) == 4
-
-    def test_normalisation_travels_with_the_weights(self, tmp_path: Path) -> None:
-        plain = text(keep=True).replace("train_per_task", "normalize: mean_std, train_per_task")
-        sweep = SweepSpec.parse(plain, catalog())
-        self.run(tmp_path / "results", sweep)
-        assert "later tasks and absent classes included" in " ".join(comparison(tmp_path / "results").notes)
-        raycl("export", tmp_path / "results", "naive", tmp_path / "x.safetensors")
-        weights = load_weights("x.safetensors", tmp_path)
-        pixels = load_images("digits", None).train_images / 255
-        assert math.isclose(weights.mean[0], pixels.mean(), rel_tol=1e-6)
-        assert math.isclose(weights.std[0], pixels.std(), rel_tol=1e-6)
-
-    def test_what_the_start_had_learned_from_is_learned_too(self, tmp_path: Path) -> None:
-        """A chain: weights of digits, trained on on MNIST, have still seen digits."""
-        stream = {"name": "split", "dataset": "mnist"}
-        start = learned_from(tmp_path, "start.safetensors", stream=stream)
-        sweep = pinned(parsed(weights=start, keep=True), tmp_path)
-        self.run(tmp_path / "results", sweep, tmp_path)
-        raycl("export", tmp_path / "results", "naive", tmp_path / "x.safetensors", "--data-root", tmp_path)
-        weights = load_weights("x.safetensors", tmp_path)
-        assert weights.origin["start"]["stream"] == stream
-        assert seen(weights.origin, [Content("mnist", "", (0, 1))]) == "2 of 2 classes of data set 'mnist'"
-
-    def test_a_dropped_checkpoint_is_told_with_the_remedy(self, tmp_path: Path) -> None:
-        self.run(tmp_path / "results", parsed())
-        line = refused("export", tmp_path / "results", "naive", tmp_path / "x.safetensors")
-        assert "keep_checkpoints: true" in line
-        assert not (tmp_path / "x.safetensors").exists()
-
-    def test_other_refusals(self, tmp_path: Path) -> None:
-        folder, file, sweep = tmp_path / "results", tmp_path / "x.safetensors", parsed(keep=True)
-        ResultsFolder.create(folder, sweep.dumps(), sweep.hash)
-        assert "has not ended" in refused("export", folder, "naive", file)
-        assert "whose seeds are [10, 11] (got 3)" in refused("export", folder, "naive", file, "--seed", 3)
-        assert "did you mean 'naive'?" in refused("export", folder, "naiv", file)
-        assert "is called *.safetensors" in refused("export", folder, "naive", tmp_path / "x.pt")
-
-    def test_features_are_not_exported_as_a_backbone_over_images(self, tmp_path: Path) -> None:
-        sweep = pinned(parsed(encode=weights_file(tmp_path), keep=True), tmp_path)
-        self.run(tmp_path / "results", sweep, tmp_path)
-        line = refused("export", tmp_path / "results", "naive", tmp_path / "x.safetensors", "--data-root", tmp_path)
-        assert "learned from features" in line
