@@ -174,6 +174,26 @@ def test_a_class_s_code_is_part_of_its_trials_names(place: Path) -> None:
     assert names[0][1] != names[1][1]
 
 
+def test_a_model_s_code_is_part_of_its_trials_names(place: Path) -> None:
+    text = """
+import raycl
+from torch import nn
+
+@raycl.model("narrow")
+def narrow(config, image_shape, generator):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU())
+"""
+    file = place / "x.yaml"
+    file.write_text(SWEEP.replace("{name: mlp, hidden: [16]}", "{name: narrow}").replace("  half: ", "  ewc: "))
+    names = {}
+    for version, width in (("first", "12"), ("same", "12"), ("other", "13")):
+        (place / f"{version}.py").write_text(text.replace("12", width))
+        _import(place / f"{version}.py")
+        sweep = raycl.load_sweep(file)
+        names[version] = sweep.trial(sweep.entries[0], {}, 0, "final").hash
+    assert names["first"] == names["same"] != names["other"]
+
+
 def _import(path: Path) -> None:
     from raycl.catalog import import_code
 

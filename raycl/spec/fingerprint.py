@@ -82,8 +82,15 @@ def _parts(root: Any) -> Iterator[Any]:
         yield from (*_parts(root.func), _Constant("given", tuple(value for value in given if is_plain(value))))
     elif isinstance(root, (type, FunctionType)):
         yield inspect.unwrap(root)
-    else:
-        yield getattr(root, "__func__", type(root))
+    elif hasattr(root, "__func__"):
+        yield root.__func__
+    else:  # an object that can be called: its class, and what it holds
+        yield type(root)
+        for name, value in sorted(getattr(root, "__dict__", {}).items()):
+            if is_plain(value):
+                yield _Constant(name, value)
+            elif callable(value):
+                yield from _parts(value)
 
 
 def _with_bases(root: type | FunctionType) -> Iterator[Any]:
