@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 import time
@@ -60,7 +61,9 @@ class Chaos(threading.Thread):
 
     def run(self) -> None:
         try:
-            for name in ("TrialRunner", "ReplayShard", "StreamShard"):
+            self._wait(self._kill_a_trial)
+            self.killed.append("TrialRunner")
+            for name in ("ReplayShard", "StreamShard"):
                 self._after_more_rows()
                 self._wait(lambda name=name: self._kill(name))
                 self.killed.append(name)
@@ -84,6 +87,17 @@ class Chaos(threading.Thread):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"after {self.killed}")
             time.sleep(0.02)
+
+    def _kill_a_trial(self) -> bool:
+        """Kill the process of a trial that has stored a few of its tasks, not one that is between two trials."""
+        for trial in self._folder.glob("trials/*"):
+            stored = len(list(trial.glob("manifests/*.json")))
+            if 1 <= stored <= 3 and not (trial / "verdict.json").exists():
+                began = json.loads((trial / "attempts" / "0000.json").read_bytes())
+                with suppress(psutil.Error):
+                    psutil.Process(began["pid"]).kill()
+                    return True
+        return False
 
     def _kill(self, name: str) -> bool:
         """Kill one process of this cluster whose actor has the name; whether there was one."""
