@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from raycl.catalog import catalog
+from raycl.learning.quadratic import Quadratic
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.spec.blocks import Resolved
 from raycl.spec.options import MemoryConfig, TrainingConfig
@@ -101,3 +104,12 @@ def matrix(spec: TrialSpec, data_root: Path | None = None) -> AccuracyMatrix:
 def counts(rows: list[TaskRow]) -> list[tuple[int, list[int], list[int]]]:
     """Rows as plain values that compare to the last bit."""
     return [(row.task, row.correct.tolist(), row.total.tolist()) for row in rows]
+
+
+def penalty_of(quadratic: Quadratic, parameters: Mapping[str, Tensor]) -> float:
+    """1/2 sum F (theta - theta*)^2, of which methods only ever take the gradient; rows that came later are free."""
+    total = 0.0
+    for name, importance in quadratic.importance.items():
+        held = parameters[name].detach()[: len(importance)]
+        total += 0.5 * float((importance * (held - quadratic.anchor[name]).square()).sum())
+    return total

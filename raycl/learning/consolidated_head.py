@@ -34,6 +34,7 @@ from raycl.errors import Problem, SpecError
 from raycl.models.network import GrowingHead
 
 Variant = Literal["cwr", "cwr_plus", "cwr_star"]
+VARIANT_HELP = "copied; begun at 0 and shifted by its mean; also averaged with what was known"
 
 
 class ConsolidatedHead:

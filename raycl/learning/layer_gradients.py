@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,13 @@ KEPT_NUMBERS = 1 << 24
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One use of a layer: its inputs, its output, and the network's names of its trainable parameters."""
+    """One use of a layer: its inputs, its output, and its trainable parameters.
+
+    Attributes:
+        inputs: ``[batch, *]`` each, without their graph.
+        output: ``[batch, *]``, in its graph.
+        names: the layer's own name of a parameter -> the network's.
+    """
 
     layer: nn.Module
     inputs: tuple[Any, ...]
@@ -32,6 +38,7 @@ class LayerCall:
 
     @property
     def is_linear(self) -> bool:
+        """Whether a row of the output is one matrix product: that of a head of cosines, or over sequences, is not."""
         layer = self.layer
         affine = layer.affine if isinstance(layer, GrowingHead) else isinstance(layer, nn.Linear)
         return affine and self.output.dim() == 2
@@ -47,40 +54,38 @@ class LayerCall:
     def numbers(self, name: str) -> int:
         """Numbers held for one example while its gradient by a parameter is formed."""
         parameter = self.parameter(name)
-        patches = parameter[0].numel() * self.output[0, 0].numel() if self._by_patches(name) else 0
-        return max(parameter.numel(), patches)
+        if not self._by_patches(name):
+            return parameter.numel()
+        kernel, positions = parameter[0].numel(), self.output[0, 0].numel()
+        return max(parameter.numel(), kernel * positions)
 
     def gradients(self, delta: Tensor, rows: slice, name: str, patches: Patches) -> Tensor:
         """Gradients ``[rows, *shape]`` by one parameter, given those by the layer's output ``[rows, ...]``."""
+        local = self.local(name)
         if self._by_patches(name):
             outputs, inputs, *kernel = self.parameter(name).shape
+            # [rows, outputs, positions] @ [rows, positions, kernel * inputs]
             product = delta.flatten(2) @ patches.of(self, rows)
             return product.view(-1, outputs, *kernel, inputs).permute(0, 1, 4, 2, 3)
-        if isinstance(self.layer, nn.Conv2d) and self.local(name) == "bias":
+        if isinstance(self.layer, nn.Conv2d) and local == "bias":
             return delta.flatten(2).sum(2)
-        return _vectorised(self.layer, self.local(name), tuple(value[rows] for value in self.inputs), delta)
+        return _vectorised(self.layer, local, tuple(value[rows] for value in self.inputs), delta)
 
     def summed(self, delta: Tensor, rows: slice) -> dict[str, Tensor]:
         """Gradients by the layer's parameters, summed over some rows, given those by its output ``[rows, ...]``."""
-        layer, inputs = self.layer, tuple(value[rows] for value in self.inputs)
-        own = {local: getattr(layer, local).detach().requires_grad_() for local in self.names}
-        if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-            found = [_of_convolution(layer, local, inputs[0], delta) for local in own]
-        else:
-            with torch.enable_grad():
-                output = _again(layer, own, inputs)
-            found = list(torch.autograd.grad(output, list(own.values()), delta))
+        inputs = tuple(value[rows] for value in self.inputs)
+        if _is_plain_convolution(self.layer):
+            (x,) = inputs
+            return {name: _of_convolution(self.layer, local, x, delta) for local, name in self.names.items()}
+        own = {local: self.parameter(name).detach().requires_grad_() for local, name in self.names.items()}
+        with torch.enable_grad():
+            output = _again(self.layer, own, inputs)
+        found = torch.autograd.grad(output, list(own.values()), delta)
         return dict(zip(self.names.values(), found, strict=True))
 
     def _by_patches(self, name: str) -> bool:
-        layer = self.layer
-        return (
-            isinstance(layer, nn.Conv2d)
-            and layer.groups == 1
-            and layer.padding_mode == "zeros"
-            and not isinstance(layer.padding, str)
-            and self.local(name) == "weight"
-        )
+        """Whether the gradients of single examples by a parameter are a product with patches."""
+        return _is_plain_convolution(self.layer) and self.layer.groups == 1 and self.local(name) == "weight"
 
 
 @contextmanager
@@ -93,18 +98,25 @@ def recorded_calls(network: nn.Module, names: Mapping[int, str]) -> Iterator[lis
     calls: list[LayerCall] = []
 
     def record(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        own = {name: names[id(p)] for name, p in layer.named_parameters(recurse=False) if id(p) in names}
-        detached = tuple(value.detach() for value in inputs)
-        calls.append(LayerCall(layer, detached, output, own))
+        parameters = layer.named_parameters(recurse=False)
+        own = {local: names[id(parameter)] for local, parameter in parameters if id(parameter) in names}
+        calls.append(LayerCall(layer, tuple(value.detach() for value in inputs), output, own))
         return output.clone()  # a following in-place ReLU must not change what was recorded
 
-    owners = [layer for layer in network.modules() if any(id(p) in names for p in layer.parameters(recurse=False))]
-    handles = [layer.register_forward_hook(record) for layer in owners]
+    def owns(layer: nn.Module) -> bool:
+        return any(id(parameter) in names for parameter in layer.parameters(recurse=False))
+
+    handles = [layer.register_forward_hook(record) for layer in network.modules() if owns(layer)]
     try:
         yield calls
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _is_plain_convolution(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether it pads with so many zeros, which is what is worked out here; modes and words are left to torch."""
+    return isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 class Patches:
@@ -115,7 +127,7 @@ class Patches:
         self._room = KEPT_NUMBERS
 
     def of(self, call: LayerCall, rows: slice) -> Tensor:
-        """``[rows, positions, kernel * inputs]``."""
+        """The patches of a call's rows, ``[rows, positions, kernel * inputs]``."""
         key = (id(call), rows.start, rows.stop)
         if key not in self._kept:
             found = _patches(call.layer, call.inputs[0][rows], call.output.shape[2:])
@@ -162,12 +174,16 @@ def _patches(layer: nn.Module, x: Tensor, positions: torch.Size) -> Tensor:
     (down, right), (high, wide) = layer.padding, layer.kernel_size
     padded = nn.functional.pad(x, (right, right, down, down)).permute(0, 2, 3, 1).contiguous()
     example, row, column, channel = padded.stride()
-    steps = (row * layer.stride[0], column * layer.stride[1], row * layer.dilation[0], column * layer.dilation[1])
-    seen = padded.as_strided((len(x), *positions, high, wide, x.shape[1]), (example, *steps, channel))
+    # a view [rows, *positions, *kernel, inputs]: a step of the kernel's place, and a step within the kernel
+    place = (row * layer.stride[0], column * layer.stride[1])
+    within = (row * layer.dilation[0], column * layer.dilation[1])
+    shape = (len(x), *positions, high, wide, x.shape[1])
+    seen = padded.as_strided(shape, (example, *place, *within, channel))
     return seen.reshape(len(x), positions.numel(), -1)
 
 
 def _vectorised(layer: nn.Module, local: str, inputs: tuple[Tensor, ...], delta: Tensor) -> Tensor:
+    """Gradients ``[rows, *shape]`` by one parameter of any layer, each row's by a Jacobian product of its own."""
     parameters = {key: p.detach() for key, p in layer.named_parameters()}
 
     def gradient(inputs: tuple[Tensor, ...], delta: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ segment has its own pair of Gram matrices, over the chunks in which it counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal
 
 import torch
@@ -57,8 +57,8 @@ class OutputRegulariser:
         self._cuts, self._counts = segments(generator, excluded, embeddings.device)
         with torch.no_grad():
             self._features = generator.features(self._snapshot, self._embeddings) if cache else None
-            fixed = self._snapshot["weight"]
-            self._fixed_grams = [fixed[start:stop].T @ fixed[start:stop] for start, stop in pairwise(self._cuts)]
+            rows = [self._snapshot["weight"][start:stop] for start, stop in pairwise(self._cuts)]
+            self._fixed_grams = [fixed.T @ fixed for fixed in rows]  # W*^T W* of each segment
 
     def __call__(self, theta: Theta, tasks: Tensor | None = None) -> Tensor:
         """Mean over old tasks of the squared distance ``[]`` between h(e_t; theta) and h(e_t; theta*).
@@ -69,22 +69,37 @@ class OutputRegulariser:
         """
         if tasks is None:
             tasks = torch.arange(len(self._embeddings), device=self._embeddings.device)
-        embeddings = self._embeddings[tasks]
-        features = self._generator.features(theta, embeddings)
-        with torch.no_grad():
-            cached = self._features
-            target = self._generator.features(self._snapshot, embeddings) if cached is None else cached[tasks]
+        features = self._generator.features(theta, self._embeddings[tasks])
+        target = self._target(tasks)
         if self._form == "gram":
-            fixed = self._snapshot["weight"]
-            left = torch.cat([features - target, features, torch.ones_like(features[..., :1])], dim=2)
-            moved = torch.cat([theta["weight"] - fixed, (theta["bias"] - self._snapshot["bias"])[:, None]], dim=1)
-            distance: Tensor = _ProductNorm.apply(
-                left, moved, fixed, self._fixed_grams, self._cuts, self._counts[tasks]
-            )
+            distance = self._by_grams(theta, features, target, self._counts[tasks])
         else:
             excluded = [self._excluded[task] for task in tasks.tolist()]
             distance = direct_distance(self._generator, theta, features, self._snapshot, target, excluded)
         return distance / len(tasks)
+
+    @torch.no_grad()
+    def _target(self, tasks: Tensor) -> Tensor:
+        """H* of some old tasks, ``[tasks, num_chunks, features_dim]``."""
+        if self._features is not None:
+            return self._features[tasks]
+        return self._generator.features(self._snapshot, self._embeddings[tasks])
+
+    def _by_grams(self, theta: Theta, features: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        """Squared distance ``[]`` summed over tasks, as ||A B^T||^2.
+
+        Args:
+            features, target: ``[tasks, num_chunks, features_dim]``, H and H*.
+            counts: bool ``[tasks, num_chunks, segments]``, of :func:`segments`.
+        """
+        fixed = self._snapshot["weight"]  # W* [chunk_size, features_dim]
+        ones = torch.ones_like(features[..., :1])
+        left = torch.cat([features - target, features, ones], dim=2)  # A [tasks, num_chunks, 2 features_dim + 1]
+        weight_moved = theta["weight"] - fixed
+        bias_moved = theta["bias"] - self._snapshot["bias"]
+        moved = torch.cat([weight_moved, bias_moved[:, None]], dim=1)  # B without W*
+        distance: Tensor = _ProductNorm.apply(left, moved, fixed, self._fixed_grams, self._cuts, counts)
+        return distance
 
 
 def direct_distance(
@@ -105,7 +120,7 @@ def direct_distance(
         with torch.no_grad():
             before = generator.assemble(snapshot, fixed[None])[0]
         moved = generator.assemble(theta, own[None])[0] - before
-        for part in without:
+        for part in without:  # out of place: the graph has need of what was there
             moved = torch.cat([moved[: part.start], torch.zeros_like(moved[part]), moved[part.stop :]])
         distance = distance + moved.square().sum()
     return distance
@@ -117,6 +132,10 @@ class _ProductNorm(torch.autograd.Function):
     B is a fixed part, whose Gram matrices are known and which takes no gradient, beside a part that moves. Written out
     because autograd would do the work of the two equal factors of each Gram matrix twice, and would pad every segment's
     gradient: dA_s = 2 A_s B_s^T B_s, dB_s = 2 B_s A_s^T A_s.
+
+    ``left`` is A ``[tasks, num_chunks, 2 f + 1]``, ``fixed`` ``[chunk_size, f]`` and ``moved`` ``[chunk_size, f + 1]``
+    are B, f the generator's features. A chunk counts in a segment, ``counts[task, chunk, segment]``, with all of the
+    segment's rows ``cuts[segment]:cuts[segment + 1]`` of B, or with none.
     """
 
     @staticmethod
@@ -131,14 +150,15 @@ class _ProductNorm(torch.autograd.Function):
     ) -> Tensor:
         grams = []
         for segment, (start, stop) in enumerate(pairwise(cuts)):
-            rows, own, mixed = left[counts[:, :, segment]], moved[start:stop], fixed[start:stop].T @ moved[start:stop]
-            columns = torch.cat(
-                [torch.cat([fixed_grams[segment], mixed], dim=1), torch.cat([mixed.T, own.T @ own], dim=1)]
-            )
-            grams.append((rows.T @ rows, columns))
+            rows = left[counts[:, :, segment]]  # A_s [chunks that count, 2 f + 1]
+            held, own = fixed[start:stop], moved[start:stop]  # B_s, side by side
+            mixed = held.T @ own
+            upper = torch.cat([fixed_grams[segment], mixed], dim=1)
+            lower = torch.cat([mixed.T, own.T @ own], dim=1)
+            grams.append((rows.T @ rows, torch.cat([upper, lower])))  # A_s^T A_s and B_s^T B_s [2 f + 1, 2 f + 1]
         ctx.save_for_backward(left, moved, fixed)
         ctx.cuts, ctx.counts, ctx.grams = cuts, counts, grams
-        return torch.stack([(row_gram * column_gram).sum() for row_gram, column_gram in grams]).sum()
+        return torch.stack([(left_gram * right_gram).sum() for left_gram, right_gram in grams]).sum()
 
     @staticmethod
     @once_differentiable
@@ -146,13 +166,12 @@ class _ProductNorm(torch.autograd.Function):
         left, moved, fixed = ctx.saved_tensors
         width = fixed.shape[1]
         left_slope, moved_slope = torch.zeros_like(left), torch.empty_like(moved)
-        for segment, ((start, stop), (row_gram, column_gram)) in enumerate(
-            zip(pairwise(ctx.cuts), ctx.grams, strict=True)
-        ):
+        for segment, (start, stop) in enumerate(pairwise(ctx.cuts)):
+            left_gram, right_gram = ctx.grams[segment]
             counted = ctx.counts[:, :, segment]
-            left_slope[counted] += left[counted] @ (2 * slope * column_gram)
-            wanted = 2 * slope * row_gram[:, width:]
-            own = moved_slope[start:stop]
+            left_slope[counted] += left[counted] @ (2 * slope * right_gram)  # a chunk may count in several segments
+            wanted = 2 * slope * left_gram[:, width:]  # 2 A_s^T A_s, the columns of the part that moves
+            own = moved_slope[start:stop]  # a view, filled in place
             torch.matmul(fixed[start:stop], wanted[:width], out=own)
             own.addmm_(moved[start:stop], wanted[width:])
         return left_slope, moved_slope, None, None, None, None
@@ -167,8 +186,11 @@ def segments(
         Borders ``0 = c_0 < ... < c_s = chunk_size``, and bool ``[tasks, num_chunks, s]``: which segments count.
     """
     size, numel = generator.chunk_size, generator.numel
-    borders = {numel, *(border for parts in excluded for part in parts for border in (part.start, part.stop))}
+    borders = {numel}
+    for part in chain.from_iterable(excluded):
+        borders |= {part.start, part.stop}
     cuts = sorted({0, size, *(border % size for border in borders)})
+    # [num_chunks, s]: where in the flat weights a segment begins; all of it counts where its first weight does
     first = size * torch.arange(generator.num_chunks)[:, None] + torch.tensor(cuts[:-1])
     counts = (first < numel).repeat(len(excluded), 1, 1)
     for task, parts in enumerate(excluded):

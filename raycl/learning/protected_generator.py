@@ -9,7 +9,7 @@ weights are for, a classifier's or a decoder's, is the business of whoever owns 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,6 +20,8 @@ from raycl.learning.output_regulariser import OutputRegulariser
 from raycl.models.hypernetwork import Activation, Theta, WeightGenerator
 from raycl.spec.needs import Idle
 from raycl.spec.options import Count, NonNegative, Options, Width, Widths
+
+GeneratorActivation = Annotated[Activation, Field(description="after each hidden layer of the generator")]
 
 
 class GeneratorOptions(Options):
@@ -41,12 +43,12 @@ class GeneratorOptions(Options):
     )
 
     beta: NonNegative = Field(0.01, description="weight of the output regulariser, a sum over all weights of a task")
-    task_embedding_dim: Width = 96
+    task_embedding_dim: Width = Field(96, description="length of a task's embedding, which the generator takes in")
     chunked: bool = Field(True, description="generate the weights chunk by chunk; or all at once (full hypernetwork)")
-    chunk_embedding_dim: Width = 96
+    chunk_embedding_dim: Width = Field(96, description="length of a chunk's embedding, which it takes in beside")
     chunk_size: Count = Field(42_000, description="weights per chunk, at most those of the target")
     hidden: Widths = Field((10, 10), description="units per layer of the generator")
-    activation: Activation = "relu"
+    activation: GeneratorActivation = "relu"
     lookahead: Literal["detached", "differentiated", "off"] = Field(
         "detached", description="whether the regulariser looks at the weights after the task's own step, and how"
     )
@@ -74,7 +76,7 @@ class ProtectedGenerator:
         self.options = options
         self._random = random
         self._device = device
-        self.generator = WeightGenerator(
+        generator = WeightGenerator(
             sizes,
             options.task_embedding_dim,
             options.hidden,
@@ -82,7 +84,8 @@ class ProtectedGenerator:
             random,
             options.chunk_size if options.chunked else None,
             options.chunk_embedding_dim,
-        ).to(device)
+        )
+        self.generator = generator.to(device)
         self.embeddings: list[nn.Parameter] = []
         self._regulariser: OutputRegulariser | None = None
 
@@ -116,16 +119,18 @@ class ProtectedGenerator:
         Args:
             excluded: for each old task, where in its flat weights nothing is protected.
         """
-        old = len(self.embeddings) - 1
         self._regulariser = None
-        if old and self.options.beta:
-            self._regulariser = OutputRegulariser(
-                self.generator,
-                torch.stack([embedding.detach() for embedding in self.embeddings[:old]]),
-                excluded,
-                "direct" if self.options.regulariser == "direct" else "gram",
-                cache=self.options.regulariser != "sampled",
-            )
+        old = [embedding.detach() for embedding in self.embeddings[:-1]]
+        if not old or not self.options.beta:
+            return
+        kind = self.options.regulariser
+        self._regulariser = OutputRegulariser(
+            self.generator,
+            torch.stack(old),
+            excluded,
+            form="direct" if kind == "direct" else "gram",
+            cache=kind != "sampled",  # an update looks at few tasks then
+        )
 
     def release(self) -> None:
         """Hold nothing, and forget where theta stood."""
@@ -152,10 +157,12 @@ class ProtectedGenerator:
             parameter.grad = gradient.detach()
         if self._regulariser is None:
             return None
-        own = dict(zip(theta.values(), gradients, strict=False))
-        ahead = theta if self.options.lookahead == "off" else _ahead(theta, own, optimizer, clip)
+        ahead: Theta = theta
+        if self.options.lookahead != "off":
+            own = dict(zip(theta.values(), gradients[: len(theta)], strict=True))
+            ahead = _ahead(theta, own, optimizer, clip)
         value = self.options.beta * self._regulariser(ahead, self._old_tasks())
-        value.backward()
+        value.backward()  # adds to the gradients of the task's loss
         return value
 
     def _old_tasks(self) -> Tensor | None:

@@ -21,8 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator
-from raycl.models.hypernetwork import Activation
+from raycl.learning.protected_generator import GeneratorActivation, GeneratorOptions, ProtectedGenerator
 from raycl.models.network import initialize
 from raycl.models.vae import Encoder, GeneratedDecoder, Layers, evidence_loss
 from raycl.spec.options import Count, Width, Widths
@@ -34,8 +33,8 @@ class ProtectedVAEOptions(GeneratorOptions):
     """The autoencoder, and the hypernetwork that makes its decoders."""
 
     chunk_size: Count = Field(50_000, description="weights per chunk, at most those of a decoder")
-    activation: Activation = "elu"
-    latent_dim: Width = 100
+    activation: GeneratorActivation = "elu"
+    latent_dim: Width = Field(100, description="length of the latent vectors from which images are drawn")
     encoder_hidden: Hidden = Field((400, 400), description="units per layer of the encoder")
     decoder_hidden: Hidden = Field((250, 350), description="units per layer of a decoder, from the latent vector on")
 
@@ -66,7 +65,7 @@ class ProtectedVAE:
         self.decoder = GeneratedDecoder(image_shape, options.decoder_hidden, options.latent_dim)
         self.protected = ProtectedGenerator(self.decoder.sizes, options, random, device)
         self._pixels = math.prod(image_shape)
-        self._old: Layers = ()
+        self._old: Layers = ()  # of all old decoders side by side, while a task is learned
         self.origins = torch.empty(0, dtype=torch.int64, device=device)
 
     # -- the task ----------------------------------------------------------------------------------------------
@@ -116,15 +115,20 @@ class ProtectedVAE:
 
     def loss(self, x: Tensor) -> Tensor:
         """Mean negative evidence lower bound ``[]`` per pixel, with the current task's decoder."""
-        layers = self.decoder.layers(self.protected.current()[None])
-        each = evidence_loss(self.encoder, lambda z: self.decoder(layers, z[None])[0], x, self._noise(len(x)))
+        layers = self.decoder.layers(self.protected.current()[None])  # a single set
+
+        def decode(z: Tensor) -> Tensor:
+            logits: Tensor = self.decoder(layers, z[None])[0]
+            return logits
+
+        each = evidence_loss(self.encoder, decode, x, self._noise(len(x)))
         return each.mean() / self._pixels
 
     @torch.no_grad()
     def replay(self) -> Tensor:
         """New images of the old decoders ``[replays, channels, height, width]``, the means of pixels in [0, 1]."""
-        sets = len(self._old[0][0])
-        z = self._noise(len(self.origins)).view(sets, -1, self._latent_dim)
+        weight, _ = self._old[0]  # [old tasks, inputs, outputs] of the first layer
+        z = self._noise(len(self.origins)).view(len(weight), -1, self._latent_dim)  # every old task draws as many
         drawn: Tensor = self.decoder(self._old, z)
         return drawn.flatten(0, 1).sigmoid()
 

@@ -109,15 +109,6 @@ class Quadratic:
             times.clamp_(max=torch.finfo(times.dtype).max / 2)  # infinity over infinity is no share
             parameter[rows].lerp_(self.anchor[name], times.div_(1 + times))
 
-    @torch.no_grad()
-    def value(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """1/2 sum F (theta - theta*)^2, ``[]``; after :meth:`merge` a constant is missing."""
-        parts = []
-        for name, importance in self.importance.items():
-            held = parameters[name][: len(importance)] if importance.dim() else parameters[name]
-            parts.append((importance * (held - self.anchor[name]).square()).sum())
-        return 0.5 * torch.stack(parts).sum() if parts else torch.zeros(())
-
     def state_dict(self) -> dict[str, Any]:
         return {"importance": dict(self.importance), "anchor": dict(self.anchor)}
 

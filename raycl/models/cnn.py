@@ -12,7 +12,7 @@ from torch import nn
 from raycl.errors import Problem, SpecError
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
-from raycl.spec.options import ModelConfig, Width, Widths
+from raycl.spec.options import MODEL_HELP, ModelConfig, Width, Widths
 
 Norm = Literal["batch", "group", "none"]
 
@@ -20,7 +20,7 @@ Norm = Literal["batch", "group", "none"]
 class CNNConfig(ModelConfig):
     """Blocks of convolution (3 x 3), norm, ReLU and max-pooling (2 x 2), then a fully connected layer."""
 
-    name: Literal["cnn"] = "cnn"
+    name: Literal["cnn"] = Field("cnn", description=MODEL_HELP)
     channels: Widths = Field((32, 64), min_length=1, description="of each block")
     hidden: Width = Field(128, description="units of the fully connected layer")
     norm: Norm = Field("none", description="after each convolution")

@@ -11,13 +11,13 @@ from torch import nn
 
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
-from raycl.spec.options import ModelConfig, Widths
+from raycl.spec.options import MODEL_HELP, ModelConfig, Widths
 
 
 class MLPConfig(ModelConfig):
     """Fully connected layers with ReLU."""
 
-    name: Literal["mlp"] = "mlp"
+    name: Literal["mlp"] = Field("mlp", description=MODEL_HELP)
     hidden: Widths = Field(
         (400, 400), description="units per layer; []: a linear classifier, such as a probe on encoded images"
     )

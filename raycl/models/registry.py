@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from pydantic import create_model
+from pydantic import Field, create_model
 from torch import nn
 
 from raycl.errors import MethodError
 from raycl.models.network import Network
 from raycl.registry import Registry
-from raycl.spec.options import ModelConfig
+from raycl.spec.options import MODEL_HELP, ModelConfig
 
 Build = Callable[[Any, tuple[int, int, int], torch.Generator], nn.Module]
 """(Options, image shape, generator) -> a backbone, or a whole :class:`raycl.models.network.Network`."""
@@ -100,4 +100,4 @@ class _Built:
 def _named(name: str) -> type[ModelConfig]:
     """The options that every model has, under a name."""
     kind: Any = Literal[name]
-    return create_model(f"{name}Config", __base__=ModelConfig, name=(kind, name))
+    return create_model(f"{name}Config", __base__=ModelConfig, name=(kind, Field(name, description=MODEL_HELP)))

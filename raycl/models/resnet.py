@@ -20,7 +20,7 @@ from raycl.errors import Problem, SpecError
 from raycl.models.cnn import Norm, norm_layer
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
-from raycl.spec.options import ModelConfig, Width
+from raycl.spec.options import MODEL_HELP, ModelConfig, Width
 
 MIN_PIXELS = 16
 
@@ -28,7 +28,7 @@ MIN_PIXELS = 16
 class ResNet18Config(ModelConfig):
     """Four stages of two blocks, of 1, 2, 4 and 8 times ``width`` channels."""
 
-    name: Literal["resnet18"] = "resnet18"
+    name: Literal["resnet18"] = Field("resnet18", description=MODEL_HELP)
     width: Width = Field(64, description="channels of the first stage")
     norm: Norm = Field("batch", description="after each convolution")
 
@@ -38,13 +38,13 @@ class ResNet18Config(ModelConfig):
 class ResNet18ImageNetConfig(ModelConfig):
     """ResNet-18 for large images: a first layer of 7 x 7 with stride 2, then pooling; as torchvision has it."""
 
-    name: Literal["resnet18_imagenet"] = "resnet18_imagenet"
+    name: Literal["resnet18_imagenet"] = Field("resnet18_imagenet", description=MODEL_HELP)
 
 
 class ResNet32Config(ModelConfig):
     """Three stages of five blocks, of 1, 2 and 4 times ``width`` channels."""
 
-    name: Literal["resnet32"] = "resnet32"
+    name: Literal["resnet32"] = Field("resnet32", description=MODEL_HELP)
     width: Width = Field(16, description="channels of the first stage")
     norm: Norm = Field("batch", description="after each convolution")
 

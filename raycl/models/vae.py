@@ -68,7 +68,6 @@ class VAE(nn.Module):
         self, image_shape: tuple[int, int, int], hidden: Sequence[int], latent_dim: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
         self.encoder = Encoder(image_shape, hidden, latent_dim)
         self.decoder = Decoder(image_shape, hidden[::-1], latent_dim)
         initialize(self, generator)
@@ -80,13 +79,6 @@ class VAE(nn.Module):
             noise: standard normal ``[batch, latent_dim]``, one draw per image.
         """
         return evidence_loss(self.encoder, self.decoder, x, noise)
-
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Images in [0, 1] ``[count, channels, height, width]``, the means of the pixels for z ~ N(0, I)."""
-        device = next(self.parameters()).device
-        z = torch.randn(count, self.latent_dim, generator=generator).to(device)
-        pixels: Tensor = self.decoder(z).sigmoid()
-        return pixels
 
 
 Layers = Sequence[tuple[Tensor, Tensor]]

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from raycl.errors import Problem, SpecError
 from raycl.spec.blocks import Blocks, Registries, Resolved, point_path
 from raycl.spec.entry import Entry
 from raycl.spec.needs import SHARED_BLOCKS, Extent, Idle, Need, SearchSetting, Setting, broken, covered, idle
@@ -98,7 +99,27 @@ def barred(strategy: Any, resolved: Resolved) -> str | None:
 def unmet(setting: Setting) -> Iterator[tuple[Need, Path, str]]:
     """The needs that a setting does not meet, with the path in merged blocks and the value found there."""
     for need in broken(setting):
-        yield need, block_path(need.path), format_value(_plain(setting.value(need.path)))
+        yield need, block_path(need.path), _found(setting, need)
+
+
+def require(setting: Setting) -> None:
+    """Hold one trial to what its method declares, wherever it comes from.
+
+    A sweep file has been held to it at the ends of its search spaces; here are the points in between, data whose
+    classes are only known once they are read, and trials that come from no file. What the shared blocks declare is
+    left to the file: training says in its own words where it cannot go on.
+
+    Raises:
+        SpecError: with every need that is not met.
+    """
+    problems = [Problem(need.path, need.rule, _found(setting, need)) for need in broken(setting, blocks=())]
+    if problems:
+        raise SpecError(problems)
+
+
+def _found(setting: Setting, need: Need) -> str:
+    """The value that a need points at, as a sweep file would have it."""
+    return format_value(_plain(setting.value(need.path)))
 
 
 def always_idle(judged: Sequence[Setting]) -> dict[str, str]:

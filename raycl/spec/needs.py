@@ -11,7 +11,7 @@ its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -205,10 +205,14 @@ def idle(setting: Setting) -> dict[str, str]:
     return {path: rule.why for rule in declared if rule.when(setting) for path in rule.paths}
 
 
-def broken(setting: Setting) -> Iterator[Need]:
-    """The needs that a setting does not meet; those of options that do nothing are met."""
+def broken(setting: Setting, blocks: Sequence[str] = SHARED_BLOCKS) -> Iterator[Need]:
+    """The needs that a setting does not meet; those of options that do nothing are met.
+
+    Args:
+        blocks: whose needs are looked at, beside the method's own.
+    """
     silent = idle(setting)
-    for owner in _owners(setting):
+    for owner in _owners(setting, blocks):
         for need in getattr(owner, "needs", ()):
             if not covered(need.path, silent) and not need.holds(setting):
                 yield need
@@ -220,7 +224,7 @@ def covered(path: str, silent: dict[str, str]) -> str | None:
     return next((silent[key] for end in range(len(parts), 0, -1) if (key := ".".join(parts[:end])) in silent), None)
 
 
-def _owners(setting: Setting) -> Iterator[Any]:
+def _owners(setting: Setting, blocks: Sequence[str] = SHARED_BLOCKS) -> Iterator[Any]:
     yield setting.strategy
-    for block in ("options", *SHARED_BLOCKS):
+    for block in ("options", *blocks):
         yield type(getattr(setting, block))

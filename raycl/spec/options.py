@@ -29,9 +29,13 @@ Bytes = Annotated[int, Field(ge=1, le=EXACT)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Units, channels or dimensions of a layer."""
 Widths = Annotated[tuple[Width, ...], Field(max_length=64)]
+STREAM_HELP = "the kind of stream: a registered name"
+MODEL_HELP = "the kind of network: a registered name"
 WEIGHTS_HELP = "a registered name (imagenet), or the path of a file of `raycl export` below the data root"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Results hold seeds as 64-bit integers."""
+KnownAtTest = Annotated[ScenarioName, Field(description="what is known at test, van de Ven and Tolias 2019")]
+Tasks = Annotated[int, Field(ge=1, le=10_000, description="tasks of the stream, learned one after another")]
 
 
 class Later:
@@ -130,10 +134,15 @@ class TrainingConfig(Options):
         ),
     )
 
-    optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
-    learning_rate: Positive = 1e-3
+    optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = Field(
+        "adam", description="torch's optimiser of that name, with torch's defaults for what is not set here"
+    )
+    learning_rate: Positive = Field(1e-3, description="the optimiser's step size, the same in every update")
     momentum: Fraction = Field(0.0, description="of sgd and rmsprop")
-    weight_decay: NonNegative = 0.0
+    weight_decay: NonNegative = Field(
+        0.0,
+        description="times a weight, added to its gradient; of adamw, taken off it times learning_rate",
+    )
     batch_size: Count = Field(128, description="new examples per update")
     epochs: Count | None = Field(None, description="passes over the phase's source per task; or set iterations")
     iterations: Count | None = Field(None, description="updates per task; or set epochs")
@@ -242,10 +251,10 @@ class StreamConfig(Options):
     encodable: ClassVar[bool] = True
     """Whether its tasks hold the data set's images as they are, so that features can be computed once for all."""
 
-    name: str
+    name: str = Field(description=STREAM_HELP)
     dataset: str = Field("digits", description="a registered data set")
-    scenario: ScenarioName = Field("class", description="what is known at test, van de Ven and Tolias 2019")
-    tasks: Annotated[int, Field(ge=1, le=10_000)] = 5
+    scenario: KnownAtTest = "class"
+    tasks: Tasks = 5
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of the training examples, stratified by class, on which a search scores"
     )
@@ -255,7 +264,11 @@ class StreamConfig(Options):
         "rows, later tasks and absent classes included, or of the first task's training rows; or left in 0..255",
     )
     pad: Annotated[int, Field(ge=0, le=16)] = Field(0, description="zero pixels added on each side")
-    augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
+    augment: Literal["none", "flip", "crop", "crop_flip"] = Field(
+        "none",
+        description="of training images, anew in every batch: flip mirrors half of them, crop cuts each out of itself "
+        "with 4 zero pixels on each side",
+    )
     train_per_task: Count | None = Field(None, description="at most so many training examples a task, stratified")
     seed: Seed | None = Field(None, description="pins class order, split and permutations; default: the run's seed")
     boundaries: Literal["given", "hidden"] = Field("given", description="whether training is told where a task ends")
@@ -296,7 +309,7 @@ class ModelConfig(Options):
         ),
     )
 
-    name: str
+    name: str = Field(description=MODEL_HELP)
     head: HeadKind = Field(
         "auto",
         description="one set of output units per task, or a single set; auto: per_task where the task id is given",

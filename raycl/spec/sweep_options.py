@@ -60,8 +60,10 @@ class SearchConfig(Options):
     class Finalists(Options):
         """The best points are run again on more validation seeds before a winner is named."""
 
-        top: Trials = 3
-        seeds: tuple[Seed, ...] = Field((1, 2), max_length=1000)
+        top: Trials = Field(3, description="so many of each method's best points")
+        seeds: tuple[Seed, ...] = Field(
+            (1, 2), max_length=1000, description="run seeds of each of them, beside those of the search"
+        )
 
     protocol: Literal["end_of_training"] = Field("end_of_training", description="when the metric is taken")
     trials: Trials = Field(10, description="per strategy and variant")
@@ -72,8 +74,10 @@ class SearchConfig(Options):
         description="what is maximised: a mean over tasks, or over all their images (pooled), after the last task, or "
         "its mean over all steps (incremental)",
     )
-    mode: Literal["max"] = "max"
-    sampler: Literal["tpe", "random"] = "tpe"
+    mode: Literal["max"] = Field("max", description="the largest metric wins")
+    sampler: Literal["tpe", "random"] = Field(
+        "tpe", description="tpe: from the results of earlier generations (Optuna's TPE); random: from no results"
+    )
     seed: Seed = Field(0, description="of the sampler")
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, max_length=1000, description="run seeds of every search trial; the mean counts"
@@ -129,16 +133,22 @@ class PrunerConfig(Options):
 class FinalConfig(Options):
     """The winner of each strategy over fresh seeds, scored on test data once."""
 
-    seeds: tuple[Seed, ...] = Field((10, 11, 12), min_length=1, max_length=1000)
-    train_on: Literal["train", "train_and_validation"] = "train"
+    seeds: tuple[Seed, ...] = Field(
+        (10, 11, 12), min_length=1, max_length=1000, description="run seeds, one trial of each method for each"
+    )
+    train_on: Literal["train", "train_and_validation"] = Field(
+        "train", description="the rows that search trials trained on; or with those on which they were scored"
+    )
     keep_checkpoints: bool = Field(False, description="after a trial has finished too, as `raycl export` needs them")
 
 
 class LimitsConfig(Options):
     """What buys accuracy by size; a trial above a limit fails with a clear reason."""
 
-    max_state_bytes: Bytes | None = None
-    max_parameters: Bytes | None = None
+    max_state_bytes: Bytes | None = Field(
+        None, description="bytes that a method keeps between tasks, its replay memory included"
+    )
+    max_parameters: Bytes | None = Field(None, description="trainable numbers of a method, all its networks together")
     max_compression_ratio: Positive | None = Field(None, description="hypernetworks: trainable over target weights")
 
 

@@ -48,9 +48,10 @@ class AGEM(Constrained):
     Config = AGEMConfig
     paper: ClassVar[str] = "Chaudhry et al. 2019, Efficient lifelong learning with A-GEM (arXiv 1812.00420)"
 
+    config: AGEMConfig
+
     def __init__(self, config: AGEMConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.config: AGEMConfig = config
         self._reference: Batch | None = None
 
     def draw(self, batch: Batch, at: Position) -> Batch:

@@ -77,11 +77,12 @@ class Ensemble(Strategy):
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
     changes: ClassVar[tuple[Change, ...]] = (COMPARED_AS_SHARES,)
 
+    config: EnsembleConfig
+
     def __init__(self, config: EnsembleConfig, context: Context) -> None:
         super().__init__(config, context)
         scenario = context.scenario
         require_own_units(scenario, "each network of an ensemble")
-        self.config: EnsembleConfig = config
         self.networks: list[Network] = []
         self._width = self._matching_width() if config.match_parameters else 1.0
 

@@ -26,7 +26,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raycl.errors import Problem, SpecError
 from raycl.learning.passes import FORWARD_HELP, ForwardPasses
 from raycl.spec.needs import Need
 from raycl.spec.options import Later
@@ -67,14 +66,11 @@ class ERACE(Replay):
     config: ERACEConfig
 
     def __init__(self, config: ERACEConfig, context: Context) -> None:
+        super().__init__(config, context)
         scenario = context.scenario
         full = scenario.outputs(0) == scenario.num_outputs
-        if config.unseen and not full:
-            rule = "units that have not come yet exist on a full head only; set training.active_logits: all"
-            raise SpecError([Problem("unseen", rule, "true")])
-        super().__init__(config, context)
         self._unseen = full if config.unseen is None else config.unseen
-        self._seen = torch.zeros(context.scenario.num_outputs, dtype=torch.bool, device=context.device)
+        self._seen = torch.zeros(scenario.num_outputs, dtype=torch.bool, device=context.device)
 
     def draw(self, batch: Batch, at: Position) -> Batch:
         self._seen[batch.y] = True

@@ -33,7 +33,6 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from raycl.errors import MethodError
 from raycl.memory.buffer import everything
 from raycl.memory.clusters import Clusters
 from raycl.spec.needs import Idle, Need
@@ -92,21 +91,11 @@ class ExStream(Strategy):
     selection: ClassVar[str] = "ring"  # fills the slots in order; from then on rows are merged
     paper: ClassVar[str] = "Hayes, Cahill and Kanan 2019, Memory efficient experience replay (arXiv 1809.05922)"
 
+    config: ExStreamConfig
+
     def __init__(self, config: ExStreamConfig, context: Context) -> None:
-        memory = context.memory_config
-        if memory.selection != "auto" or memory.unit == "task":
-            raise MethodError(
-                "exstream merges rows by what they hold: memory.selection must be auto and memory.unit class or total "
-                f"(got {memory.selection} and {memory.unit})"
-            )
-        classes = context.scenario.num_outputs
-        if memory.unit == "total" and memory.capacity < classes:
-            raise MethodError(
-                f"exstream: memory.capacity must be at least the number of classes, {classes} in the end (got "
-                f"{memory.capacity}); enlarge it, or count it per class by memory.unit"
-            )
         super().__init__(config, context)
-        self.config: ExStreamConfig = config
+        memory = context.memory_config
         self.clusters = Clusters(self.memory, memory.capacity, memory.unit == "class")
         self._batch_size = memory.batch_size or context.training.batch_size
         self._waiting = 0  # examples since the last epoch over the memory

@@ -75,6 +75,8 @@ class FeatureExtraction(Strategy):
     idle_rows = "always"
     paper: ClassVar[str] = "Li and Hoiem 2016, Learning without forgetting (arXiv 1606.09282), baseline"
 
+    config: FeatureExtractionConfig
+
     def __init__(self, config: FeatureExtractionConfig, context: Context) -> None:
         scenario = context.scenario
         if scenario.active_logits == "auto" and scenario.policy == "seen":
@@ -83,7 +85,6 @@ class FeatureExtraction(Strategy):
         if config.classifier != "softmax" and not self.network.head.affine:
             rule = f"{config.classifier} is a linear head in closed form; use linear, or classifier: softmax"
             raise SpecError([Problem("model.classifier", rule, "cosine")])
-        self.config: FeatureExtractionConfig = config
         features, covariance = self.network.head.features, config.classifier == "slda"
         self.statistics = ClassStatistics(features, covariance, context.device)
         self._trunk = LowerPart(self.network.backbone, config.freeze)

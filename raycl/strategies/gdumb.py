@@ -24,7 +24,6 @@ from torch import Tensor
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Count, Fraction, NonNegative, Positive
 from raycl.strategies.base import (
-    Context,
     Epochs,
     Losses,
     Phase,
@@ -51,14 +50,14 @@ class GDumbConfig(StrategyConfig):
     )
 
     passes: Count = Field(128, description="over the memory; a power of two ends at the bottom of the last cosine")
-    batch_size: Count = 16
+    batch_size: Count = Field(16, description="rows of the memory per update")
     optimizer: Literal["sgd", "training"] = Field(
         "sgd", description="the authors' SGD with the options below; or what training says, at a constant rate"
     )
-    learning_rate: Positive = 0.05
+    learning_rate: Positive = Field(0.05, description="of sgd, at the top of each cosine")
     final_learning_rate: NonNegative = Field(5e-4, description="at the bottom of each cosine")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Fraction = 1e-6
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
+    weight_decay: Fraction = Field(1e-6, description="of sgd: times a weight, added to its gradient")
     gradient_clip: NonNegative = Field(10.0, description="largest norm of the gradient; 0 clips nothing")
 
 
@@ -115,9 +114,7 @@ class GDumb(Strategy):
     boundary_free: ClassVar[bool] = True
     paper: ClassVar[str] = "Prabhu, Torr and Dokania 2020, GDumb (ECCV)"
 
-    def __init__(self, config: GDumbConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self.config: GDumbConfig = config
+    config: GDumbConfig
 
     def trainable(self, task: int) -> Mapping[str, Trainable]:
         options = self.config

@@ -48,9 +48,10 @@ class GEM(Constrained):
     Config = GEMConfig
     paper: ClassVar[str] = "Lopez-Paz and Ranzato 2017, Gradient episodic memory (arXiv 1706.08840)"
 
+    config: GEMConfig
+
     def __init__(self, config: GEMConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.config: GEMConfig = config
         self._past: OldRows | None = None
 
     def begin_task(self, task: int, data: TaskData) -> None:

@@ -54,7 +54,7 @@ class GenerativeReplayConfig(StrategyConfig):
         Idle(("temperature",), "only targets: soft have one", lambda at: at.options.targets == "hard"),
     )
 
-    latent_dim: Width = 100
+    latent_dim: Width = Field(100, description="length of the latent vectors from which images are drawn")
     hidden: Widths = Field(
         (400, 400), min_length=1, description="units per layer of the generator's encoder; the decoder mirrors them"
     )
@@ -90,9 +90,10 @@ class GenerativeReplay(Strategy):
     paper: ClassVar[str] = "Shin et al. 2017, Continual learning with deep generative replay (arXiv 1705.08690)"
     naive_when: ClassVar[Mapping[str, Any] | None] = {"replay_share": 0.0}
 
+    config: GenerativeReplayConfig
+
     def __init__(self, config: GenerativeReplayConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.config: GenerativeReplayConfig = config
         check_pixels(context)
         self._random = context.generator("generative_replay")
         vae = VAE(context.image_shape, config.hidden, config.latent_dim, self._random)

@@ -44,7 +44,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raycl.errors import MethodError, Problem, SpecError
 from raycl.learning.class_statistics import ClassStatistics
 from raycl.learning.distillation import frozen_copy
 from raycl.learning.herding import herding, unit_length
@@ -115,10 +114,10 @@ class ICaRL(Strategy):
     idle_rows = "never"
     paper: ClassVar[str] = "Rebuffi et al. 2017, iCaRL (arXiv 1611.07725)"
 
+    config: ICaRLConfig
+
     def __init__(self, config: ICaRLConfig, context: Context) -> None:
-        _check(context)
         super().__init__(config, context)
-        self.config: ICaRLConfig = config
         self.means = torch.zeros(0, self.network.head.features, device=context.device)
         self._teacher: Network | None = None
         self._union: Rows | None = None
@@ -264,26 +263,3 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of sigmoids, summed over units, mean over rows, ``[]``."""
     total = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return total / len(logits)
-
-
-def _check(context: Context) -> None:
-    """Refuse what cannot be asked of the method."""
-    scenario, memory, selection = context.scenario, context.memory_config, context.memory_config.selection
-    problems = []
-    if scenario.shared:
-        rule = "icarl needs output units of their own for every class; set per_task"
-        problems.append(Problem("model.head", rule, scenario.head))
-    if scenario.active_logits not in ("auto", "seen", "all"):
-        rule = "icarl trains the units of all classes seen, by sigmoids; use auto, seen or all"
-        problems.append(Problem("training.active_logits", rule, scenario.active_logits))
-    if selection not in ("auto", "ranked"):
-        rule = "icarl keeps the first rows of each class's ranking; use auto, and say how to rank by exemplars"
-        problems.append(Problem("memory.selection", rule, selection))
-    if problems:
-        raise SpecError(problems)
-    classes = {"total": scenario.num_outputs, "task": max(scenario.sizes), "class": 1}[memory.unit]
-    if memory.capacity < classes:
-        raise MethodError(
-            f"icarl: memory.capacity must be at least the number of classes, {classes} in the end (got "
-            f"{memory.capacity}); enlarge it, or count it per class by memory.unit"
-        )

@@ -76,9 +76,10 @@ class LatentReplay(Strategy):
     selection: ClassVar[str] = "random"
     paper: ClassVar[str] = "Pellegrini et al. 2020, Latent replay for real-time continual learning (arXiv 1912.01100)"
 
+    config: LatentReplayConfig
+
     def __init__(self, config: LatentReplayConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.config: LatentReplayConfig = config
         self.lower, self.upper = cut(self.network.backbone, config.layer)
         self._below = LowerPart(self.lower, config.freeze, config.lower_learning_rate)
         self._latents: Rows | None = None  # of the task, where the lower part gives the same ones every time

@@ -29,7 +29,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raycl.errors import Problem, SpecError
 from raycl.learning.passes import FORWARD_HELP, ForwardPasses
 from raycl.models.network import frozen_statistics
 from raycl.spec.needs import Need
@@ -76,7 +75,6 @@ class MIR(Replay):
     def __init__(self, config: MIRConfig, context: Context) -> None:
         super().__init__(config, context)
         self._rate = config.virtual_learning_rate or context.training.learning_rate
-        _require_competition(config.subsample, self.replay_size)
 
     @property
     def draw_size(self) -> int:
@@ -118,14 +116,3 @@ class MIR(Replay):
         best = losses if known is None else torch.fmin(losses, known)
         self.memory.write(self.memory.sampled, {"best_loss": best})
         return best
-
-
-def _require_competition(drawn: int, replayed: int) -> None:
-    """Refuse to choose all there is.
-
-    Raises:
-        SpecError: no more rows are drawn than replayed.
-    """
-    if drawn <= replayed:
-        rule = f"mir draws more rows than the {replayed} that it replays; set memory.batch_size below subsample"
-        raise SpecError([Problem("subsample", rule, str(drawn))])

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from raycl.errors import Problem, SpecError
 from raycl.learning.own_units import OWN_HEADS, own_head_only
 from raycl.spec.needs import Need
-from raycl.strategies.base import Context, Strategy, StrategyConfig
+from raycl.strategies.base import Strategy, StrategyConfig
 
 
 class MultiHeadConfig(StrategyConfig):
@@ -30,16 +29,3 @@ class MultiHead(Strategy):
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"
     naive_when: ClassVar[dict[str, object]] = {}
-
-    def __init__(self, config: MultiHeadConfig, context: Context) -> None:
-        super().__init__(config, context)
-        scenario = context.scenario
-        problems = []
-        if not scenario.per_task_head:
-            rule = "multi_head needs output units of their own for every task; set per_task"
-            problems.append(Problem("model.head", rule, scenario.head))
-        elif scenario.policy not in ("own", "current"):
-            rule = "a softmax over several heads is class-incremental training; use auto, own or current"
-            problems.append(Problem("training.active_logits", rule, scenario.policy))
-        if problems:
-            raise SpecError(problems)

@@ -47,7 +47,7 @@ class PiggybackConfig(StrategyConfig):
     )
     values: Literal["binary", "ternary"] = Field("binary", description="of a mask: 0 and 1, or -1, 0 and 1")
     threshold: Positive = Field(5e-3, description="a weight counts where its score lies above it")
-    initial_score: Positive = 1e-2
+    initial_score: Positive = Field(1e-2, description="of every weight as a task begins; above threshold, so all count")
     mask_learning_rate: Positive = Field(0.1, description="factor on the learning rate for the scores")
 
     @model_validator(mode="after")
@@ -67,12 +67,13 @@ class Piggyback(Strategy):
     zero_shot: ClassVar[bool] = False
     paper: ClassVar[str] = "Mallya, Davis and Lazebnik 2018, Piggyback (arXiv 1801.06519)"
 
+    config: PiggybackConfig
+
     def __init__(self, config: PiggybackConfig, context: Context) -> None:
         super().__init__(config, context)
         scenario = context.scenario
         require_own_heads(scenario, "piggyback")
         require_own_units(scenario, "a mask")
-        self.config: PiggybackConfig = config
         self.masked = MaskedWeights(self.network.backbone)
         self.scores: dict[str, nn.Parameter] = {}
         self.bits: list[Tensor | None] = []

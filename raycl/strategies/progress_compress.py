@@ -88,10 +88,11 @@ class ProgressCompress(Strategy):
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "domain"})
     paper: ClassVar[str] = "Schwarz et al. 2018, Progress & Compress (arXiv 1805.06370)"
 
+    config: ProgressCompressConfig
+
     def __init__(self, config: ProgressCompressConfig, context: Context) -> None:
         super().__init__(config, context)
         require_own_units(context.scenario, "the active column")
-        self.config: ProgressCompressConfig = config
         self.knowledge = Column(self.network)
         self.active = self._new_active()
         self.past = Quadratic()

@@ -69,10 +69,11 @@ class Progressive(Strategy):
     idle_rows = "never"
     paper: ClassVar[str] = "Rusu et al. 2016, Progressive neural networks (arXiv 1606.04671)"
 
+    config: ProgressiveConfig
+
     def __init__(self, config: ProgressiveConfig, context: Context) -> None:
         super().__init__(config, context)
         require_own_units(context.scenario, "each column of a progressive network")
-        self.config: ProgressiveConfig = config
         self.columns = ColumnStack()
         self._width = self._matching_width() if config.match_parameters else 1.0
 

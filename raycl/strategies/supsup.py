@@ -128,11 +128,12 @@ class SupSup(Strategy):
     pretrained: ClassVar[bool] = False
     changes: ClassVar[tuple[Change, ...]] = (COMPARED_AS_SHARES,)
 
+    config: SupSupConfig
+
     def __init__(self, config: SupSupConfig, context: Context) -> None:
         super().__init__(config, context)
         scenario = context.scenario
         require_own_units(scenario, "a mask")
-        self.config: SupSupConfig = config
         self.inference_batch = 1 if scenario.task_given else config.inference_rows
         self._random = context.generator("scores")
         self._classes = max(scenario.sizes)
@@ -141,10 +142,10 @@ class SupSup(Strategy):
         self.statistics = RunningStatistics(self.network)
         self.seed = int(torch.randint(2**63 - 1, (), generator=context.generator("fixed_weights")))
         fix_signed_constants(self.network, self.seed)
-        self.scores: dict[str, nn.Parameter] = {}
-        self.bits: list[Tensor] = []
+        self.scores: dict[str, nn.Parameter] = {}  # of the task being learned
+        self.bits: list[Tensor] = []  # of each task learned: its mask, and running statistics [statistics.numel]
         self._normed: list[Tensor] = []
-        self._unpacked: Tensor | None = None
+        self._unpacked: Tensor | None = None  # what _vectors() gives, where all tasks fit into one group
 
     @classmethod
     def unfit(cls, config: SupSupConfig, scenario: Scenario) -> str | None:
@@ -160,7 +161,7 @@ class SupSup(Strategy):
         self.statistics.reset()
         self.scores = {}
         for name, shape in self.masked.shapes.items():
-            bound = 1 / math.sqrt(shape[1:].numel())
+            bound = 1 / math.sqrt(shape[1:].numel())  # the inputs of a unit
             scores = torch.empty(shape).uniform_(-bound, bound, generator=self._random)
             self.scores[name] = nn.Parameter(scores.to(self.context.device))
 
@@ -192,22 +193,26 @@ class SupSup(Strategy):
         """Cross-entropy over all units of the subnetwork, the superfluous ones included."""
         weights = self.masked.apply(self._decided())
         logits = functional_call(self.network, weights, (batch.x,))
-        return {"task": nn.functional.cross_entropy(logits, batch.y - self.context.scenario.offset(self.task))}
+        y = batch.y - self.context.scenario.offset(self.task)  # every subnetwork counts its units from 0
+        return {"task": nn.functional.cross_entropy(logits, y)}
 
     # -- prediction --------------------------------------------------------------------------------------------
 
     def predict(self, x: Tensor, task: int | None) -> Tensor:
         """Logits ``[batch, outputs so far]``: those of one task's units, minus infinity elsewhere."""
         if task is not None:
-            chosen, logits = torch.full((len(x),), task, device=x.device), self._logits(task, x)
+            chosen = torch.full((len(x),), task, device=x.device)
+            logits = self._logits(task, x)
         elif self.config.inference == "linear":
             chosen, logits = self._most_certain(x)
         else:
             chosen = self.infer_task(x)
-            logits = x.new_empty(len(x), self.network.head.outputs)
+            logits = x.new_empty(len(x), self.network.head.outputs)  # every row is of one task, so all are filled
             for found in chosen.unique().tolist():
-                logits[chosen == found] = self._logits(found, x[chosen == found])
-        return placed(logits[:, : self._classes], chosen, self.context.scenario, self.task)
+                rows = chosen == found
+                logits[rows] = self._logits(found, x[rows])
+        own = logits[:, : self._classes]  # without the superfluous units
+        return placed(own, chosen, self.context.scenario, self.task)
 
     def infer_task(self, x: Tensor) -> Tensor:
         """int64 ``[batch]``: the task that each ``inference_rows`` rows, in order, are taken to belong to."""
@@ -215,30 +220,39 @@ class SupSup(Strategy):
             return self._most_certain(x)[0]
         rows = self.config.inference_rows
         whole = len(x) // rows * rows
-        parts = [x[:whole].unflatten(0, (-1, rows)), x[None, whole:]]
-        return torch.cat([self._decide(part).repeat_interleave(part.shape[1]) for part in parts if part.numel()])
+        complete, rest = x[:whole].unflatten(0, (-1, rows)), x[None, whole:]  # [decisions, rows, *] each
+        return torch.cat(
+            [self._decide(part).repeat_interleave(part.shape[1]) for part in (complete, rest) if part.numel()]
+        )
 
     def _decide(self, x: Tensor) -> Tensor:
         """The task of each decision, int64 ``[decisions]``, from rows ``[decisions, rows, *]``."""
         objective = entropy if self.config.objective == "entropy" else superfluous(self._classes)
         method = one_shot if self.config.inference == "one_shot" else binary
-        parts = x.split(self._at_once())
-        return torch.cat([method(len(self.bits), self._vectors, self._forward, objective, part) for part in parts])
+        chosen = [
+            method(len(self.bits), self._vectors, self._forward, objective, part)
+            for part in x.split(self._at_once())  # binary has a gradient [numel] of each decision
+        ]
+        return torch.cat(chosen)
 
     def _at_once(self) -> int:
         """How many vectors of masked weights and statistics are held side by side."""
         return max(1, WORKING_FLOATS // (self.masked.numel + self.statistics.numel))
 
     def _vectors(self) -> Iterator[Tensor]:
-        """Masked weights and statistics of the tasks learned, ``[tasks of the group, numel]``; one group is kept."""
+        """Masked weights and statistics of the tasks learned, ``[tasks of the group, numel]``, group after group.
+
+        A group of all tasks is kept: inference asks for it again and again.
+        """
         if self._unpacked is not None:
             yield self._unpacked
             return
-        weights = self.masked.flat()
-        for first in range(0, len(self.bits), self._at_once()):
-            tasks = slice(first, first + self._at_once())
-            masks = self.masked.unpack(torch.stack(self.bits[tasks]))
-            group = torch.cat([masks * weights, torch.stack(self._normed[tasks])], dim=1)
+        weights, size = self.masked.flat(), self._at_once()
+        for first in range(0, len(self.bits), size):
+            tasks = slice(first, first + size)
+            masks = self.masked.unpack(torch.stack(self.bits[tasks]))  # [tasks of the group, weights]
+            statistics = torch.stack(self._normed[tasks])
+            group = torch.cat([masks * weights, statistics], dim=1)
             if len(group) == len(self.bits):
                 self._unpacked = group
             yield group
@@ -246,15 +260,17 @@ class SupSup(Strategy):
     def _forward(self, vector: Tensor, x: Tensor) -> Tensor:
         """Masked weights and statistics ``[numel]``, and rows ``[rows, *]`` -> logits ``[rows, units]``."""
         weights, normed = vector.split([self.masked.numel, self.statistics.numel])
+        # the gradient is that of the masks alone
         state = {**self.masked.split(weights), **self.statistics.split(normed.detach())}
         logits: Tensor = functional_call(self.network, state, (x,))
         return logits
 
     def _most_certain(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The tasks ``[batch]`` of least entropy, and their logits ``[batch, units]``."""
-        logits = (self._logits(task, x)[None] for task in range(len(self.bits)))
-        sizes = self.context.scenario.sizes[: len(self.bits)]
-        return most_certain(logits, shared_log_entropy(self.config.inference_rows), log_largest_entropy(sizes))
+        learned = len(self.bits)
+        logits = (self._logits(task, x)[None] for task in range(learned))
+        largest = log_largest_entropy(self.context.scenario.sizes[:learned])
+        return most_certain(logits, shared_log_entropy(self.config.inference_rows), largest)
 
     def _logits(self, task: int, x: Tensor) -> Tensor:
         """Logits ``[batch, units]`` of a task's subnetwork."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from raycl.spec.options import ScenarioName, StreamConfig
+from raycl.spec.options import STREAM_HELP, KnownAtTest, StreamConfig, Tasks
 from raycl.streams.randomness import random_state
 from raycl.streams.stream import Stream, TaskClasses, every_class
 from raycl.streams.task import Recipe
@@ -18,9 +18,9 @@ class PermutedConfig(StreamConfig):
 
     encodable = False
 
-    name: Literal["permuted"]
-    scenario: ScenarioName = "domain"
-    tasks: int = Field(10, ge=1, le=10_000)
+    name: Literal["permuted"] = Field(description=STREAM_HELP)
+    scenario: KnownAtTest = "domain"
+    tasks: Tasks = 10
     first_task: Literal["permuted", "identity"] = Field(
         "permuted", description="whether the first task's pixels are permuted too"
     )

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from raycl.spec.options import ScenarioName, StreamConfig
+from raycl.spec.options import STREAM_HELP, KnownAtTest, StreamConfig
 from raycl.streams.randomness import random_state
 from raycl.streams.stream import Stream, TaskClasses, every_class
 from raycl.streams.task import Recipe
@@ -21,8 +21,8 @@ class RotatedConfig(StreamConfig):
 
     encodable = False
 
-    name: Literal["rotated"]
-    scenario: ScenarioName = "domain"
+    name: Literal["rotated"] = Field(description=STREAM_HELP)
+    scenario: KnownAtTest = "domain"
     angles: Literal["even", "random"] | Annotated[tuple[Degrees, ...], Field(max_length=10_000)] = Field(
         "even",
         description="degrees: evenly from 0 to max_angle; one drawn from each of as many equal intervals; or a list",

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raycl.errors import DataError, nearest
-from raycl.spec.options import StreamConfig
+from raycl.spec.options import STREAM_HELP, StreamConfig
 from raycl.streams.registry import DATASETS
 from raycl.streams.stream import Stream, TaskClasses
 
@@ -19,7 +19,7 @@ SLICE = re.compile(r"(?P<dataset>.+)\[(?P<start>\d+):(?P<stop>\d+)\]")
 class SequenceConfig(StreamConfig):
     """Options of the sequence stream."""
 
-    name: Literal["sequence"]
+    name: Literal["sequence"] = Field(description=STREAM_HELP)
     parts: tuple[str, ...] = Field(
         min_length=1,
         max_length=1000,

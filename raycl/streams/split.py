@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raycl.errors import DataError
-from raycl.spec.options import Count, CountFromZero, StreamConfig
+from raycl.spec.options import STREAM_HELP, Count, CountFromZero, StreamConfig
 from raycl.streams.randomness import random_state
 from raycl.streams.stream import Stream, TaskClasses
 
@@ -17,7 +17,7 @@ from raycl.streams.stream import Stream, TaskClasses
 class SplitConfig(StreamConfig):
     """Options of the split stream."""
 
-    name: Literal["split"]
+    name: Literal["split"] = Field(description=STREAM_HELP)
     class_order: Literal["shuffled", "fixed"] | Annotated[tuple[CountFromZero, ...], Field(max_length=100_000)] = Field(
         "shuffled", description="order in which classes appear: drawn from the seed, by class id, or these ids"
     )

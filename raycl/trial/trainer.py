@@ -17,10 +17,11 @@ from raycl.memory.buffer import ReplayBuffer
 from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import ReplayMemory
 from raycl.spec.came_to import came_to
-from raycl.spec.needs import Setting
+from raycl.spec.check import require
+from raycl.spec.needs import Extent, Setting
 from raycl.spec.options import ActiveLogits
 from raycl.spec.trial import TrialSpec
-from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, total
+from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, StrategyConfig, total
 from raycl.streams.contents import seen
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Layout, TaskSource
@@ -78,7 +79,9 @@ class Trainer:
         )
         self._rows = TrainingRows(source, self.scenario, self._pixels, self._memory, self._device, self._hidden)
         options = method.Config.model_validate(trial.options, strict=False)
+        self._setting = _setting(trial, method, options)
         self.strategy: Strategy = method(options, self._context(layout))
+        require(replace(self._setting, extent=Extent(self.scenario.sizes)))
         self._evaluator = Evaluator(
             source, trial.score_on, self.scenario, self._pixels, trial.evaluation, self._device, self._hidden
         )
@@ -109,13 +112,8 @@ class Trainer:
     @cached_property
     def resolved(self) -> dict[str, str | int]:
         """What ``auto`` came to: see :func:`raycl.spec.came_to.came_to`."""
-        known, trial = catalog(), self.trial
-        stream = known.streams.get(trial.stream["name"]).Config.model_validate(trial.stream, strict=False)
-        model = known.models.get(trial.model["name"]).Config.model_validate(trial.model, strict=False)
-        shared = (stream, model, trial.training, trial.memory, trial.evaluation, trial.limits)
-        setting = Setting(type(self.strategy), self.strategy.config, *shared)
         told = self.strategy.active_logits()  # of some methods in more words than the option has
-        return came_to(setting, told if told in get_args(ActiveLogits) else self.scenario.policy)
+        return came_to(self._setting, told if told in get_args(ActiveLogits) else self.scenario.policy)
 
     @property
     def done(self) -> bool:
@@ -336,6 +334,14 @@ class Trainer:
         if self._memory is not None:
             self._memory.load_state_dict(state["memory"])
         self._random.load_state_dict(state["random"])
+
+
+def _setting(trial: TrialSpec, method: type[Strategy], options: StrategyConfig) -> Setting:
+    """The trial's blocks as checked options."""
+    known = catalog()
+    stream = known.streams.get(trial.stream["name"]).Config.model_validate(trial.stream, strict=False)
+    model = known.models.get(trial.model["name"]).Config.model_validate(trial.model, strict=False)
+    return Setting(method, options, stream, model, trial.training, trial.memory, trial.evaluation, trial.limits)
 
 
 def _scenario(trial: TrialSpec, layout: Layout) -> Scenario:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from typer.testing import CliRunner, Result
 
 from raycl.catalog import catalog
 from raycl.cli.app import app
 from raycl.cli.ls import BLOCKS, KINDS, options
 from raycl.matrix import METRICS
+from raycl.spec.options import ModelConfig, Options, StreamConfig
+from raycl.spec.schema import BLOCKS as SHARED
 from raycl.spec.sweep_options import ResourcesConfig, SearchConfig
 
 
@@ -70,3 +74,46 @@ def test_options_of_every_entry_are_listed_once_each(kind: str) -> None:
         keys = [option.key for option in options(block)]
         assert [key for key in keys if "." not in key] == list(block.model_fields)
         assert len(set(keys)) == len(keys)
+
+
+# -- what is said of an option ---------------------------------------------------------------------------------------
+
+
+def classes() -> dict[str, type[BaseModel]]:
+    """Every options class that a sweep file may be written for, by where it stands."""
+    known = catalog()
+    registered = {
+        f"{kind} {name}": getattr(known, kind).get(name).Config
+        for kind in ("strategies", "models", "streams")
+        for name in getattr(known, kind).names()
+    }
+    return {**SHARED, "stream": StreamConfig, "model": ModelConfig, **registered}
+
+
+def undescribed(block: type[BaseModel]) -> list[str]:
+    """The keys of which neither they nor their type say anything."""
+    return [option.key for option in options(block) if not option.about.strip()]
+
+
+@pytest.mark.parametrize("where", classes())
+def test_every_option_says_what_it_means(where: str) -> None:
+    assert undescribed(classes()[where]) == []
+
+
+class Silent(Options):
+    """A block."""
+
+    told: int = Field(1, description="a number")
+    silent: int = 1
+
+
+class Anew(ModelConfig):
+    """A mutant: a key declared anew without what the base says of it, and one inside a block of its own."""
+
+    pretrained: bool = False
+    head: Literal["single"] = "single"
+    inner: Silent = Silent()
+
+
+def test_an_option_without_a_description_is_found() -> None:
+    assert undescribed(Anew) == ["head", "pretrained", "inner.silent"]

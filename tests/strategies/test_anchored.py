@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import finish, matrix, trainer, trial
+from support import finish, matrix, penalty_of, trainer, trial
 from torch import Tensor
 
 from raycl.catalog import catalog
@@ -39,7 +39,7 @@ def displacement(name: str, penalty: float) -> float:
     learning.run_task()
     held = past(learning)
     learning.run_task()
-    return 2 * float(held.value(dict(learning.strategy.network.named_parameters())))
+    return 2 * penalty_of(held, dict(learning.strategy.network.named_parameters()))
 
 
 def check_freezing(name: str) -> None:
@@ -167,7 +167,7 @@ def test_a_proximal_step_is_stable_at_any_strength_and_holds_what_matters(name: 
         learning.run_task()
         held = past(learning)
         learning.run_task()
-        moved.append(float(held.value(dict(learning.strategy.network.named_parameters()))))
+        moved.append(penalty_of(held, dict(learning.strategy.network.named_parameters())))
     assert moved[1] < 1e-2 * moved[0]
 
 

@@ -16,6 +16,7 @@ from raycl.matrix import TaskRow
 from raycl.models.network import Network
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Losses, Strategy
+from raycl.strategies.er_ace import ERACE
 from raycl.strategies.ewc import EWC
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -190,11 +191,20 @@ def test_the_leak_check_sees_a_batch_wise_decision() -> None:
     assert leaks(running.strategy, pixels_of_all_tasks(running))
 
 
-def test_the_resume_check_sees_state_that_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mutant: EWC whose checkpoint lacks the past quadratics."""
-    whole, _ = straight("ewc", "domain")
-    monkeypatch.setattr(EWC, "state_dict", Strategy.state_dict)
-    monkeypatch.setattr(EWC, "load_state_dict", Strategy.load_state_dict)
+@pytest.mark.parametrize(
+    ("method", "name", "scenario"),
+    [
+        pytest.param(EWC, "ewc", "domain", id="EWC without its past quadratics"),
+        pytest.param(ERACE, "er_ace", "class", id="ER-ACE that takes old classes for unseen ones"),
+    ],
+)
+def test_the_resume_check_sees_state_that_is_not_stored(
+    method: type[Strategy], name: str, scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mutants: checkpoints that lack the method's own state."""
+    whole, _ = straight(name, scenario)
+    monkeypatch.setattr(method, "state_dict", Strategy.state_dict)
+    monkeypatch.setattr(method, "load_state_dict", Strategy.load_state_dict)
     resumed, _ = stopped_after_every_task(whole.trial)
     ours, theirs = (tensors(Strategy.state_dict(running.strategy)) for running in (whole, resumed))
     assert any(not same_bits(value, theirs[key]) for key, value in ours.items())

@@ -208,6 +208,7 @@ def test_tasks_of_one_class_are_refused_where_the_id_is_hidden(selector: str, mo
     if selector == "average":
         return
     monkeypatch.setattr(Ensemble, "unfit", classmethod(lambda cls, config, scenario: None))
+    monkeypatch.setattr(Ensemble, "needs", ())
     compare_as_they_are(monkeypatch)
     rows = finish(running("class", stream=one, options={"selector": selector}))
     accuracy = rows[-1].correct / rows[-1].total

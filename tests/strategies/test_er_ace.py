@@ -98,6 +98,28 @@ def test_the_check_finds_a_mask_on_replayed_rows(monkeypatch: pytest.MonkeyPatch
         check_asymmetry()
 
 
+FIVE_A_TASK = {"stream": {"tasks": 2, "classes_per_task": 5}}
+"""Ten rows hardly ever have all classes of their task."""
+
+
+def test_new_rows_give_no_gradient_to_classes_of_their_task_that_are_absent() -> None:
+    check_asymmetry(**FIVE_A_TASK)
+
+
+def test_the_check_finds_new_rows_that_compete_among_all_classes_of_their_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: the task decides who competes, as under ``active_logits: current``, and not the batch."""
+
+    def of_the_task(self: ERACE, batch: Batch) -> Tensor:
+        units = torch.arange(self.network.head.outputs)
+        own = self.context.scenario.units(self.task)
+        active = (units >= own.start) & (units < own.stop)
+        return Replay.logits(self, batch).masked_fill(~(active | batch.replayed[:, None]), float("-inf"))
+
+    monkeypatch.setattr(ERACE, "logits", of_the_task)
+    with pytest.raises(AssertionError):
+        check_asymmetry(**FIVE_A_TASK)
+
+
 def check_unseen(**blocks: Any) -> None:
     """Units that no row has had so far get a gradient; those of old classes that are absent still get none."""
     running = made(**blocks)

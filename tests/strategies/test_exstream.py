@@ -13,7 +13,7 @@ from pretraining import weights_file
 from support import finish, trainer, trial
 from torch import Tensor
 
-from raycl.errors import MethodError
+from raycl.errors import MethodError, SpecError
 from raycl.memory import clusters
 from raycl.memory.buffer import Table, everything
 from raycl.memory.clusters import Clusters
@@ -255,12 +255,12 @@ def test_it_learns_from_single_examples(model: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("memory", [{"selection": "reservoir"}, {"unit": "task"}])
 def test_a_memory_that_merges_takes_no_selection(memory: dict[str, str]) -> None:
-    with pytest.raises(MethodError, match="selection must be auto"):
+    with pytest.raises(SpecError, match=rf"memory\.{next(iter(memory))}: exstream merges rows"):
         trainer(trial("exstream", memory=memory))
 
 
 def test_fewer_rows_than_classes_are_refused_before_anything_is_learned() -> None:
-    with pytest.raises(MethodError, match=r"exstream: .* number of classes, 6 in the end \(got 5\)"):
+    with pytest.raises(SpecError, match=r"memory\.capacity: .* number of classes; .*\(got 5\)"):
         trainer(trial("exstream", memory={"capacity": 5}))
     trainer(trial("exstream", memory={"capacity": 6}))
     trainer(trial("exstream", memory={"capacity": 1, "unit": "class"}))

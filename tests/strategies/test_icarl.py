@@ -11,7 +11,7 @@ from strategies.icarl_trials import BATCH_NORM, CAPACITY, made, method, mutated
 from support import TINY, counts, finish, matrix, trial
 from torch import Tensor, nn
 
-from raycl.errors import MethodError, SpecError
+from raycl.errors import SpecError
 from raycl.learning.distillation import frozen_copy
 from raycl.learning.herding import herding, unit_length
 from raycl.memory.buffer import everything
@@ -305,7 +305,7 @@ def test_what_does_not_fit_is_refused(blocks: dict[str, Any], told: str) -> None
 
 
 def test_a_memory_that_will_not_hold_every_class_is_refused_before_anything_is_learned() -> None:
-    with pytest.raises(MethodError, match="at least the number of classes, 6 in the end"):
+    with pytest.raises(SpecError, match=r"memory\.capacity: must be at least the number of classes .*\(got 5\)"):
         made(memory={"capacity": 5})
     made(memory={"capacity": 5, "unit": "task"}).run_task()
 

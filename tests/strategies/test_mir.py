@@ -11,7 +11,6 @@ from support import counts, finish, matrix, trainer, trial
 from torch import Tensor, nn
 
 from raycl.errors import SpecError
-from raycl.strategies import mir
 from raycl.strategies.mir import MIR
 from raycl.streams.task import Batch
 from raycl.trial.trainer import Trainer
@@ -221,7 +220,7 @@ def test_to_first_order_the_score_is_the_product_of_gradients() -> None:
 
 @pytest.fixture
 def no_competition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mir, "_require_competition", lambda *_: None)
+    monkeypatch.setattr(MIR, "needs", ())
 
 
 def check_equals_replay() -> None:
@@ -241,7 +240,7 @@ def test_with_no_more_candidates_it_is_experience_replay() -> None:
 
 @pytest.mark.parametrize("subsample", [5, 10])
 def test_so_it_is_refused(subsample: int) -> None:
-    with pytest.raises(SpecError, match=rf"subsample: mir draws more rows than the 10 that it .* \(got {subsample}\)"):
+    with pytest.raises(SpecError, match=rf"subsample: must be above the rows .* \(got {subsample}\)"):
         made(options={"subsample": subsample})
     made(options={"subsample": 11})
 

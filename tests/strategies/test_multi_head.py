@@ -100,8 +100,8 @@ def test_the_trunk_still_drifts() -> None:
 @pytest.mark.parametrize(
     ("blocks", "rule"),
     [
-        ({"model": {"head": "single"}}, r"model\.head: .*set per_task \(got single\)"),
-        ({"training": {"active_logits": "seen"}}, r"training\.active_logits: .*\(got seen\)"),
+        ({"model": {"head": "single"}}, r"model\.head: .*set per_task \(got 'single'\)"),
+        ({"training": {"active_logits": "seen"}}, r"training\.active_logits: .*\(got 'seen'\)"),
     ],
 )
 def test_it_needs_a_head_per_task_and_a_softmax_over_one(blocks: dict[str, Any], rule: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support import trainer, trial
 
+from raycl.catalog import catalog
 from raycl.errors import MethodError
 from raycl.memory.policies import RandomReplacement
 from raycl.strategies.base import Epochs, Phase
@@ -68,8 +69,10 @@ ONE_ROW = {
 
 
 @pytest.mark.parametrize("case", ONE_ROW)
-def test_batch_norm_and_one_row_is_an_error_with_a_remedy(case: str) -> None:
+def test_batch_norm_and_one_row_is_an_error_with_a_remedy(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a method declares that it needs more rows it is refused before; this is what it would come to."""
     name, blocks = ONE_ROW[case]
+    monkeypatch.setattr(catalog().strategies.get(name), "needs", ())
     running = trainer(trial(name, model={"norm": "batch"}, **blocks))
     with pytest.raises(MethodError, match=f"{name}: batch norm has no statistics of one row.*use larger batches"):
         running.run_task()

@@ -24,7 +24,7 @@ import torch
 from pydantic import Field
 
 from raycl.errors import MethodError
-from raycl.learning.consolidated_head import ConsolidatedHead, Variant
+from raycl.learning.consolidated_head import VARIANT_HELP, ConsolidatedHead, Variant
 from raycl.learning.negative_replay import balanced, fixed_rows, learned_units, require_rivals, with_negatives
 from raycl.learning.ownership import FrozenEntries
 from raycl.learning.path_penalty import PathPenalty, PathPenaltyOptions, without_norms
@@ -44,7 +44,7 @@ class AR1LatentReplayConfig(PathPenaltyOptions, LatentReplayConfig):
         "head_learning_rate": {"choice": [1.0, 10.0]},
     }
 
-    variant: Variant = "cwr_star"
+    variant: Variant = Field("cwr_star", description=f"of the consolidated head: {VARIANT_HELP}")
     mode: Literal["positive", "negative"] = Field("positive", description="negative: only new classes learn from them")
     upper_learning_rate: Fraction = Field(
         1.0, description="factor on the learning rate between the cut and the head, once the lower part has settled"

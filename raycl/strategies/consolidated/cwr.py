@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from raycl.learning.consolidated_head import Variant
+from raycl.learning.consolidated_head import VARIANT_HELP, Variant
 from raycl.spec.needs import Idle
 from raycl.spec.options import Positive
 from raycl.strategies.base import Context
@@ -42,9 +42,7 @@ class CWRConfig(ConsolidatedConfig):
         Idle(("scale",), "only variant: cwr scales", lambda at: at.options.variant != "cwr"),
     )
 
-    variant: Variant = Field(
-        "cwr_star", description="copied; begun at 0 and shifted by its mean; also averaged with what was known"
-    )
+    variant: Variant = Field("cwr_star", description=VARIANT_HELP)
     scale: Positive = Field(1.0, description="of cwr: factor on the rows of every task but the first")
 
 

@@ -65,7 +65,7 @@ class GenerativeNegativeReplayConfig(ConsolidatedConfig):
     replay_share: Literal["classes"] | Fraction = Field(
         "classes", description="weight of generated rows in the loss; classes: share of old classes among all seen"
     )
-    latent_dim: Width = 32
+    latent_dim: Width = Field(32, description="length of the latent vectors from which activations are drawn")
     hidden: Widths = Field(
         (256,), min_length=1, description="units per layer of the generator's encoder; the decoder mirrors them"
     )
@@ -91,10 +91,11 @@ class GenerativeNegativeReplay(Consolidated):
         vae = ConditionalVAE(shape, config.hidden, config.latent_dim, self._random)
         self.generator = vae.to(context.device)
         self._data: TaskData | None = None
-        self._before: ConditionalVAE | None = None  # as it was after the tasks before, while it learns
-        self._old = self._learning = torch.zeros(0, dtype=torch.int64)  # units of old classes; which ones are new
+        self._before: ConditionalVAE | None = None  # the generator of the tasks before, while its successor learns
+        self._old = torch.zeros(0, dtype=torch.int64)  # units of classes that earlier tasks had and this one lacks
+        self._learning = torch.zeros(0, dtype=torch.bool)  # [units], those of the task's classes
         self._new = 0  # classes of the task
-        self._rivals = FrozenEntries({}, {})
+        self._rivals = FrozenEntries({}, {})  # old rows of the head, where they are fixed
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 
@@ -124,27 +125,35 @@ class GenerativeNegativeReplay(Consolidated):
 
     def learning_units(self, task: int) -> Sequence[range] | None:
         """Fixed rivals do not learn; otherwise generated rows reach the units of all classes."""
-        if self.config.mode == "negative" and self.config.rivals == "fixed":
+        if self._fixes_rivals:
             return [self.context.scenario.units(task)]
         return None if task and self._replay_size else super().learning_units(task)
+
+    @property
+    def _fixes_rivals(self) -> bool:
+        return self.config.mode == "negative" and self.config.rivals == "fixed"
 
     def begin_task(self, task: int, data: TaskData) -> None:
         self._data = data
         counts, negative = data.counts(), self.config.mode == "negative"
-        self._learning = learned_units(self.network.head.outputs, counts, self.context.device)
         self._new = len(counts)
-        self._old = ((self.head.past > 0) & ~self._learning).nonzero().flatten().cpu()
+        self._learning = learned_units(self.network.head.outputs, counts, self.context.device)
+        seen = self.head.past > 0  # [units]
+        self._old = (seen & ~self._learning).nonzero().flatten().cpu()
         if not negative:
             counts |= self._generated_counts(len(data))
         self.head.begin(counts, keep_others=negative)
-        if negative and self.config.rivals == "fixed":
+        if self._fixes_rivals:
             self._rivals = fixed_rows(self.network.head, self._learning)
         self._keep_latents(task, data)
 
     def _generated_counts(self, rows: int) -> dict[int, int]:
         """Generated rows of each old class beside so many new rows, where there are any."""
-        each = self._replay_size * rows / self.context.training.batch_size / max(1, len(self._old))
-        return dict.fromkeys(self._old.tolist(), max(1, round(each))) if self._replay_size else {}
+        if not self._replay_size:
+            return {}
+        drawn = self._replay_size * rows / self.context.training.batch_size
+        each = drawn / max(1, len(self._old))
+        return dict.fromkeys(self._old.tolist(), max(1, round(each)))
 
     @property
     def _replay_size(self) -> int:
@@ -154,9 +163,14 @@ class GenerativeNegativeReplay(Consolidated):
     def phases(self, task: int) -> Sequence[Phase]:
         """The classifier learns with the generator of the tasks before, which then learns in its turn."""
         length = self.length()
-        longer = type(length)(max(1, round(length.count * self.config.generator_length)))
-        source = self._latents or Source.CURRENT
-        generate = Phase("generate", longer, source, step=self._generator_step, start=self._begin_generator)
+        count = max(1, round(length.count * self.config.generator_length))
+        generate = Phase(
+            "generate",
+            replace(length, count=count),  # epochs or updates, as training counts
+            self._latents or Source.CURRENT,
+            step=self._generator_step,
+            start=self._begin_generator,
+        )
         return (*super().phases(task), generate)
 
     def end_task(self, task: int, data: TaskData) -> None:
@@ -172,12 +186,13 @@ class GenerativeNegativeReplay(Consolidated):
         if not len(self._old) or not self._replay_size:
             return batch
         x, y = self._generated(self.generator, self._replay_size)
-        generated = Batch(no_pixels(len(y)), x, y, torch.zeros_like(y), torch.ones_like(y, dtype=torch.bool))
-        return Batch.cat([batch, generated])
+        task = torch.zeros_like(y)  # no task's rows: replayed ones compete by their classes alone
+        replayed = torch.ones_like(y, dtype=torch.bool)
+        return Batch.cat([batch, Batch(no_pixels(len(y)), x, y, task, replayed)])
 
     @torch.no_grad()
     def _generated(self, generator: ConditionalVAE, count: int) -> tuple[Tensor, Tensor]:
-        """So many activations of old classes, every class alike, and their units."""
+        """So many activations of old classes ``[count, *]``, every class alike, and their units ``[count]``."""
         y = self._old[torch.randint(len(self._old), (count,), generator=self._random)]
         y = y.to(self.context.device, non_blocking=True)
         return generator.sample(y, self._noise(count)), y
@@ -187,13 +202,12 @@ class GenerativeNegativeReplay(Consolidated):
         return noise.to(self.context.device, non_blocking=True)
 
     def loss(self, batch: Batch) -> Losses:
-        features = self.upper(batch.x)
+        head, features = self.network.head, self.upper(batch.x)
         if self.config.mode == "positive":
-            logits = self.network.head(features)
+            logits = head(features)
         else:
-            fixed = self.config.rivals == "fixed"
-            logits = with_negatives(self.network.head, features, batch.replayed, self._learning, fixed)
-        losses = self.cross_entropy(logits, batch, reduction="none")
+            logits = with_negatives(head, features, batch.replayed, self._learning, self._fixes_rivals)
+        losses = self.cross_entropy(logits, batch, reduction="none")  # [batch]
         return {"task": balanced(losses, batch.replayed, self._share)}
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
@@ -204,9 +218,14 @@ class GenerativeNegativeReplay(Consolidated):
 
     @property
     def _share(self) -> float:
-        """Weight of generated rows."""
+        """Weight of generated rows in the classifier's loss."""
         share = self.config.replay_share
-        return len(self._old) / (len(self._old) + self._new) if share == "classes" else share
+        return self._old_share if share == "classes" else share
+
+    @property
+    def _old_share(self) -> float:
+        """The share of old classes among all seen."""
+        return len(self._old) / (len(self._old) + self._new)
 
     # -- the generator -----------------------------------------------------------------------------------------
 
@@ -221,8 +240,9 @@ class GenerativeNegativeReplay(Consolidated):
         x = batch.x if self._latents is not None else self.lower.of(batch.x)
         loss = self.generator.loss(x, batch.y, self._noise(len(x))).mean()
         if self._before is not None:
-            old = self.generator.loss(*self._generated(self._before, len(x)), self._noise(len(x))).mean()
-            loss = loss.lerp(old, len(self._old) / (len(self._old) + self._new))
+            drawn, y = self._generated(self._before, len(x))
+            old = self.generator.loss(drawn, y, self._noise(len(x))).mean()
+            loss = loss.lerp(old, self._old_share)  # (1 - share) * new + share * old
         optimizers = self.context.optimizers
         optimizers.zero_grad()
         loss.backward()

@@ -78,9 +78,10 @@ class HypernetworkReplay(Strategy):
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     naive_when: ClassVar[Mapping[str, Any] | None] = {"replay_share": 0.0}
 
+    config: HypernetworkReplayConfig
+
     def __init__(self, config: HypernetworkReplayConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.config: HypernetworkReplayConfig = config
         check_pixels(context)
         self.vae = ProtectedVAE(context.image_shape, config, context.generator("hypernetwork_replay"), context.device)
         context.watch(self.vae.encoder, self.vae.decoder)

@@ -71,9 +71,10 @@ class HypernetworkTIR(Hypernetwork):
     ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
     scenarios: ClassVar[frozenset[str]] = frozenset({"domain", "class"})
 
+    config: HypernetworkTIRConfig
+
     def __init__(self, config: HypernetworkTIRConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.config: HypernetworkTIRConfig = config
         check_pixels(context)
         self.inference = context.new_network()
         random = context.generator("hypernetwork_tir")
@@ -93,16 +94,19 @@ class HypernetworkTIR(Hypernetwork):
         self.vae.grow()
 
     def trainable(self, task: int) -> Mapping[str, Trainable]:
-        own = {"inference": list(self.inference.parameters()), **self.vae.parameters()}
-        return {**super().trainable(task), **{name: Trainable.of(parameters) for name, parameters in own.items()}}
+        parameters = {"inference": list(self.inference.parameters()), **self.vae.parameters()}
+        own = {name: Trainable.of(trained) for name, trained in parameters.items()}
+        return {**super().trainable(task), **own}
 
     def begin_task(self, task: int, data: TaskData) -> None:
         super().begin_task(task, data)
         self.vae.begin(self.config.replay_batch_size or self.context.training.batch_size)
 
     def phases(self, task: int) -> Sequence[Phase]:
+        """The task's network, the inference network where there is more than one task, and the images' generator."""
+        classify = super().phases(task)
         infer = (Phase("infer", self.length(), step=self._learn_to_infer),) if task else ()
-        return (*super().phases(task), *infer, draw_phase(self.vae, self.context, self.length()))
+        return (*classify, *infer, draw_phase(self.vae, self.context, self.length()))
 
     def end_task(self, task: int, data: TaskData) -> None:
         super().end_task(task, data)
@@ -120,9 +124,9 @@ class HypernetworkTIR(Hypernetwork):
 
     def inference_loss(self, batch: Batch) -> Losses:
         """Cross-entropy of tasks, over new rows and over replays."""
-        x = self.vae.replay()
-        new, old = self.inference(torch.cat([batch.x, x])).split([len(batch), len(x)])
-        share = self.config.replay_share
+        replays, share = self.vae.replay(), self.config.replay_share
+        logits = self.inference(torch.cat([batch.x, replays]))  # [batch + replays, tasks so far]
+        new, old = logits.split([len(batch), len(replays)])
         return {
             "inference": (1 - share) * nn.functional.cross_entropy(new, batch.task),
             "replay": share * nn.functional.cross_entropy(old, self.vae.origins),
@@ -136,7 +140,7 @@ class HypernetworkTIR(Hypernetwork):
     def _inferred(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's task ``[batch]``, and that task's logits ``[batch, units]``; a network sees its own rows only."""
         chosen = self.infer_task(x)
-        logits = x.new_empty(len(x), self._units)
+        logits = x.new_empty(len(x), self._units)  # every row is of one task, so all are filled
         for task in chosen.unique().tolist():
             rows = chosen == task
             logits[rows] = self._logits([task], x[rows])[0]
