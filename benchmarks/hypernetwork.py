@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 import torch
-from shared import judged, mnist_root, report, trial
+from shared import judged, local_source, mnist_root, report, trial
 
 from raycl.spec.trial import TrialSpec
 from raycl.streams.source import LocalSource
@@ -76,7 +76,7 @@ def main(repeats: int) -> None:
     torch.set_num_threads(1)
     spec = trial("hypernetwork", OPTIONS, **BLOCKS)
     with mnist_root() as (root, data):
-        source = LocalSource(spec.stream, spec.seed, root)
+        source = local_source(spec, root)
         learned, before = states(spec, source)
         turns = [{task: update_seconds(spec, source, state) for task, state in before.items()} for _ in range(repeats)]
         inference = min(inference_seconds(learned) for _ in range(repeats))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from shared import interleaved, mnist_root, report, trial
+from shared import interleaved, local_source, mnist_root, report, trial
 from torch import Tensor, nn
 
 from raycl.learning.fisher import FisherLabels, diagonal_fisher
@@ -28,7 +28,6 @@ from raycl.models.cnn import build as build_cnn
 from raycl.models.mlp import MLPConfig
 from raycl.models.mlp import build as build_mlp
 from raycl.models.network import Network
-from raycl.streams.source import LocalSource
 from raycl.streams.task import Batch
 
 GOAL, TOLERANCE = {"mlp": 20.0, "cnn": 3.0}, 1e-5
@@ -90,7 +89,7 @@ def difference_in_float64(network: Network, batch: Batch, kind: str) -> float:
 def examples(count: int) -> tuple[Batch, str]:
     """Images of 32 x 32 pixels, as a batch, and what they are."""
     with mnist_root() as (root, data):
-        source = LocalSource(trial("naive").stream, 0, root)
+        source = local_source(trial("naive"), root)
         parts = [source.part(task, "train") for task in range(source.layout.num_tasks)]
         share = -(-count // len(parts))
         images = torch.cat([torch.from_numpy(part.images[part.rows[:share]]) for part in parts])[:count]

@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 import ray
 import torch
-from shared import mnist_root, report, trial
+from shared import local_source, mnist_root, report, trial
 
+from raycl.catalog import catalog
 from raycl.distributed.cluster import connected
 from raycl.distributed.streams import RemoteSource, ShardNames, StreamShards
-from raycl.streams.source import LocalSource
 from raycl.trial.trainer import Trainer
 
 MEGABYTE = 2**20
@@ -32,7 +32,7 @@ class RunningTrial:
     def __init__(self, shards: ShardNames | None, root: str) -> None:
         torch.set_num_threads(1)
         spec = trial("naive")
-        source = RemoteSource(shards, spec.stream, 0) if shards else LocalSource(spec.stream, 0, Path(root))
+        source = RemoteSource(shards, spec.stream, 0) if shards else local_source(spec, Path(root))
         self._trainer = Trainer(spec, source)
         self._trainer.run_task()
 
@@ -58,7 +58,7 @@ def measure(trials: int, shards: ShardNames | None, root: Path) -> list[tuple[fl
 def main(trials: int) -> None:
     rows = []
     with mnist_root() as (root, data), connected("benchmark", None):
-        shards = StreamShards(1, root, name="benchmark")
+        shards = StreamShards(catalog(), 1, root, name="benchmark")
         for name, names in (("shared through actors", shards.names), ("a copy each", None)):
             sizes = measure(trials, names, root)
             (first_pss, first_uss), (last_pss, last_uss) = sizes[0], sizes[-1]

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from functools import partial
 
 import ray
-from shared import Seconds, interleaved, judged, learn, mnist_root, report, sweep
+from shared import Seconds, interleaved, judged, learn, local_source, mnist_root, report, sweep
 
 from raycl.distributed.cluster import connected
 from raycl.distributed.replay import ShardedStorage
 from raycl.memory.local import LocalStorage
 from raycl.spec.trial import TrialSpec
-from raycl.streams.source import LocalSource
 from raycl.streams.task import TaskSource
 
 GOAL = 1.1
@@ -28,7 +27,7 @@ def main(repeats: int) -> None:
     found = sweep("replay", memory=f"{{capacity: {CAPACITY}}}")
     spec = found.trial(found.entries[0], {}, 0, "final")
     with mnist_root() as (root, data), connected("benchmark", None):
-        source = LocalSource(spec.stream, spec.seed, root)
+        source = local_source(spec, root)
         sides: dict[str, Callable[[], None]] = {"local": lambda: learn(spec, source, LocalStorage())}
         for count in ACTORS:
             sides[f"{count} actors"] = partial(_learn_remotely, spec, source, count)

@@ -20,6 +20,7 @@ from raycl.catalog import catalog
 from raycl.memory.local import Storage
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
+from raycl.streams.source import LocalSource
 from raycl.streams.task import TaskSource
 from raycl.trial.trainer import Trainer
 
@@ -72,6 +73,11 @@ def trial(strategy: str, options: str = "{}", **blocks: str) -> TrialSpec:
     """One trial of :func:`sweep`."""
     found = sweep(strategy, options=options, **blocks)
     return found.trial(found.entries[0], {}, 0, "final")
+
+
+def local_source(spec: TrialSpec, root: Path | None) -> LocalSource:
+    """The trial's stream, in this process."""
+    return LocalSource(catalog(), spec.setting(catalog()).stream, spec.seed, root)
 
 
 def learn(spec: TrialSpec, source: TaskSource, storage: Storage | None = None) -> None:

@@ -14,11 +14,10 @@ import time
 from pathlib import Path
 
 import torch
-from shared import judged, report, sweep
+from shared import judged, local_source, report, sweep
 
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
-from raycl.streams.source import LocalSource
 from raycl.sweep.run import run_sweep
 from raycl.trial.session import TrialSession
 
@@ -45,7 +44,7 @@ def in_process(trials: SweepSpec, folder: Path) -> float:
     results = ResultsFolder.create(str(folder), trials.dumps(), trials.hash)
     for seed in trials.final.seeds if trials.final else ():
         spec = trials.trial(trials.entries[0], {}, seed, "final")
-        session = TrialSession(LocalSource(spec.stream, seed, None), results.trial(spec))
+        session = TrialSession(local_source(spec, None), results.trial(spec))
         while session.step().verdict is None:
             pass
         session.close()

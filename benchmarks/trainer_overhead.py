@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import torch
-from shared import interleaved, judged, learn, mnist_root, report, trial
+from shared import interleaved, judged, learn, local_source, mnist_root, report, trial
 from torch import Tensor, nn
 
 from raycl.streams.source import LocalSource
@@ -83,7 +83,7 @@ def main(repeats: int) -> None:
     torch.set_num_threads(1)
     rows = []
     with mnist_root() as (root, data):
-        source = LocalSource(trial("naive").stream, 0, root)
+        source = local_source(trial("naive"), root)
         for strategy in ("naive", "replay"):
             seconds = interleaved(sides(strategy, source), repeats)
             ratio = seconds["raycl"].cpu / seconds["bare"].cpu

@@ -43,6 +43,7 @@ API = {
     "raycl.spec.sweep": "a sweep file, read and checked",
     "raycl.spec.options": "the base of every options class, and the shared blocks",
     "raycl.spec.needs": "what options and methods need of the other blocks",
+    "raycl.spec.setting": "what these needs are asked of: the checked blocks of one method",
     "raycl.strategies.base": "what a method is",
     "raycl.strategies.phases": "the loops of a task, as data",
     "raycl.strategies.context": "what a method is given",

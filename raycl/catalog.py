@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
 from raycl.errors import UnknownName
 from raycl.models.registry import MODELS
 from raycl.registry import Registry
+from raycl.spec.setting import Registered
 from raycl.strategies.registry import STRATEGIES
 from raycl.streams.registry import DATASETS, STREAMS
-
-Registered: TypeAlias = Mapping[str, Mapping[str, tuple[Any, str]]]
-"""Registry -> name -> an entry that was registered at run time, and its fingerprint."""
 
 FILES: dict[str, ModuleType] = {}
 """Modules that :func:`import_code` has made of files; no other process could import them by their names."""
@@ -25,30 +22,32 @@ FILES: dict[str, ModuleType] = {}
 
 @dataclass(frozen=True)
 class Catalog:
-    """The four registries."""
+    """The four registries. A sweep is read with one, and its trials are built from the same."""
 
     strategies: Registry[Any]
     streams: Registry[Any]
     datasets: Registry[Any]
     models: Registry[Any]
 
+    def snapshot(self) -> Catalog:
+        """The same as it is now: what is registered later changes nothing in it."""
+        return self.extended({})
+
+    def extended(self, more: Registered) -> Catalog:
+        """A copy with more entries, which stand before its own."""
+        return Catalog(
+            **{field.name: getattr(self, field.name).extended(more.get(field.name, {})) for field in fields(self)}
+        )
+
+    def beyond_installed(self) -> Registered:
+        """What no other process finds by itself, for the catalogue of that process to be extended by."""
+        usual = catalog()
+        return {kind.name: getattr(self, kind.name).beyond(getattr(usual, kind.name)) for kind in fields(self)}
+
 
 def catalog() -> Catalog:
     """The registries of this installation, entry points of installed packages included."""
     return Catalog(STRATEGIES, STREAMS, DATASETS, MODELS)
-
-
-def registered() -> Registered:
-    """What this process has registered, for another process to :func:`adopt`."""
-    known = catalog()
-    return {field.name: getattr(known, field.name).registered() for field in fields(known)}
-
-
-def adopt(entries: Registered) -> None:
-    """Register what another process has."""
-    for kind, named in entries.items():
-        for name, (entry, code) in named.items():
-            getattr(catalog(), kind).register(name, entry, code)
 
 
 def import_code(given: str) -> ModuleType:

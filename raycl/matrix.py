@@ -100,6 +100,19 @@ class Verdict:
     task: int = -1
 
 
+def cut_after(curve: Mapping[int, float], cutoffs: Mapping[int, float], num_tasks: int) -> int | None:
+    """The first task after which a trial is pruned by its cut-offs; None where it goes on.
+
+    A task that was not measured is never a reason to end, nor is the last one; NaN counts as the worst.
+
+    Args:
+        curve: task -> the search metric after it.
+        cutoffs: task -> least metric to go on with.
+    """
+    below = (task for task, cutoff in cutoffs.items() if task in curve and not curve[task] >= cutoff)
+    return min((task for task in below if task < num_tasks - 1), default=None)
+
+
 @dataclass(frozen=True)
 class AccuracyMatrix:
     """Accuracies in [0, 1] with NaN for null cells.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from raycl.errors import UnknownName, nearest
 from raycl.spec.fingerprint import fingerprint
@@ -57,9 +58,27 @@ class Registry(Generic[T]):
         self._registered[name] = entry
         self._codes[name] = code
 
-    def registered(self) -> dict[str, tuple[T, str]]:
-        """Every entry of this process with its fingerprint, by name."""
-        return {name: (entry, self.code(name)) for name, entry in self._registered.items()}
+    def extended(self, entries: Mapping[str, tuple[T, str]]) -> Self:
+        """A copy with more entries, which stand before its own; neither hears of what the other registers.
+
+        Args:
+            entries: name -> entry and fingerprint, as :meth:`beyond` gives them.
+        """
+        self.names()  # looks installed packages up, once for all copies
+        made = copy(self)
+        made._registered = self._registered | {name: entry for name, (entry, _) in entries.items()}
+        made._codes = self._codes | {name: code for name, (_, code) in entries.items()}
+        return made
+
+    def beyond(self, usual: Registry[T]) -> dict[str, tuple[T, str]]:
+        """The entries with their fingerprints, by name, that nobody finds installed under the names of ``usual``."""
+        own = (name for name in self.names() if self._target(name) is None or self._target(name) != usual._target(name))
+        return {name: (self.get(name), self.code(name)) for name in own}
+
+    def _target(self, name: str) -> str | None:
+        """What any process imports for a name; None where it was registered at run time, or is not there."""
+        known = name in self._entries and name not in self._registered
+        return self._entries[name].value if known else None
 
     def code(self, name: str) -> str:
         """The fingerprint of an entry that was registered at run time; empty for installed ones: they have versions."""
@@ -72,8 +91,8 @@ class Registry(Generic[T]):
         return self._codes[name]
 
     def package(self, name: str) -> tuple[str, str] | None:
-        """Name and version of the installed package that an entry comes from; None where it is raycl's own."""
-        entry = self._entries.get(name)
+        """Name and version of the installed package that an entry comes from; None where it comes from none."""
+        entry = None if name in self._registered else self._entries.get(name)
         return (entry.dist.name, entry.dist.version) if entry is not None and entry.dist is not None else None
 
     def get(self, name: str) -> T:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from support import local_source
 from typer.testing import CliRunner, Result
 
 from raycl.catalog import catalog
 from raycl.cli.app import app
 from raycl.results.store import ResultsFolder, TrialStore
 from raycl.spec.sweep import SweepSpec
-from raycl.streams.source import LocalSource
 from raycl.trial.session import TrialSession
 
 TASKS = 3
@@ -78,7 +78,7 @@ def opened(folder: Path) -> tuple[TrialSession, TrialStore]:
     sweep = SweepSpec.parse(TINY, catalog(), "tiny.yaml")
     trial = sweep.trial(sweep.entries[0], {}, 0, "search")
     store = ResultsFolder.create(folder, sweep.dumps(), sweep.hash).trial(trial)
-    return TrialSession(LocalSource(trial.stream, trial.seed), store), store
+    return TrialSession(local_source(trial.stream, trial.seed), store), store
 
 
 def learned(folder: Path, tasks: int) -> Path:

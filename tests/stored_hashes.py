@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from raycl.catalog import catalog
-from raycl.spec.blocks import PUBLISHED_BLOCKS, corner_points, point_path
+from raycl.spec.blocks import corner_points, point_path
 from raycl.spec.entry import Entry
-from raycl.spec.published import departures
 from raycl.spec.sweep import SweepSpec
-from raycl.spec.trial import TrialSpec
+from raycl.spec.trial import TrialSpec, trial_fields
 
 ROOT = Path(__file__).parents[1]
 STORED = Path(__file__).parent / "stored" / "hashes.json"
@@ -30,7 +29,7 @@ def first_name(sweep: SweepSpec, trial: TrialSpec, entry: Entry) -> str:
     blocks = sweep.blocks[entry.key]
     middle = entry.middle
     values = {path: found.decode(middle[point_path(path)]) for path, found in blocks.space.items()}
-    fields = blocks.resolve(sweep.catalog, values).trial_fields(blocks.strategy, sweep.catalog)
+    fields = trial_fields(blocks.resolve(sweep.catalog, values), sweep.catalog)
     return TrialSpec.loads(trial.model_copy(update={**fields, "revisions": {}, "code": ""}).dumps()).hash
 
 
@@ -38,8 +37,7 @@ def why(sweep: SweepSpec, trial: TrialSpec, entry: Entry) -> dict[str, Any]:
     """What has changed: revisions by part, and options that the method publishes otherwise."""
     blocks = sweep.blocks[entry.key]
     plain = blocks.resolve(sweep.catalog, corner_points(blocks.space)[0][0])
-    shared = {name: getattr(plain, name) for name in PUBLISHED_BLOCKS}
-    return {**trial.revisions, **departures(blocks.strategy, plain.stream.scenario, shared)}
+    return {**trial.revisions, **plain.departures()}
 
 
 def collect() -> dict[str, Any]:

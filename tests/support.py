@@ -12,11 +12,13 @@ from torch import Tensor
 from raycl.catalog import catalog
 from raycl.learning.quadratic import Quadratic
 from raycl.matrix import AccuracyMatrix, TaskRow
-from raycl.spec.blocks import Resolved
 from raycl.spec.options import MemoryConfig, TrainingConfig
+from raycl.spec.setting import Setting
 from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
-from raycl.spec.trial import TrialSpec
-from raycl.streams.source import LocalSource
+from raycl.spec.trial import TrialSpec, stream_config, trial_fields
+from raycl.streams.contents import Content
+from raycl.streams.source import LocalSource, Outline, TrainOn, contents_of, make_stream, stream_outline
+from raycl.streams.stream import Stream
 from raycl.trial.trainer import Trainer
 
 TINY: dict[str, dict[str, Any]] = {
@@ -59,7 +61,8 @@ def trial(strategy: str, scenario: str = "class", *, seed: int = 0, **blocks: Ma
     if "iterations" in training:
         training.pop("epochs")
     memory = {**TINY["memory"], **blocks.pop("memory", {})}
-    checked = Resolved(
+    checked = Setting(
+        method,
         options=resolved(method.Config, blocks.pop("options", {})),
         stream=resolved(known.streams.get(stream["name"]).Config, stream),
         model=resolved(known.models.get(model["name"]).Config, model),
@@ -68,13 +71,33 @@ def trial(strategy: str, scenario: str = "class", *, seed: int = 0, **blocks: Ma
         evaluation=EvaluationConfig(),
         limits=LimitsConfig(),
     )
-    decided = checked.as_published(method).trial_fields(method, known)
+    decided = trial_fields(checked.as_published(), known)
     return TrialSpec(alias=strategy, strategy=strategy, seed=seed, **{**decided, **blocks})
+
+
+def local_source(
+    block: Mapping[str, Any], seed: int, data_root: Path | None = None, train_on: TrainOn = "train"
+) -> LocalSource:
+    """The stream of a ``stream`` block."""
+    return LocalSource(catalog(), stream_config(catalog(), block), seed, data_root, train_on)
+
+
+def stream_of(block: Mapping[str, Any], seed: int) -> Stream:
+    return make_stream(catalog(), stream_config(catalog(), block), seed)
+
+
+def outline_of(block: Mapping[str, Any]) -> Outline | None:
+    return stream_outline(catalog(), stream_config(catalog(), block))
+
+
+def held_by(block: Mapping[str, Any], seed: int, data_root: Path | None) -> tuple[Content, ...]:
+    """What the tasks of a ``stream`` block hold of each data set."""
+    return contents_of(catalog(), stream_config(catalog(), block), seed, data_root)
 
 
 def trainer(spec: TrialSpec, data_root: Path | None = None) -> Trainer:
     """A new trainer over a local source and a local memory."""
-    return Trainer(spec, LocalSource(spec.stream, spec.seed, data_root, spec.train_on))
+    return Trainer(spec, local_source(spec.stream, spec.seed, data_root, spec.train_on))
 
 
 def ahead(spec: TrialSpec, tasks: int) -> Trainer:

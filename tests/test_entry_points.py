@@ -137,11 +137,13 @@ import torch
 from pathlib import Path
 from raycl.catalog import catalog
 from raycl.errors import RayclError
+from raycl.spec.trial import stream_config
 from raycl.streams.source import LocalSource, stream_outline
 
 known = catalog()
+parts = {"name": "sequence", "parts": ["squares[0:2]", "squares[2:4]"]}
 block = {"name": "reversed", "dataset": "squares", "tasks": 3}
-source = LocalSource(block, 0)
+source = LocalSource(known, stream_config(known, block), 0)
 model = known.models.get("linear")
 config = model.Config.model_validate_json('{"name": "linear"}')
 network = model.build(config, source.layout.image_shape, torch.Generator().manual_seed(0))
@@ -150,11 +152,11 @@ strategy = known.strategies.get("halved")
 print(json.dumps({
     "classes": source.layout.classes,
     "rows": [len(source.part(0, split)) for split in ("train", "validation", "test")],
-    "outline": list(stream_outline(block).sizes),
+    "outline": list(stream_outline(known, stream_config(known, block)).sizes),
     "logits": list(network(torch.zeros(5, *source.layout.image_shape)).shape),
     "factor": strategy.Config.model_validate_json("{}").factor,
     "own": [known.streams.get("split").__module__, known.datasets.get("digits").__class__.__module__],
-    "sequence": LocalSource({"name": "sequence", "parts": ["squares[0:2]", "squares[2:4]"]}, 0).layout.classes,
+    "sequence": LocalSource(known, stream_config(known, parts), 0).layout.classes,
 }))
 """
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from raycl.matrix import AccuracyMatrix, Cost, TaskRow
+from raycl.matrix import AccuracyMatrix, Cost, TaskRow, cut_after
 from raycl.spec.sweep_options import SearchMetric
 
 ACCURACY = np.array([[0.9, 0.1, 0.2], [0.7, 0.8, 0.3], [0.6, 0.5, 0.7]])
@@ -197,3 +197,28 @@ def test_forgetting_counts_from_the_tasks_own_row_and_chaudhrys_from_the_first()
     assert matrix.forgetting_all_rows() == pytest.approx(((0.8 - 0.5) + (0.9 - 0.4)) / 2)
     absent = AccuracyMatrix.from_array([[0.8, math.nan, math.nan], [0.7, 0.6, math.nan], [0.5, 0.4, 0.7]])
     assert absent.forgetting_all_rows() == absent.forgetting()
+
+
+@pytest.mark.parametrize(
+    ("curve", "cutoffs", "ends"),
+    [
+        ({0: 0.5, 1: 0.4, 2: 0.1}, {1: 0.45, 0: 0.45}, 1),
+        ({0: 0.3, 1: 0.4}, {1: 0.45, 0: 0.45}, 0),
+        ({0: 0.45, 1: 0.45}, {0: 0.45, 1: 0.45}, None),
+        ({0: 0.9, 2: 0.1}, {1: 0.45, 2: 0.45}, None),
+        ({0: math.nan}, {0: 0.0}, 0),
+        ({}, {0: 0.45}, None),
+    ],
+    ids=[
+        "the second task",
+        "the first one counts",
+        "equal survives",
+        "not measured, and the last",
+        "nan",
+        "no row yet",
+    ],
+)
+def test_a_trial_is_cut_after_its_first_task_below(
+    curve: dict[int, float], cutoffs: dict[int, float], ends: int | None
+) -> None:
+    assert cut_after(curve, cutoffs, num_tasks=3) == ends

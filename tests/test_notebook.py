@@ -8,13 +8,13 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from support import local_source
 
 from raycl.catalog import catalog
 from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import Scalar, TrialSpec
-from raycl.streams.source import LocalSource
 from raycl.trial.session import TrialSession
 
 NOTEBOOK = Path(__file__).parents[1] / "analysis" / "01_compare_strategies.ipynb"
@@ -33,7 +33,7 @@ final: {seeds: [10, 11]}
 
 
 def _learn(results: ResultsFolder, spec: TrialSpec) -> float:
-    session = TrialSession(LocalSource(spec.stream, spec.seed), results.trial(spec))
+    session = TrialSession(local_source(spec.stream, spec.seed), results.trial(spec))
     progress = session.step()
     while progress.verdict is None:
         progress = session.step()

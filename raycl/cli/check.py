@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raycl.catalog import catalog
 from raycl.results.tables import human_bytes
 from raycl.spec.options import MemoryConfig, ModelConfig
+from raycl.spec.setting import Registries
 from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.streams.source import Outline
@@ -71,11 +70,12 @@ def _facts(sweep: SweepSpec) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
+    models: dict[tuple[str, Outline | None], str] = {}
     for variant in sweep.variants:
         entry = next(entry for entry in sweep.entries if entry.variant == variant)
         suffix = f" {variant}" if variant else ""
         table.add_row(f"stream{suffix}", _stream(sweep, entry))
-        table.add_row(f"model{suffix}", _model(sweep, entry))
+        table.add_row(f"model{suffix}", _model(sweep, entry, models))
     keeping = [entry for entry in sweep.entries if not entry.barred and sweep.blocks[entry.key].strategy.uses_memory]
     kept = [_replay(sweep, entry) for entry in keeping]
     per_trial = max((memory.shards for memory in kept if memory.home == "actor"), default=0)
@@ -108,20 +108,19 @@ def _stream(sweep: SweepSpec, entry: Entry) -> str:
     return f"{told}, {classes} classes a task, images {' x '.join(map(str, outline.image_shape))}"
 
 
-def _model(sweep: SweepSpec, entry: Entry) -> str:
-    model = sweep.resolved(entry, entry.middle).model
-    return _size(model.name, model.model_dump_json(), outline_of(sweep, entry))
+def _model(sweep: SweepSpec, entry: Entry, told: dict[tuple[str, Outline | None], str]) -> str:
+    """The network is built to be counted: once, however many variants share it; ``told`` holds those before."""
+    model, outline = sweep.resolved(entry, entry.middle).model, outline_of(sweep, entry)
+    key = model.model_dump_json(), outline
+    if key not in told:
+        told[key] = model.name if outline is None else _size(sweep.catalog, model, outline)
+    return told[key]
 
 
-@lru_cache(maxsize=64)
-def _size(name: str, options: str, outline: Outline | None) -> str:
-    """The network is built to be counted: once, however many variants share it."""
-    model: ModelConfig = catalog().models.get(name).Config.model_validate_json(options)
-    if outline is None:
-        return model.name
+def _size(catalog: Registries, model: ModelConfig, outline: Outline) -> str:
     try:
         with Budget(LARGEST_BUILD):
-            parameters = sum(parameter.numel() for parameter in network(model, outline).parameters())
+            parameters = sum(parameter.numel() for parameter in network(catalog, model, outline).parameters())
     except TooLarge:
         return f"{model.name}, more than {LARGEST_BUILD:,} parameters"
     return f"{model.name}, {parameters:,} parameters and the output units"

@@ -11,7 +11,7 @@ from torch import Tensor
 from raycl.catalog import catalog
 from raycl.cli.terminal import tell
 from raycl.errors import DataError, StoreError
-from raycl.models.weights import SUFFIX, Weights, load_weights, weights_hash, write_weights
+from raycl.models.weights import WEIGHTS_SUFFIX, Weights, load_weights, weights_hash, write_weights
 from raycl.results.store import ResultsFolder
 from raycl.spec.options import ModelConfig
 from raycl.spec.sweep import SweepSpec
@@ -38,8 +38,8 @@ def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: 
         StoreError: the trial has not finished, or keeps no checkpoint.
         DataError: the trial has no single backbone over images, or its data are no longer those it learned from.
     """
-    if not file.name.endswith(SUFFIX):
-        raise DataError(f"a file of weights is called *{SUFFIX} (got {file.name}); rename it")
+    if not file.name.endswith(WEIGHTS_SUFFIX):
+        raise DataError(f"a file of weights is called *{WEIGHTS_SUFFIX} (got {file.name}); rename it")
     results = ResultsFolder.open(folder)
     spec = _trial(results, strategy, seed)
     state = _state(results, spec)
@@ -86,19 +86,21 @@ def _state(results: ResultsFolder, spec: TrialSpec) -> dict[str, Any]:
 
 def _weights(results: ResultsFolder, spec: TrialSpec, state: dict[str, Any], data_root: Path | None) -> Weights:
     """The backbone with all that is needed to use it on other images."""
-    layout = LocalSource(spec.stream, spec.seed, data_root, spec.train_on).layout
+    known = catalog()
+    setting = spec.setting(known)
+    layout = LocalSource(known, setting.stream, spec.seed, data_root, spec.train_on).layout
     if layout.split_hash != state["split_hash"]:
         raise DataError(
             f"the data under {data_root} are not those that trial {spec.hash} learned from (split {layout.split_hash} "
             f"now, {state['split_hash']} then); give --data-root their folder"
         )
-    if spec.stream.get("encode") is not None:
+    if setting.stream.encode is not None:
         raise DataError(f"{spec.alias} learned from features; a backbone is exported from a stream without encode")
     network: dict[str, Tensor] = state["strategy"].get("network", {})
     tensors = {key.removeprefix(BACKBONE): value for key, value in network.items() if key.startswith(BACKBONE)}
     if not tensors:
         raise DataError(f"{spec.strategy} keeps no single network with a backbone; export a method that does, as joint")
-    mean, std = normalization(spec.stream["normalize"], layout)
+    mean, std = normalization(setting.stream.normalize, layout)
     model = {key: value for key, value in spec.model.items() if key not in NOT_THE_BACKBONE}
     origin = {
         "sweep": results.name,
@@ -108,19 +110,18 @@ def _weights(results: ResultsFolder, spec: TrialSpec, state: dict[str, Any], dat
         "stream": spec.stream,
         "split_hash": layout.split_hash,
         CONTENTS: told(layout.contents),
-        "started_from": spec.model.get("weights_hash"),
-        "start": _start(spec, data_root),
+        "started_from": setting.model.weights_hash,
+        "start": _start(setting.model, data_root),
     }
     return Weights(model, layout.image_shape, tuple(mean), tuple(std), tensors, origin)
 
 
-def _start(spec: TrialSpec, data_root: Path | None) -> dict[str, Any] | None:
+def _start(model: ModelConfig, data_root: Path | None) -> dict[str, Any] | None:
     """The origin of the weights that the trial itself started from: what they have learned from is learned here too."""
-    name = spec.model.get("weights")
-    if name is None:
+    if model.weights is None:
         return None
     try:
-        return dict(load_weights(str(name), data_root, spec.model.get("weights_hash")).origin)
+        return dict(load_weights(model.weights, data_root, model.weights_hash).origin)
     except DataError as error:
-        log.warning("what %s had learned from is not told in the exported file: %s", name, error)
+        log.warning("what %s had learned from is not told in the exported file: %s", model.weights, error)
         return None

@@ -22,8 +22,8 @@ from raycl.spec.options import LARGEST, MOST
 from raycl.spec.space import format_value
 
 REGISTRIES = ("strategies", "streams", "datasets", "models")
-BLOCKS = {name: schema.BLOCKS[name] for name in ("training", "memory", "search", "limits", "evaluation")}
-KINDS = (*REGISTRIES, *BLOCKS, "metrics")
+LISTED_BLOCKS = {name: schema.BLOCKS[name] for name in ("training", "memory", "search", "limits", "evaluation")}
+KINDS = (*REGISTRIES, *LISTED_BLOCKS, "metrics")
 
 
 class Option(NamedTuple):
@@ -41,7 +41,7 @@ def listing(kind: str, name: str | None) -> RenderableType:
     Raises:
         UnknownName: there is no such entry.
     """
-    if kind in BLOCKS:
+    if kind in LISTED_BLOCKS:
         return _block(kind, name)
     if kind == "metrics":
         return _metrics(name)
@@ -156,7 +156,7 @@ def flow(distribution: Mapping[str, Sequence[Any]]) -> str:
 
 def _block(kind: str, name: str | None) -> RenderableType:
     """The keys of a block of the sweep file, or one of them with those below it."""
-    block = BLOCKS[kind]
+    block = LISTED_BLOCKS[kind]
     found = list(options(block))
     if name is not None:
         key = name.removeprefix(f"{kind}.")

@@ -13,13 +13,13 @@ from rich.text import Text
 import raycl
 from raycl.errors import UnknownName, nearest
 
-SUFFIX = ".yaml"
+SWEEP_SUFFIX = ".yaml"
 
 
 def shipped() -> dict[str, Path]:
     """Every sweep file by its name: its path below ``sweeps/`` without the suffix, as in ``papers/gem2017_mnist``."""
     folder = _folder()
-    files = [(file.relative_to(folder).with_suffix("").as_posix(), file) for file in folder.rglob(f"*{SUFFIX}")]
+    files = [(file.relative_to(folder).with_suffix("").as_posix(), file) for file in folder.rglob(f"*{SWEEP_SUFFIX}")]
     return dict(sorted(files, key=lambda named: (named[0].count("/"), named[0])))
 
 
@@ -46,7 +46,7 @@ def resolved(file: Path) -> Path:
     Raises:
         UnknownName: there is neither.
     """
-    if file.suffix == SUFFIX or file.is_absolute() or _is_file(file):
+    if file.suffix == SWEEP_SUFFIX or file.is_absolute() or _is_file(file):
         return file
     name, known = file.as_posix(), shipped()
     if name in known:

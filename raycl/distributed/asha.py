@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
-MOST_TASKS = 1_000_000
+NO_LAST_RUNG = 1_000_000
 """Above any stream's length: rungs end where the tasks do, and the last task prunes nobody."""
 
 
@@ -63,7 +63,7 @@ class EntryASHA(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for 
                 time_attr="tasks",
                 metric="metric",
                 mode="max",
-                max_t=MOST_TASKS,
+                max_t=NO_LAST_RUNG,
                 stop_last_trials=False,
                 **self._settings,
             )

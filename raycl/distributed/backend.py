@@ -44,7 +44,7 @@ class OnRay:
             interruption.catch()  # Ray has put its own handler in place, which ends the process
             nodes = [node for node in ray.nodes() if node["Alive"]]
             root = None if data_root is None else Path(data_root)
-            shards = StreamShards(max(1, len(nodes)), root, name=f"{sweep.name}-{uuid.uuid4().hex[:8]}")
+            shards = StreamShards(sweep.catalog, max(1, len(nodes)), root, name=f"{sweep.name}-{uuid.uuid4().hex[:8]}")
             try:
                 yield _RayEngine(sweep, data_root, connection, shards, interruption)
             finally:
@@ -71,7 +71,9 @@ class _RayEngine:
             "metric": errand.metric,
             "streams": self.shards.names.to_dict(),
             "data_root": self.data_root,
-            "registered": packed("strategies", "streams", "models"),  # the data are with the stream actors
+            "registered": packed(
+                self.sweep.catalog, "strategies", "streams", "models"
+            ),  # the data are with the stream actors
         }
         pulse = cluster.Pulse()
 

@@ -1,4 +1,4 @@
-"""What the driver has registered travels by value: workers could not import a notebook's class from anywhere."""
+"""What a sweep was read with and nobody has installed travels by value: no worker could import a notebook's class."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from contextlib import contextmanager
 
 from ray import cloudpickle
 
-from raycl.catalog import FILES, adopt, registered
+from raycl.catalog import FILES, catalog
+from raycl.spec.setting import Registries
 
 
-def packed(*kinds: str) -> bytes:
-    """The entries that this process has registered in some registries (default: all); empty where there are none."""
-    entries = {kind: named for kind, named in registered().items() if named and (not kinds or kind in kinds)}
+def packed(known: Registries, *kinds: str) -> bytes:
+    """What a worker lacks of a catalogue, in some registries (default: all); empty where it lacks nothing."""
+    lacking = known.beyond_installed()
+    entries = {kind: named for kind, named in lacking.items() if named and (not kinds or kind in kinds)}
     if not entries:
         return b""
     with _by_value():
@@ -20,10 +22,9 @@ def packed(*kinds: str) -> bytes:
     return data
 
 
-def unpack(data: bytes) -> None:
-    """Register what another process has packed."""
-    if data:
-        adopt(cloudpickle.loads(data))
+def unpacked(data: bytes) -> Registries:
+    """The catalogue that another process has packed: what is installed here, and what it lacks."""
+    return catalog().extended(cloudpickle.loads(data) if data else {})
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycl.addresses import expanded
-from raycl.distributed.carried import packed, unpack
+from raycl.distributed.carried import packed, unpacked
 from raycl.errors import DataError, InfrastructureError, RayclError
+from raycl.spec.setting import Registries
 from raycl.streams.source import TrainOn
 from raycl.streams.task import Layout, Part, SplitName
 from raycl.sweep.data import Read, Sources, StreamKey, check_reads
@@ -33,7 +34,7 @@ T = TypeVar("T")
 BACKOFF = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each attempt to ask a shard."""
 
-LOST = (RayActorError, ObjectLostError, GetTimeoutError)
+ASK_AGAIN = (RayActorError, ObjectLostError, GetTimeoutError)
 """What asking again may cure."""
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,7 @@ class StreamShard:
     """The actor: builds streams on demand, and rebuilds them after a restart."""
 
     def __init__(self, data_root: str | None, registered: bytes = b"") -> None:
-        unpack(registered)
-        self._sources = Sources(data_root)
+        self._sources = Sources(unpacked(registered), data_root)
         self._base: dict[str, Any] = {}
 
     def layout(self, key: StreamKey) -> Layout:
@@ -89,6 +89,7 @@ class StreamShards:
     """The driver's side: makes the shards and ends them. They also end with the driver.
 
     Args:
+        catalog: where streams and their data sets are registered.
         count: number of actors, spread over the nodes; one for each node is plenty.
         data_root: folder of the data sets, as every node sees it.
         name: prefix of the actors' names, unique in the driver's namespace.
@@ -98,11 +99,17 @@ class StreamShards:
     """
 
     def __init__(
-        self, count: int, data_root: Path | None = None, *, name: str = "raycl", timeout: float = 60.0
+        self,
+        catalog: Registries,
+        count: int,
+        data_root: Path | None = None,
+        *,
+        name: str = "raycl",
+        timeout: float = 60.0,
     ) -> None:
         root = data_root and expanded(data_root)
         self._data_root = str(root.resolve()) if root else None
-        self._registered = packed()
+        self._registered = packed(catalog)
         self._timeout = timeout
         self.names = ShardNames(
             tuple(f"{name}-stream-{number}" for number in range(count)), ray.get_runtime_context().namespace
@@ -224,7 +231,7 @@ class RemoteSource:
         """A part that was asked for ahead, or None where it was lost."""
         try:
             part: Part = self._get(ahead)
-        except LOST:
+        except ASK_AGAIN:
             return None
         return part
 
@@ -240,7 +247,7 @@ class RemoteSource:
                 continue
             try:
                 return question(shard)
-            except LOST as error:
+            except ASK_AGAIN as error:
                 lost = error
         raise InfrastructureError(
             f"stream actor {self._name(number)!r} did not answer in {len(BACKOFF)} attempts "
@@ -283,11 +290,11 @@ class _Heard(logging.Handler):
 def _read_all(reads: list[Read], data_root: str | None, registered: bytes) -> tuple[str, list[str], list[str]]:
     """What keeps this node from reading the streams, empty where nothing does; the digests of their data; and what is
     to be known of them, as that images were converted."""
-    unpack(registered)
+    catalog = unpacked(registered)
     digests: list[str] = []
     with _Heard() as heard:
         try:
-            digests = check_reads(reads, lambda key: key.source(data_root))
+            digests = check_reads(reads, lambda key: key.source(catalog, data_root))
         except RayclError as error:
             return str(error), digests, heard
         return "", digests, heard

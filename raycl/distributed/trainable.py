@@ -9,7 +9,7 @@ import torch
 from ray import tune
 from ray.exceptions import RayError
 
-from raycl.distributed.carried import unpack
+from raycl.distributed.carried import unpacked
 from raycl.distributed.replay import ShardedStorage
 from raycl.distributed.streams import RemoteSource, ShardNames
 from raycl.errors import InfrastructureError
@@ -28,7 +28,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         warm_up()
-        unpack(config["registered"])
+        self._catalog = unpacked(config["registered"])
         self._job = config
         self._running: TrialSession | None = None
         self._replay: ShardedStorage | None = None
@@ -72,6 +72,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             ResultsFolder.open(self._job["results"]).trial(spec),
             metric=self._job["metric"],
             cutoffs={int(task): value for task, value in self._job["cutoffs"].items()},
+            catalog=self._catalog,
             storage=self._replay,
             device=device,
             data_root=Path(self._job["data_root"]) if self._job.get("data_root") else None,

@@ -17,6 +17,8 @@ from raycl.learning.per_example import mean_power_of_gradients
 from raycl.streams.task import Batch
 
 FisherLabels = Literal["exact", "sampled", "empirical"]
+FISHER_BATCH = 128
+"""Rows that go through the network at once; every row counts by itself, however many there are."""
 
 
 def diagonal_fisher(

@@ -21,7 +21,7 @@ from raycl.models.network import frozen_statistics
 RowLosses = Callable[[slice, Tensor], Tensor]
 """Which rows, and their logits ``[n, outputs]`` -> their losses ``[n]``."""
 
-BLOCK_NUMBERS = 1 << 23
+GROUPED_NUMBERS = 1 << 23
 """About so many numbers of inputs and outputs of layers are held at once; groups beyond go into a pass of their own."""
 
 
@@ -65,7 +65,7 @@ class GroupedGradients:
 
     def _blocks(self, counts: Sequence[int]) -> Iterator[slice]:
         """Which groups share a pass."""
-        room = BLOCK_NUMBERS // self._numbers_per_row if self._separable else 0
+        room = GROUPED_NUMBERS // self._numbers_per_row if self._separable else 0
         start = rows = 0
         for group, count in enumerate(counts):
             if group > start and rows + count > room:

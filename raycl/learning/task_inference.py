@@ -26,7 +26,7 @@ from raycl.spec.revisions import Change
 from raycl.streams.scenario import Scenario
 
 if TYPE_CHECKING:
-    from raycl.spec.blocks import Resolved
+    from raycl.spec.setting import Setting
 
 CERTAINTY = Need(
     "stream.tasks",
@@ -41,7 +41,7 @@ COMPARED_AS_SHARES = Change("task selection", 2, lambda _, blocks: _by_certainty
 """Of ensembles and SupSup: tasks of different sizes were compared by their uncertainties as they are."""
 
 
-def _by_certainty(blocks: Resolved) -> bool:
+def _by_certainty(blocks: Setting) -> bool:
     own = blocks.options
     hidden = blocks.stream.scenario != "task"
     return hidden and getattr(own, "inference", "linear") == "linear" and getattr(own, "selector", "") != "average"

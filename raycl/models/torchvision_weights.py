@@ -13,7 +13,7 @@ from torch import Tensor
 from raycl.errors import DataError
 from raycl.models.weights import Weights
 
-BLOCKS = 2
+STAGE_BLOCKS = 2
 """Blocks of each of ResNet-18's stages."""
 PARTS = {"conv1": "residual.0", "bn1": "residual.1", "conv2": "residual.3", "bn2": "residual.4"}
 BLOCK = re.compile(r"layer(\d)\.(\d)\.(conv1|bn1|conv2|bn2|downsample\.\d)\.(.+)")
@@ -78,7 +78,7 @@ def _renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
         raise ValueError(f"ResNet-18 has no tensor {name!r}")
     stage, block, part, rest = match.groups()
     inner = PARTS.get(part) or part.replace("downsample", "shortcut")
-    return f"{4 + BLOCKS * (int(stage) - 1) + int(block)}.{inner}.{rest}", tensor
+    return f"{4 + STAGE_BLOCKS * (int(stage) - 1) + int(block)}.{inner}.{rest}", tensor
 
 
 IMAGENET = TorchvisionResNet18()

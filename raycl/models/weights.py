@@ -25,9 +25,10 @@ from raycl.errors import DataError, UnknownName, nearest
 from raycl.models.network import Network
 from raycl.models.registry import MODELS
 from raycl.registry import Registry
+from raycl.spec.setting import Names, checked_block
 
-FORMAT = 1
-SUFFIX = ".safetensors"
+WEIGHTS_FORMAT = 1
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ def check_name(name: str) -> None:
     Raises:
         UnknownName: it is neither.
     """
-    if name not in WEIGHTS and not name.endswith(SUFFIX):
+    if name not in WEIGHTS and not name.endswith(WEIGHTS_SUFFIX):
         known = ", ".join(WEIGHTS.names())
         raise UnknownName(
-            f"unknown weights {name!r}{nearest(name, WEIGHTS.names())} (known: {known}, or the path of a {SUFFIX} file "
-            "of `raycl export` below the data root)"
+            f"unknown weights {name!r}{nearest(name, WEIGHTS.names())} (known: {known}, or the path of a "
+            f"{WEIGHTS_SUFFIX} file of `raycl export` below the data root)"
         )
 
 
@@ -156,8 +157,10 @@ def read_weights(file: Path) -> Weights:
         with safetensors.safe_open(str(file), framework="pt") as opened:
             head = json.loads((opened.metadata() or {})["raycl"])
         tensors = safetensors.torch.load_file(file)
-        if head["format"] != FORMAT:
-            raise DataError(f"{file}: format {head['format']}, this raycl reads {FORMAT}; export the weights anew")
+        if head["format"] != WEIGHTS_FORMAT:
+            raise DataError(
+                f"{file}: format {head['format']}, this raycl reads {WEIGHTS_FORMAT}; export the weights anew"
+            )
         if head["tensors"] != _digest(tensors):
             raise ValueError("its tensors are not those that were written")
         shape, mean, std = (tuple(head[key]) for key in ("image_shape", "mean", "std"))
@@ -171,7 +174,7 @@ def write_weights(file: Path, weights: Weights) -> None:
     """Write weights beside the final place and move them there, so that nobody sees half a file."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.tensors.items()}
     head = {
-        "format": FORMAT,
+        "format": WEIGHTS_FORMAT,
         "model": dict(weights.model),
         "image_shape": weights.image_shape,
         "mean": weights.mean,
@@ -188,24 +191,25 @@ def write_weights(file: Path, weights: Weights) -> None:
         aside.unlink(missing_ok=True)
 
 
-def backbone(weights: Weights, name: str, size: tuple[int, int] | None = None) -> nn.Module:
+def backbone(weights: Weights, name: str, size: tuple[int, int] | None = None, models: Names = MODELS) -> nn.Module:
     """The pretrained backbone itself, on its own model: float ``[batch, channels, *size]`` -> ``[batch, features]``.
 
     Args:
         name: of the weights, for messages.
         size: height and width of its images; default: of those it was trained on.
+        models: where their model is registered.
 
     Raises:
         DataError: this installation does not know the model, or the tensors do not fit it.
     """
     try:
-        model = MODELS.get(str(weights.model.get("name")))
-        config = model.Config.model_validate_json(json.dumps(dict(weights.model)))
+        model = models.get(str(weights.model.get("name")))
+        config = checked_block(model.Config, weights.model)
     except (UnknownName, ValueError) as error:
         told = " ".join(str(error).split())
         raise DataError(f"weights {name!r} are of a model that this installation does not have ({told})") from error
     shape = (weights.image_shape[0], *(size or weights.image_shape[1:]))
-    network = model.build(config, shape, torch.Generator().manual_seed(0))
+    network: Network = model.build(config, shape, torch.Generator().manual_seed(0))
     return start_from(network, weights, name).backbone
 
 

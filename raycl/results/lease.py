@@ -29,7 +29,7 @@ LOOK_SECONDS = 1.0
 SETTLE_SECONDS = 0.5
 """Two that take one folder in the same moment have both written by then; the last one keeps it."""
 
-FILE = "lease.json"
+LEASE_FILE = "lease.json"
 log = logging.getLogger(__name__)
 _held: set[str] = set()
 """Tokens of the leases that this process holds."""
@@ -74,7 +74,7 @@ class Lease:
         Raises:
             FolderInUse: another driver lives, as far as can be seen from here.
         """
-        if not self._files.write_once(FILE, self._record()):
+        if not self._files.write_once(LEASE_FILE, self._record()):
             self._take_over()
         _held.add(self._token)
         self._thread = threading.Thread(target=self._beat, name="raycl-lease", daemon=True)
@@ -90,7 +90,7 @@ class Lease:
         _held.discard(self._token)
         try:
             if not self.lost.is_set() and self._mine():
-                self._files.delete(FILE)
+                self._files.delete(LEASE_FILE)
         except StoreError as failure:  # the counter stands still from now on, and what the block says matters more
             log.warning("the lease cannot be given back: %s", failure)
 
@@ -99,7 +99,7 @@ class Lease:
         holder = _read(self._files)
         if not self._force and not _dead(holder):
             self._watch(holder)
-        self._files.write(FILE, self._record())
+        self._files.write(LEASE_FILE, self._record())
         self._clock.sleep(SETTLE_SECONDS)
         holder = _read(self._files)
         if holder.get("token") != self._token:
@@ -135,7 +135,7 @@ class Lease:
                     self.lost.set()
                     log.warning("%s: another driver took this results folder", self._files.name(""))
                     return
-                self._files.write(FILE, self._record())
+                self._files.write(LEASE_FILE, self._record())
             except StoreError as error:  # a storage that is away for a moment must not end the sweep
                 log.warning("lease heartbeat failed: %s", error)
 
@@ -158,7 +158,7 @@ class Lease:
 def _read(files: Files) -> dict[str, Any]:
     """What the file says; empty where it is absent. One that cannot be read says at least that it is there."""
     try:
-        held = files.read_json(FILE)
+        held = files.read_json(LEASE_FILE)
     except TornFile as error:
         return {"torn": str(error)}
     if held is None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from raycl.matrix import cut_after
 from raycl.results.store import Verdict
 from raycl.spec.trial import Scalar, TrialSpec
 
@@ -37,10 +38,9 @@ class Record:
         Two entries of a sweep may ask for the same trial with other cut-offs, in any order. Judged by rows and
         cut-offs alone, each gets the same answer whoever came first.
         """
-        for task, cutoff in sorted(cutoffs.items()):
-            value = self.curve.get(task)
-            if task < self.num_tasks - 1 and not survives(value, cutoff):
-                return Verdict("pruned", self.verdict.reason, value, task)
+        cut = cut_after(self.curve, cutoffs, self.num_tasks)
+        if cut is not None:
+            return Verdict("pruned", self.verdict.reason, self.curve[cut], cut)
         if self.verdict.status == "pruned":
             return self.verdict if self.verdict.reason == ASHA else None
         chosen_by = self.spec.score_on == "validation"  # on test data nothing is chosen: its other figures count
@@ -112,11 +112,6 @@ def score(verdicts: Sequence[Verdict | None]) -> float | None:
     """The mean value of a finalist's trials on all validation seeds; None where one of them has not finished."""
     values = [v.value for v in verdicts if v is not None and v.status == "finished" and v.value is not None]
     return mean(values) if values and len(values) == len(verdicts) else None
-
-
-def survives(value: float | None, cutoff: float | None) -> bool:
-    """Whether a trial goes on. A task that was not measured is never a reason to end; NaN counts as the worst."""
-    return value is None or cutoff is None or value >= cutoff
 
 
 def mean(values: Sequence[float]) -> float:

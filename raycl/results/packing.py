@@ -12,7 +12,7 @@ from raycl.errors import StoreError
 from raycl.results.comparison import owners_of
 from raycl.results.reading import Folder, opened, read_cells, read_trials
 
-CELLS, TRIALS, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
+CELLS_FILE, TRIALS_FILE, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
 
 
 def pack(folder: Folder, target: Path) -> tuple[int, int]:
@@ -41,7 +41,7 @@ def pack(folder: Folder, target: Path) -> tuple[int, int]:
         raise StoreError(f"{target}: must be a folder to write into ({error.strerror}); name another") from error
     told = json.loads(results.sweep_json)
     told |= {"file": Path(told.get("file", "")).name}  # where it lay concerns one machine alone
-    for name, table in ((TRIALS, trials), (CELLS, cells)):
+    for name, table in ((TRIALS_FILE, trials), (CELLS_FILE, cells)):
         _write(table.replace_schema_metadata({SWEEP: json.dumps(told).encode()}), target / name)
     return trials.num_rows, cells.num_rows
 

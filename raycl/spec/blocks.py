@@ -6,18 +6,16 @@ Every value remembers where in the file it came from, so that an error in a merg
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice, product
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from pydantic import BaseModel
 
 from raycl.errors import DataError, UnknownName, nearest
-from raycl.spec.needs import SHARED_BLOCKS
-from raycl.spec.options import MemoryConfig, ModelConfig, Options, StreamConfig, TrainingConfig
-from raycl.spec.published import as_published
-from raycl.spec.revisions import revisions
+from raycl.spec.options import MemoryConfig, Options, StreamConfig, TrainingConfig
 from raycl.spec.rules import Broken, BrokenRules, validate
+from raycl.spec.setting import BLOCK_NAMES, Names, Registries, Setting
 from raycl.spec.source import Path, dotted
 from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
 from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
@@ -26,76 +24,6 @@ MOST_COMBINED = 64
 """Ends of several dimensions that are looked at together."""
 SEARCHED_BLOCKS = ("options", "model", "training", "memory")
 """Where distributions may stand; ``options`` is the strategy's own block."""
-
-
-class Names(Protocol):
-    """A registry, as far as the specification needs one."""
-
-    def names(self) -> tuple[str, ...]: ...
-    def get(self, name: str) -> Any: ...
-    def code(self, name: str) -> str: ...
-    def __contains__(self, name: object) -> bool: ...
-
-
-class Registries(Protocol):
-    """What a sweep file may name: :class:`raycl.catalog.Catalog` in the package, small fakes in tests.
-
-    Every entry but a data set has ``Config``. A stream is called with its options and a seed, and then tells its
-    ``datasets()`` and ``tasks()``; a data set has ``info``; a strategy has what :class:`raycl.strategies.base.Strategy`
-    declares of itself.
-    """
-
-    @property
-    def strategies(self) -> Names: ...
-    @property
-    def streams(self) -> Names: ...
-    @property
-    def datasets(self) -> Names: ...
-    @property
-    def models(self) -> Names: ...
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """Blocks without distributions, checked."""
-
-    options: BaseModel
-    stream: StreamConfig
-    model: ModelConfig
-    training: TrainingConfig
-    memory: MemoryConfig
-    evaluation: EvaluationConfig
-    limits: LimitsConfig
-
-    def dump(self, block: str) -> dict[str, Any]:
-        """A block as plain data, defaults included."""
-        value: BaseModel = getattr(self, block)
-        return value.model_dump(mode="json")
-
-    def as_before(self) -> dict[str, Any]:
-        """What hashes take for options that came later and stand at their default, of the blocks held as plain data."""
-        found: dict[str, Any] = {}
-        for block in PLAIN_BLOCKS:
-            value = getattr(self, block)
-            if isinstance(value, Options):
-                found |= {f"{block}.{path}": before for path, before in value.as_before().items()}
-        return found
-
-    def as_published(self, strategy: Any) -> Resolved:
-        """The same with the method's own values where the shared blocks leave them open."""
-        shared = {name: getattr(self, name) for name in PUBLISHED_BLOCKS}
-        own: dict[str, Any] = as_published(strategy, self.stream.scenario, shared)
-        return replace(self, **own)
-
-    def trial_fields(self, strategy: Any, catalog: Registries) -> dict[str, Any]:
-        """The fields of a :class:`raycl.spec.trial.TrialSpec` that its blocks decide."""
-        return {
-            **{block: self.dump(block) for block in PLAIN_BLOCKS},
-            **{name: getattr(self, name) for name in ("training", "memory", "evaluation", "limits")},
-            "uses_memory": bool(strategy.uses_memory),
-            "before": self.as_before(),
-            "revisions": revisions(strategy, self, catalog),
-        }
 
 
 Checked = dict[tuple[str, int], tuple[Any, Any, list["Broken"]]]
@@ -191,7 +119,7 @@ class Blocks:
         """For a method that keeps no examples: the memory block is left at its defaults."""
         return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, self.space, self.checked)
 
-    def resolve(self, catalog: Registries, values: Mapping[Path, Any]) -> Resolved:
+    def resolve(self, catalog: Registries, values: Mapping[Path, Any]) -> Setting:
         """Replace every distribution by its value and check all blocks; options left open stay open.
 
         Raises:
@@ -204,7 +132,7 @@ class Blocks:
         checked = {block: self._check_once(block, data[block], catalog, broken) for block in BLOCK_NAMES}
         if broken:
             raise BrokenRules(broken)
-        return Resolved(**checked)
+        return Setting(self.strategy, **checked)
 
     def _check_once(self, block: str, data: Any, catalog: Registries, broken: list[Broken]) -> Any:
         """Check a block, where the very same data have not been checked before."""
@@ -244,11 +172,6 @@ _RIVALS: dict[Path, tuple[str, str]] = {
     ("training", "epochs"): ("training", "iterations"),
     ("training", "iterations"): ("training", "epochs"),
 }
-PLAIN_BLOCKS = ("options", "stream", "model")
-"""Blocks that a trial holds as plain data, since their classes come from registries."""
-PUBLISHED_BLOCKS = ("model", "training", "memory")
-"""Shared blocks in which a method may have its own idea of ``auto``."""
-BLOCK_NAMES = ("options", *SHARED_BLOCKS)
 
 
 def point_path(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from raycl.spec.needs import Setting, covered, idle
+from raycl.spec.needs import covered, idle
+from raycl.spec.setting import Setting
 
 
 def came_to(setting: Setting, policy: str) -> dict[str, str | int]:

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from typing import Any
 
 from pydantic import BaseModel
 
 from raycl.errors import Problem, SpecError
-from raycl.spec.blocks import Blocks, Registries, Resolved, point_path
+from raycl.spec.blocks import Blocks, point_path
 from raycl.spec.entry import Entry
-from raycl.spec.needs import SHARED_BLOCKS, Extent, Idle, Need, SearchSetting, Setting, broken, covered, idle
+from raycl.spec.needs import SHARED_BLOCKS, Extent, Idle, Need, SearchSetting, broken, covered, idle
 from raycl.spec.options import StreamConfig
 from raycl.spec.problems import Finding
-from raycl.spec.published import per_task_head
+from raycl.spec.setting import Registries, Setting
 from raycl.spec.source import Path, dotted
 from raycl.spec.space import Choice, format_value
 
@@ -66,11 +66,9 @@ class Extents:
         return Extent(sizes, min(rows, config.train_per_task or rows))
 
 
-def setting(strategy: Any, resolved: Resolved, extents: Extents) -> Setting:
+def as_judged(resolved: Setting, extents: Extents) -> Setting:
     """What is judged of resolved blocks: the values that the method publishes stand where the file leaves them open."""
-    published = resolved.as_published(strategy)
-    blocks = {name: getattr(published, name) for name in ("options", *SHARED_BLOCKS)}
-    return Setting(strategy, **blocks, extent=extents.of(resolved.stream))
+    return replace(resolved.as_published(), extent=extents.of(resolved.stream))
 
 
 def combinations(blocks: Blocks, first: Mapping[Path, Any]) -> Iterator[dict[Path, Any]]:
@@ -82,16 +80,16 @@ def combinations(blocks: Blocks, first: Mapping[Path, Any]) -> Iterator[dict[Pat
         yield {**first, **dict(zip(choices, values, strict=True))}
 
 
-def barred(strategy: Any, resolved: Resolved) -> str | None:
+def barred(setting: Setting) -> str | None:
     """Why a method cannot run on a stream; None where it can."""
-    stream, model = resolved.stream, resolved.model
-    if stream.scenario not in strategy.scenarios:
-        return f"cannot do scenario {stream.scenario!r}, only {', '.join(sorted(strategy.scenarios))}"
-    if stream.boundaries == "hidden" and not strategy.boundary_free:
+    strategy, scenario = setting.strategy, setting.stream.scenario
+    if scenario not in strategy.scenarios:
+        return f"cannot do scenario {scenario!r}, only {', '.join(sorted(strategy.scenarios))}"
+    if setting.hidden and not strategy.boundary_free:
         return "must be told where a task ends, but stream.boundaries is 'hidden'"
-    if stream.boundaries == "hidden" and per_task_head(model.head, stream.scenario):
+    if setting.hidden and setting.per_task_head:
         return "cannot grow a head per task where stream.boundaries is 'hidden'; use model.head: single"
-    if model.weights is not None and not strategy.pretrained:
+    if setting.model.weights is not None and not strategy.pretrained:
         return "makes its own weights, and cannot start from model.weights"
     return None
 
@@ -209,7 +207,7 @@ def _idle_findings(data: Mapping[str, Any], setting: SearchSetting, rule: Idle) 
             yield Finding(path, f"does nothing: {rule.why}", "", True), False
 
 
-def doubts(data: Mapping[str, Any], entry: Entry, blocks: Blocks, resolved: Resolved) -> Iterator[Finding]:
+def doubts(data: Mapping[str, Any], entry: Entry, blocks: Blocks, resolved: Setting) -> Iterator[Finding]:
     """What is allowed of an entry, but probably not meant.
 
     Args:

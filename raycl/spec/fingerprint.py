@@ -27,7 +27,10 @@ from raycl.spec.syntax import Code, Parsed, class_in_cell, compiled, is_plain, p
 
 DECIDING = (
     *("learning", "memory", "models", "strategies"),
-    *(f"trial.{part}" for part in ("batching", "evaluator", "loading", "networks", "optimizers", "rows", "trainer")),
+    *(
+        f"trial.{part}"
+        for part in ("batching", "build", "evaluator", "loading", "networks", "optimizers", "rows", "trainer")
+    ),
 )
 """Parts of raycl whose code makes the numbers of a trial; the others say which trials there are."""
 

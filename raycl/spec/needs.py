@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from raycl.spec.published import per_task_head
-
 if TYPE_CHECKING:
-    from raycl.spec.options import MemoryConfig, ModelConfig, StreamConfig, TrainingConfig
-    from raycl.spec.sweep_options import EvaluationConfig, FinalConfig, LimitsConfig, PrunerConfig, SearchConfig
+    from raycl.spec.setting import Setting
+    from raycl.spec.sweep_options import FinalConfig, PrunerConfig, SearchConfig
 
 SHARED_BLOCKS = ("stream", "model", "training", "memory", "evaluation", "limits")
 """Blocks that hold for every method; whatever else is named is the method's own option."""
@@ -42,94 +40,6 @@ class Extent:
     def told_apart(self) -> bool:
         """Whether a network for each task can be more or less certain: none has a single class beside others."""
         return len(self.sizes) == 1 or min(self.sizes) > 1
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The checked blocks of one method at one point of its search space, and what follows from them.
-
-    Attributes:
-        strategy: the method's class, or whatever stands for it in the catalogue.
-        extent: None where the data have to be read first.
-    """
-
-    strategy: Any
-    options: Any
-    stream: StreamConfig
-    model: ModelConfig
-    training: TrainingConfig
-    memory: MemoryConfig
-    evaluation: EvaluationConfig
-    limits: LimitsConfig
-    extent: Extent | None = None
-
-    def value(self, path: str) -> Any:
-        """The value of an option; None where there is no such option."""
-        found: Any = self if path.split(".")[0] in SHARED_BLOCKS else self.options
-        for part in path.split("."):
-            found = found[int(part)] if isinstance(found, tuple) and part.isdigit() else getattr(found, part, None)
-        return found
-
-    @property
-    def hidden(self) -> bool:
-        """Whether training is not told where a task ends."""
-        return self.stream.boundaries == "hidden"
-
-    @property
-    def per_task_head(self) -> bool:
-        return per_task_head(self.model.head, self.stream.scenario)
-
-    @property
-    def shared_units(self) -> bool:
-        """Whether all tasks use the same output units."""
-        return self.stream.scenario != "class" and not self.per_task_head
-
-    @property
-    def equal_units(self) -> bool:
-        """Whether every task has all output units, so that no policy leaves one out; no where it is not known."""
-        return self.shared_units and self.extent is not None and len(set(self.extent.sizes)) == 1
-
-    @property
-    def units(self) -> int | None:
-        """Output units in the end."""
-        if self.extent is None:
-            return None
-        return max(self.extent.sizes) if self.shared_units else sum(self.extent.sizes)
-
-    @property
-    def fits_a_row_of_every_class(self) -> bool:
-        """Whether the memory has room for one row of each class that its capacity counts for; so where not known."""
-        if self.extent is None or self.units is None or self.memory.unit == "class":
-            return True
-        return self.memory.capacity >= (self.units if self.memory.unit == "total" else max(self.extent.sizes))
-
-    @property
-    def replay_batch(self) -> int:
-        """Rows that a method replays beside each batch, where it draws them."""
-        return self.memory.batch_size or self.training.batch_size
-
-    @property
-    def selection(self) -> str:
-        """The rule by which the memory keeps rows."""
-        own: str = getattr(self.strategy, "selection", "reservoir")
-        return own if self.memory.selection == "auto" else self.memory.selection
-
-    @property
-    def flat_batch_norm(self) -> bool:
-        """Whether the network cannot be trained on a batch of one row."""
-        return self.model.flat_batch_norm
-
-    @property
-    def offers(self) -> int | None:
-        """How often rows are offered to the memory, at the least; None where it is not known."""
-        if self.extent is None or self.extent.rows is None:
-            return None
-        tasks = len(self.extent.sizes)
-        if getattr(self.strategy, "offers", "batch") == "task":
-            return tasks
-        batches = max(1, self.extent.rows // self.training.batch_size)
-        passes = (self.training.epochs or 1) if self.memory.insert == "every_epoch" else 1
-        return tasks * min(batches * passes, self.training.iterations or batches * passes)
 
 
 @dataclass(frozen=True)
@@ -160,7 +70,7 @@ class Need:
     Attributes:
         path: the option that is pointed at.
         rule: what must hold, and the remedy.
-        holds: of a :class:`Setting`, or a :class:`SearchSetting` for the search's own blocks.
+        holds: of a :class:`raycl.spec.setting.Setting`, or a :class:`SearchSetting` for the search's own blocks.
         bars: in a variant of the sweep, the method is left out ("n/a") instead.
     """
 
@@ -181,7 +91,7 @@ class Idle:
     Attributes:
         paths: the options, or whole blocks.
         why: what would make them act.
-        when: of a :class:`Setting`, or a :class:`SearchSetting` for the search's own blocks.
+        when: of a :class:`raycl.spec.setting.Setting`, or a :class:`SearchSetting` for the search's own blocks.
     """
 
     paths: tuple[str, ...]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from raycl.spec.published import per_task_head
 
 if TYPE_CHECKING:
-    from raycl.spec.blocks import Registries, Resolved
+    from raycl.spec.setting import Registries, Setting
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Change:
 
     part: str
     revision: int
-    touches: Callable[[Any, Resolved], bool]
+    touches: Callable[[Any, Setting], bool]
 
 
-def _leaves_rows_idle(strategy: Any, blocks: Resolved) -> bool:
+def _leaves_rows_idle(strategy: Any, blocks: Setting) -> bool:
     """Whether a head has rows that a task's losses do not reach, and that an optimiser would move all the same."""
     training, rows = blocks.training, getattr(strategy, "idle_rows", "by policy")
     moves = training.weight_decay > 0 or not training.reset_optimizer
@@ -41,7 +41,7 @@ def _leaves_rows_idle(strategy: Any, blocks: Resolved) -> bool:
     return moves and (rows == "always" or (rows == "by policy" and own))
 
 
-def _learns_single_rows(strategy: Any, blocks: Resolved) -> bool:
+def _learns_single_rows(strategy: Any, blocks: Setting) -> bool:
     own = getattr(blocks.options, "batch_size", None)  # of methods that fit a network in a phase of their own
     return own == 1 or (blocks.training.batch_size == 1 and blocks.training.epochs is not None)
 
@@ -58,20 +58,20 @@ LATE_ROWS = Change(
 """Of methods that offer rows as they are learned: those that the first pass left over are offered when they come."""
 
 
-def revisions(strategy: Any, resolved: Resolved, catalog: Registries) -> dict[str, int]:
+def revisions(setting: Setting, catalog: Registries) -> dict[str, int]:
     """The revisions that a trial's hash takes in: part -> revision, where it is not the first."""
-    stream = catalog.streams.get(resolved.stream.name)
-    datasets = [catalog.datasets.get(name) for name in stream(resolved.stream, 0).datasets()]
+    strategy, stream = setting.strategy, catalog.streams.get(setting.stream.name)
+    datasets = [catalog.datasets.get(name) for name in stream(setting.stream, 0).datasets()]
     found = {
         "strategy": _of(strategy),
-        "model": _of(catalog.models.get(resolved.model.name)),
+        "model": _of(catalog.models.get(setting.model.name)),
         "stream": _of(stream),
         "dataset": max(map(_of, datasets), default=1),
     }
     found |= {
         change.part: change.revision
         for change in (*CHANGES, *getattr(strategy, "changes", ()))
-        if change.touches(strategy, resolved)
+        if change.touches(strategy, setting)
     }
     return {part: revision for part, revision in found.items() if revision > 1}
 

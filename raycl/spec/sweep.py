@@ -13,32 +13,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from raycl.errors import UnknownName, nearest
-from raycl.spec.blocks import (
-    BLOCK_NAMES,
-    PUBLISHED_BLOCKS,
-    Blocks,
-    Registries,
-    Resolved,
-    corner_points,
-    end_points,
-    point_path,
-)
+from raycl.spec.blocks import corner_points, end_points, point_path
 from raycl.spec.entry import Entry
-from raycl.spec.options import Options, StreamConfig
-from raycl.spec.published import departures
+from raycl.spec.options import Options
 from raycl.spec.revisions import revisions
 from raycl.spec.rules import BrokenRules
+from raycl.spec.setting import BLOCK_NAMES, Registries, Setting
 from raycl.spec.source import SweepSource, parse, read
-from raycl.spec.sweep_file import SweepFile
-from raycl.spec.sweep_options import (
-    DEFAULT_METRIC,
-    FinalConfig,
-    LimitsConfig,
-    PrunerConfig,
-    ResourcesConfig,
-    SearchConfig,
-)
-from raycl.spec.trial import FORMAT_VERSION, PLACEMENT, Scalar, SweepPhase, TrialSpec, by_content
+from raycl.spec.sweep_file import SweepContents, SweepFile
+from raycl.spec.sweep_options import DEFAULT_METRIC
+from raycl.spec.trial import FORMAT_VERSION, PLACEMENT, Scalar, SweepPhase, TrialSpec, by_content, trial_fields
 
 __all__ = ["Entry", "Runs", "SweepSpec"]
 
@@ -60,30 +44,13 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class SweepSpec:
+class SweepSpec(SweepContents):
     """A checked sweep file.
 
     Attributes:
-        text: the YAML as given.
-        stream: of the first variant.
-        entries: every variant and strategy, in file order.
-        warnings: what is allowed, but probably not meant.
         pins: hashes of the pretrained weights by name, once the files have been read; part of the trials' hashes.
     """
 
-    name: str
-    text: str
-    file: str
-    search: SearchConfig | None
-    pruner: PrunerConfig | None
-    final: FinalConfig | None
-    limits: LimitsConfig
-    resources: ResourcesConfig
-    stream: StreamConfig
-    entries: tuple[Entry, ...]
-    warnings: tuple[str, ...]
-    catalog: Registries
-    blocks: Mapping[str, Blocks]
     pins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -115,7 +82,7 @@ class SweepSpec:
         Raises:
             SpecError: with every problem and its place.
         """
-        sweep: SweepSpec = SweepFile(source, catalog, judged, whole).sweep(cls)
+        sweep = cls(**vars(SweepFile(source, catalog, judged, whole).read()))
         return replace(sweep, entries=tuple(replace(entry, mark=sweep._mark(entry)) for entry in sweep.entries))
 
     def dumps(self) -> str:
@@ -146,7 +113,7 @@ class SweepSpec:
         """The same sweep with more warnings."""
         return replace(self, warnings=(*self.warnings, *warnings))
 
-    def corners(self) -> Iterator[Resolved]:
+    def corners(self) -> Iterator[Setting]:
         """The checked blocks of every entry at every end or choice of its space."""
         for entry in (entry for entry in self.entries if not entry.barred):
             blocks = self.blocks[entry.key]
@@ -182,14 +149,14 @@ class SweepSpec:
         known = [entry.key for entry in able]
         raise UnknownName(f"this sweep runs no {name!r}{nearest(name or '', known)} (it runs: {', '.join(known)})")
 
-    def resolved(self, entry: Entry, point: Mapping[str, Scalar]) -> Resolved:
+    def resolved(self, entry: Entry, point: Mapping[str, Scalar]) -> Setting:
         """The checked blocks of an entry at a point of its space, as its method publishes them where they are open."""
         missing = set(entry.space) ^ set(point)
         if missing:
             raise ValueError(f"a point of {entry.key} must name exactly {sorted(entry.space)} (got {sorted(point)})")
         blocks = self.blocks[entry.key]
         values = {path: found.decode(point[point_path(path)]) for path, found in blocks.space.items()}
-        return blocks.resolve(self.catalog, values).as_published(blocks.strategy)
+        return blocks.resolve(self.catalog, values).as_published()
 
     def trial(self, entry: Entry, point: Mapping[str, Scalar], seed: int, phase: SweepPhase) -> TrialSpec:
         """The fully resolved trial of an entry at a point of its space.
@@ -198,7 +165,7 @@ class SweepSpec:
         """
         resolved = self.resolved(entry, point)
         scored = phase == "final"
-        decided = resolved.trial_fields(self.blocks[entry.key].strategy, self.catalog)
+        decided = trial_fields(resolved, self.catalog)
         decided |= {name: self._pin(decided[name]) for name in ("stream", "model")}
         return TrialSpec(
             **decided,
@@ -215,7 +182,7 @@ class SweepSpec:
             code=self._code(entry, resolved),
         )
 
-    def _code(self, entry: Entry, resolved: Resolved) -> str:
+    def _code(self, entry: Entry, resolved: Setting) -> str:
         """Fingerprint of what was registered at run time among the parts of an entry; empty where nothing was."""
         parts = (("strategies", entry.strategy), ("models", resolved.model.name), ("streams", resolved.stream.name))
         found = (getattr(self.catalog, registry).code(name) for registry, name in parts)
@@ -233,9 +200,7 @@ class SweepSpec:
                 resolved = blocks.resolve(self.catalog, values)
             except BrokenRules:  # ends that are fine one by one may not go together
                 continue
-            shared = {name: getattr(resolved, name) for name in PUBLISHED_BLOCKS}
-            changed |= departures(blocks.strategy, resolved.stream.scenario, shared)
-            changed |= revisions(blocks.strategy, resolved, self.catalog)
+            changed |= resolved.departures() | revisions(resolved, self.catalog)
             changed |= {"code": code} if (code := self._code(entry, resolved)) else {}
         return _digest(changed)[:8] if changed else ""
 

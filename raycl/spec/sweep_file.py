@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from raycl.errors import nearest
-from raycl.spec.blocks import Blocks, Checked, Corner, Registries, Resolved, corner_points, look_up, point_path
+from raycl.spec.blocks import Blocks, Checked, Corner, corner_points, look_up, point_path
 from raycl.spec.check import (
     Extents,
     IdleOptions,
     always_idle,
+    as_judged,
     barred,
     combinations,
     doubts,
     search_findings,
-    setting,
     unmet,
 )
 from raycl.spec.entry import Entry
-from raycl.spec.needs import SHARED_BLOCKS, SearchSetting, Setting
+from raycl.spec.needs import SHARED_BLOCKS, SearchSetting
+from raycl.spec.options import StreamConfig
 from raycl.spec.overrides import Override, own_overrides, variant_overrides
 from raycl.spec.problems import Finding, Problems
 from raycl.spec.rules import Broken, BrokenRules, validate
+from raycl.spec.setting import Registries, Setting
 from raycl.spec.source import Path, SweepSource, dotted
 from raycl.spec.space import LogUniform, QUniform, Uniform, format_value
 from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
-S = TypeVar("S")
 
 TOP_KEYS = {
     "name": "names the sweep's results folder",
@@ -56,13 +58,41 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MOST_ENTRIES, MOST_DIMENSIONS, MOST_POINTS = 300, 64, 4_000
 """What a file may ask to be checked in a second or two."""
 
-_Complete = tuple[Entry, Blocks, Resolved]
+_Complete = tuple[Entry, Blocks, Setting]
 _Judged = tuple[Setting, Mapping[Path, Path]]
 """A corner of the space, and the place of each value below its distribution."""
 
 
+@dataclass(frozen=True)
+class SweepContents:
+    """What a sweep file says, checked.
+
+    Attributes:
+        text: the YAML as given.
+        stream: of the first variant.
+        entries: every variant and strategy, in file order.
+        warnings: what is allowed, but probably not meant.
+        catalog: what the file was read with, as it was then: all that a trial of the sweep names is found there.
+        blocks: of every entry, by its key.
+    """
+
+    name: str
+    text: str
+    file: str
+    search: SearchConfig | None
+    pruner: PrunerConfig | None
+    final: FinalConfig | None
+    limits: LimitsConfig
+    resources: ResourcesConfig
+    stream: StreamConfig
+    entries: tuple[Entry, ...]
+    warnings: tuple[str, ...]
+    catalog: Registries
+    blocks: Mapping[str, Blocks]
+
+
 class SweepFile:
-    """Reads one file. Use once: ``SweepFile(source, catalog).sweep(SweepSpec)``.
+    """Reads one file. Use once: ``SweepFile(source, catalog).read()``.
 
     Args:
         judged: whether it was found to make sense before: a file that came with results is read as it is.
@@ -72,17 +102,17 @@ class SweepFile:
     def __init__(self, source: SweepSource, catalog: Registries, judged: bool = False, whole: bool = False) -> None:
         self.source = source
         self.data = source.data
-        self.catalog = catalog
+        self.catalog = catalog.snapshot()
         self._judged = judged
         self._whole = whole
-        self._extents = Extents(catalog)
+        self._extents = Extents(self.catalog)
         self._checked: Checked = {}
         self._points = 0
         self._idle = IdleOptions()
         self._problems = Problems(source)
 
-    def sweep(self, build: Callable[..., S]) -> S:
-        """What ``build`` makes of the checked sweep.
+    def read(self) -> SweepContents:
+        """Check the file.
 
         Raises:
             SpecError: with every problem, in file order.
@@ -105,7 +135,7 @@ class SweepFile:
         if pruner is not None and pruner.scheduler == "asha":
             rule = "asha is not reproducible: what it prunes depends on who finishes first"
             self._problems.warn(Finding(("pruner", "scheduler"), rule))
-        return build(
+        return SweepContents(
             name=self.data["name"],
             text=self.source.text,
             file=self.source.file,
@@ -235,7 +265,7 @@ class SweepFile:
             for path, searched in blocks.space.items():
                 rule = "is searched, but there is no search; add search: {trials: 20}, or write a value"
                 self._problems.refuse(blocks.source_path(path), rule, str(searched))
-        reason = None if resolved is None else self._barred(variant, alias, blocks, resolved)
+        reason = None if resolved is None else self._barred(variant, alias, resolved)
         if resolved is None or malformed or len(self._problems) > before:
             return None
         reason = reason or self._judge(variant, alias, blocks, judged)
@@ -249,10 +279,10 @@ class SweepFile:
 
     def _judged_corners(
         self, blocks: Blocks, corners: Sequence[Corner], malformed: Collection[Path]
-    ) -> tuple[list[_Judged], Resolved | None]:
+    ) -> tuple[list[_Judged], Setting | None]:
         """What is judged at each corner of the space where all values are valid, and the blocks at the first."""
         judged: list[_Judged] = []
-        resolved: Resolved | None = None
+        resolved: Setting | None = None
         for values, corner in corners:
             try:
                 found = blocks.resolve(self.catalog, values)
@@ -261,18 +291,18 @@ class SweepFile:
                 self._refuse_broken(fresh, blocks, corner)
                 continue
             resolved = resolved or found
-            judged.append((setting(blocks.strategy, found, self._extents), corner))
+            judged.append((as_judged(found, self._extents), corner))
         return judged, resolved
 
     def _more(self, blocks: Blocks, first: Mapping[Path, Any]) -> Iterator[Setting]:
         """Settings inside the space, beside those at its corners."""
         for values in combinations(blocks, first):
             with suppress(BrokenRules):
-                yield setting(blocks.strategy, blocks.resolve(self.catalog, values), self._extents)
+                yield as_judged(blocks.resolve(self.catalog, values), self._extents)
 
-    def _barred(self, variant: str, alias: str, blocks: Blocks, resolved: Resolved) -> str | None:
+    def _barred(self, variant: str, alias: str, resolved: Setting) -> str | None:
         """Why the method cannot run on this stream; a problem where there are no variants in which it might."""
-        reason = barred(blocks.strategy, resolved)
+        reason = barred(resolved)
         if reason and not variant:
             rule = f"this method {reason}; remove it or change the stream"
             self._problems.refuse(("strategies", alias), rule, key=True)

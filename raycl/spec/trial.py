@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from raycl.spec.options import MemoryConfig, Options, TrainingConfig
+from raycl.spec.options import MemoryConfig, Options, StreamConfig, TrainingConfig
+from raycl.spec.revisions import revisions
+from raycl.spec.setting import PLAIN_BLOCKS, Registries, Setting, checked_block
 from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig, ResourcesConfig
 
 FORMAT_VERSION = 1
@@ -35,6 +37,28 @@ def by_content(block: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {key: by_content(kept[key]) for key in ("encode",) if key in kept}
 
 
+def trial_fields(setting: Setting, catalog: Registries) -> dict[str, Any]:
+    """The fields of a :class:`TrialSpec` that a setting decides."""
+    return {
+        **{block: setting.dump(block) for block in PLAIN_BLOCKS},
+        **{name: getattr(setting, name) for name in ("training", "memory", "evaluation", "limits")},
+        "uses_memory": bool(setting.strategy.uses_memory),
+        "before": setting.as_before(),
+        "revisions": revisions(setting, catalog),
+    }
+
+
+def stream_config(catalog: Registries, block: Mapping[str, Any]) -> StreamConfig:
+    """The ``stream`` block of a stored trial, checked: streams are asked for apart from the trials that learn them.
+
+    Raises:
+        UnknownName: the catalogue has no such stream.
+        ValueError: the stream does not take its block (pydantic's error).
+    """
+    config: StreamConfig = checked_block(catalog.streams.get(str(block.get("name"))).Config, block)
+    return config
+
+
 def _put_before(block: dict[str, Any], path: Sequence[str], before: Scalar | None) -> None:
     *parents, key = path
     for parent in parents:
@@ -47,6 +71,10 @@ def _put_before(block: dict[str, Any], path: Sequence[str], before: Scalar | Non
 
 class TrialSpec(Options):
     """Everything that decides one accuracy matrix, fully resolved: no distribution and no default is left open.
+
+    This is the document that is stored, hashed and sent to workers. It can be read where nobody knows the method any
+    more, and it stays as it was when options are added: so the blocks whose classes come from registries are plain
+    data. Whoever runs the trial takes them, checked, from :meth:`setting`.
 
     Attributes:
         variant: name of the sweep's variant; empty where there are none.
@@ -83,6 +111,25 @@ class TrialSpec(Options):
     before: dict[str, Scalar | None] = {}
     revisions: dict[str, int] = {}
     code: str = ""
+
+    def setting(self, catalog: Registries) -> Setting:
+        """The blocks as their options classes have them: validated here, and nowhere below.
+
+        Raises:
+            UnknownName: the catalogue has no such method, stream or model.
+            ValueError: one of these does not take its block, being of another raycl (pydantic's error).
+        """
+        strategy, model = catalog.strategies.get(self.strategy), catalog.models.get(str(self.model["name"]))
+        return Setting(
+            strategy,
+            checked_block(strategy.Config, self.options),
+            stream_config(catalog, self.stream),
+            checked_block(model.Config, self.model),
+            self.training,
+            self.memory,
+            self.evaluation,
+            self.limits,
+        )
 
     @cached_property
     def hash(self) -> str:

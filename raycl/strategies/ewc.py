@@ -19,14 +19,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from raycl.learning.fisher import FisherLabels, diagonal_fisher
+from raycl.learning.fisher import FISHER_BATCH, FisherLabels, diagonal_fisher
 from raycl.learning.quadratic import require_finite
 from raycl.spec.needs import Idle
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
 from raycl.strategies.base import TaskData
-
-FISHER_BATCH = 128
 
 
 class EWCConfig(AnchoredConfig):

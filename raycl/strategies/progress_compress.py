@@ -34,7 +34,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.learning.distillation import distillation, frozen_copy, unit_groups
-from raycl.learning.fisher import diagonal_fisher
+from raycl.learning.fisher import FISHER_BATCH, diagonal_fisher
 from raycl.learning.own_units import competing_units, own_head_only, require_own_units
 from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, require_finite
 from raycl.models.columns import Column, GatedAdapter, Taps
@@ -52,8 +52,6 @@ from raycl.strategies.base import (
     Trainable,
 )
 from raycl.streams.task import Batch
-
-FISHER_BATCH = 128
 
 
 class ProgressCompressConfig(StrategyConfig):

@@ -59,7 +59,7 @@ from raycl.strategies.base import Context, Losses, Strategy, StrategyConfig, Tas
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
-WORKING_FLOATS = 2**25
+INFERENCE_NUMBERS = 2**25
 """Numbers held at once by task inference (128 MB each): unpacked masks, and gradients of decisions side by side."""
 
 
@@ -237,7 +237,7 @@ class SupSup(Strategy):
 
     def _at_once(self) -> int:
         """How many vectors of masked weights and statistics are held side by side."""
-        return max(1, WORKING_FLOATS // (self.masked.numel + self.statistics.numel))
+        return max(1, INFERENCE_NUMBERS // (self.masked.numel + self.statistics.numel))
 
     def _vectors(self) -> Iterator[Tensor]:
         """Masked weights and statistics of the tasks learned, ``[tasks of the group, numel]``, group after group.

@@ -26,14 +26,16 @@ from torch import Tensor, nn
 
 from raycl.addresses import expanded
 from raycl.errors import DataError
+from raycl.models.registry import MODELS
 from raycl.models.weights import WEIGHTS, backbone, load_weights, weights_hash
 from raycl.spec.options import EncodeConfig
+from raycl.spec.setting import Names
 from raycl.streams.datasets import Images
 
-FORMAT = 1
+FEATURES_FORMAT = 1
 FOLDER = "features"
 """Of the cache, below the data root."""
-SLAB = 250
+ENCODED_AT_ONCE = 250
 """Images that go through the backbone at once."""
 
 _encoded: dict[str, Features] = {}
@@ -73,18 +75,20 @@ class FeatureEncoder:
     Args:
         config: the stream's ``encode`` block.
         data_root: where the weights lie, and the cache; without one nothing is cached on disk.
+        models: where the model of the weights is registered.
 
     Raises:
         DataError: the weights are missing, damaged, or not those that the block names by their hash.
     """
 
-    def __init__(self, config: EncodeConfig, data_root: Path | None) -> None:
+    def __init__(self, config: EncodeConfig, data_root: Path | None, models: Names = MODELS) -> None:
         self._config = config
+        self._models = models
         data_root = data_root and expanded(data_root)
         self._folder = None if data_root is None else data_root / FOLDER
         self._weights = load_weights(config.weights, data_root, config.weights_hash)
         decisive = {
-            "format": FORMAT,
+            "format": FEATURES_FORMAT,
             "weights": config.weights_hash or weights_hash(config.weights, data_root),
             "size": self._size,
             "dtype": config.dtype,
@@ -135,14 +139,14 @@ class FeatureEncoder:
                 f"weights {name!r} are for images of {weights.image_shape[0]} channels (got {channels}); "
                 "take another data set or other weights"
             )
-        return backbone(weights, name, self._size).eval()
+        return backbone(weights, name, self._size, self._models).eval()
 
     def _features(self, network: nn.Module, images: np.ndarray) -> np.ndarray:
         """uint8 ``[n, channels, height, width]`` -> float ``[n, features, 1, 1]``."""
         slabs = []
         with torch.no_grad():
-            for start in range(0, len(images), SLAB):
-                features = network(self._prepared(torch.tensor(images[start : start + SLAB])))
+            for start in range(0, len(images), ENCODED_AT_ONCE):
+                features = network(self._prepared(torch.tensor(images[start : start + ENCODED_AT_ONCE])))
                 slabs.append(features.numpy().astype(self._config.dtype))
         encoded: np.ndarray = np.concatenate(slabs)[:, :, None, None]
         if not np.isfinite(encoded).all():

@@ -14,7 +14,7 @@ from raycl.streams.task import Part
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 """Per channel: mean and standard deviation, of pixels in [0, 1] or of features."""
 
-SLAB = 1024
+SUMMED_AT_ONCE = 1024
 """Images whose pixels are floats at the same time."""
 
 
@@ -36,8 +36,9 @@ def of_part(part: Part) -> Moments:
     unit = 255 if part.images.dtype == np.uint8 else 1
     channels = part.images.shape[1]
     mean, square = np.zeros(channels), np.zeros(channels)
-    for start in range(0, len(part), SLAB):
-        shown = part.recipe.apply(torch.from_numpy(part.images[part.rows[start : start + SLAB]])).double() / unit
+    for start in range(0, len(part), SUMMED_AT_ONCE):
+        rows = part.rows[start : start + SUMMED_AT_ONCE]
+        shown = part.recipe.apply(torch.from_numpy(part.images[rows])).double() / unit
         mean += shown.sum(dim=(0, 2, 3)).numpy()
         square += shown.square().sum(dim=(0, 2, 3)).numpy()
         pixels = math.prod(shown.shape[2:])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OPTIONS = ("image", "label", "train", "test", "background")
-ROWS = 64
+READ_AT_ONCE = 64
 """Read and decoded at once. A whole column may hold more bytes than one array of Arrow's can: 2 GiB."""
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class ParquetSet:
             opened = pq.ParquetFile(file)
             image = _column(file, opened.schema_arrow, "image", self.image)
             label = _column(file, opened.schema_arrow, "label", self.label)
-            for batch in opened.iter_batches(ROWS, columns=[image, label]):
+            for batch in opened.iter_batches(READ_AT_ONCE, columns=[image, label]):
                 encoded = batch.column(image)
                 if pa.types.is_struct(encoded.type):
                     encoded = pc.struct_field(encoded, "bytes")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import threading
 from collections.abc import Iterable, Mapping
@@ -16,13 +15,15 @@ import numpy as np
 
 from raycl.addresses import expanded
 from raycl.errors import DataError
+from raycl.spec.options import StreamConfig
+from raycl.spec.setting import Names, Registries
 from raycl.streams import moments
 from raycl.streams.contents import Content, seen
-from raycl.streams.datasets import Images, fit_for_streams
+from raycl.streams.datasets import DataSet, Images, fit_for_streams
 from raycl.streams.encode import FeatureEncoder, known_features
 from raycl.streams.partition import SplitRows, partition, subsample
 from raycl.streams.refusals import check_copies, check_distinct
-from raycl.streams.registry import DATASETS, STREAMS
+from raycl.streams.registry import DATASETS
 from raycl.streams.stream import Stream, TaskClasses
 from raycl.streams.task import Layout, Part, Recipe, SplitName
 
@@ -30,15 +31,17 @@ TrainOn = Literal["train", "train_and_validation"]
 
 Shape = tuple[int, int, int]
 
-_loaded: dict[tuple[str, Path | None, Shape | None], Images] = {}
+_loaded: dict[tuple[str, Path | None, Shape | None], tuple[DataSet, Images]] = {}
+"""What was read last under each name, and the registered entry that it comes from: two catalogues may differ in it."""
 _loading = threading.RLock()
 
 
-def load_images(name: str, data_root: Path | None, shape: Shape | None = None) -> Images:
+def load_images(name: str, data_root: Path | None, shape: Shape | None = None, datasets: Names = DATASETS) -> Images:
     """The data set ``name``, read once per process and data root.
 
     Args:
         shape: channels, height, width to fit the images into; default: their own.
+        datasets: where the name is registered.
 
     Raises:
         UnknownName: no such data set.
@@ -47,12 +50,14 @@ def load_images(name: str, data_root: Path | None, shape: Shape | None = None) -
     data_root = data_root and expanded(data_root)
     key = (name, data_root.resolve() if data_root else None, shape)
     with _loading:
-        if key not in _loaded:
+        entry = datasets.get(name.partition(":")[0])
+        if key not in _loaded or _loaded[key][0] is not entry:
             if shape is None:
-                _loaded[key] = fit_for_streams(DATASETS.get(name).load(data_root), f"data set {name!r}")
+                images = fit_for_streams(datasets.get(name).load(data_root), f"data set {name!r}")
             else:
-                _loaded[key] = load_images(name, data_root).fitted(shape)
-        return _loaded[key]
+                images = load_images(name, data_root, datasets=datasets).fitted(shape)
+            _loaded[key] = entry, images
+        return _loaded[key][1]
 
 
 def common_shape(shapes: Iterable[Shape]) -> Shape:
@@ -67,18 +72,18 @@ def padded(shape: Shape, pad: int) -> Shape:
     return channels, height + 2 * pad, width + 2 * pad
 
 
-def make_stream(stream: Mapping[str, Any], seed: int) -> Stream:
-    """The stream that a resolved ``stream`` block describes. Its ``seed``, where set, takes the place of ``seed``."""
-    kind = STREAMS.get(str(stream.get("name")))
-    config = kind.Config.model_validate_json(json.dumps(dict(stream)))
-    return kind(config, seed if config.seed is None else config.seed)
+def make_stream(catalog: Registries, config: StreamConfig, seed: int) -> Stream:
+    """The stream that a checked ``stream`` block describes. Its ``seed``, where set, takes the place of ``seed``."""
+    made: Stream = catalog.streams.get(config.name)(config, seed if config.seed is None else config.seed)
+    return made
 
 
 class LocalSource:
     """Serves one stream in this process; meets :class:`raycl.streams.task.TaskSource`.
 
     Args:
-        stream: the resolved ``stream`` block of a trial.
+        catalog: where the stream, its data sets and the model of a backbone are registered.
+        config: the checked ``stream`` block of a trial.
         seed: the run's seed.
         data_root: folder of the data sets.
         train_on: ``train_and_validation`` merges the validation rows into training and leaves validation empty.
@@ -88,19 +93,23 @@ class LocalSource:
     """
 
     def __init__(
-        self, stream: Mapping[str, Any], seed: int, data_root: Path | None = None, train_on: TrainOn = "train"
+        self,
+        catalog: Registries,
+        config: StreamConfig,
+        seed: int,
+        data_root: Path | None = None,
+        train_on: TrainOn = "train",
     ) -> None:
-        self._stream = make_stream(stream, seed)
+        self._stream = make_stream(catalog, config, seed)
         self._train_on = train_on
-        names = self._stream.datasets()
-        self._base_shape = common_shape(load_images(name, data_root).image_shape for name in names)
-        self._images: dict[str, Images] = {name: load_images(name, data_root, self._base_shape) for name in names}
+        names, datasets = self._stream.datasets(), catalog.datasets
+        self._raw = {name: load_images(name, data_root, datasets=datasets) for name in names}
+        self._base_shape = common_shape(images.image_shape for images in self._raw.values())
+        self._images = {name: load_images(name, data_root, self._base_shape, datasets) for name in names}
         self._base = "x".join(map(str, self._base_shape))
-        self._raw = {name: load_images(name, data_root) for name in names}
         self._origin: Mapping[str, Any] = {}
-        encode = self._stream.config.encode
-        if encode is not None:
-            encoder = FeatureEncoder(encode, data_root)
+        if config.encode is not None:
+            encoder = FeatureEncoder(config.encode, data_root, catalog.models)
             self._origin = encoder.origin
             self._images = {name: encoder.encoded(images) for name, images in self._images.items()}
             self._base_shape = self._images[names[0]].image_shape
@@ -220,14 +229,14 @@ def held(tasks: Iterable[TaskClasses], images: Mapping[str, Images]) -> tuple[Co
     return tuple(Content(name, images[name].fingerprint, tuple(sorted(held))) for name, held in classes.items())
 
 
-def contents_of(stream: Mapping[str, Any], seed: int, data_root: Path | None) -> tuple[Content, ...]:
-    """What the tasks of a resolved ``stream`` block hold of each data set; nothing is encoded.
+def contents_of(catalog: Registries, config: StreamConfig, seed: int, data_root: Path | None) -> tuple[Content, ...]:
+    """What the tasks of a checked ``stream`` block hold of each data set; nothing is encoded.
 
     Raises:
         DataError: a data set is missing or does not fit the stream.
     """
-    made = make_stream(stream, seed)
-    images = {name: load_images(name, data_root) for name in made.datasets()}
+    made = make_stream(catalog, config, seed)
+    images = {name: load_images(name, data_root, datasets=catalog.datasets) for name in made.datasets()}
     return held(made.tasks({name: one.num_classes for name, one in images.items()}), images)
 
 
@@ -250,16 +259,16 @@ class Outline:
         return len(self.sizes)
 
 
-def stream_outline(stream: Mapping[str, Any]) -> Outline | None:
-    """The extent of a resolved ``stream`` block, without its data; None where a data set, or the file of a
+def stream_outline(catalog: Registries, config: StreamConfig) -> Outline | None:
+    """The extent of a checked ``stream`` block, without its data; None where a data set, or the file of a
     backbone that encodes it, has to be read first.
 
     Raises:
         UnknownName: no such stream or data set.
         DataError: the data set does not fit the stream.
     """
-    made = make_stream(stream, 0)
-    infos = {name: DATASETS.get(name).info for name in made.datasets()}
+    made = make_stream(catalog, config, 0)
+    infos = {name: catalog.datasets.get(name).info for name in made.datasets()}
     known = {name: info for name, info in infos.items() if info is not None}
     if len(known) < len(infos):
         return None
@@ -267,10 +276,9 @@ def stream_outline(stream: Mapping[str, Any]) -> Outline | None:
     shape = common_shape(info.image_shape for info in known.values())
     rows = sum(info.train_size + info.test_size for info in known.values())
     sizes = tuple(len(task.classes) for task in tasks)
-    encode = made.config.encode
-    if encode is not None:
-        features = known_features(encode)
+    if config.encode is not None:
+        features = known_features(config.encode)
         if features is None:
             return None
-        return Outline(sizes, (features, 1, 1), rows * features * np.dtype(encode.dtype).itemsize)
-    return Outline(sizes, padded(shape, made.config.pad), rows * math.prod(shape))
+        return Outline(sizes, (features, 1, 1), rows * features * np.dtype(config.encode.dtype).itemsize)
+    return Outline(sizes, padded(shape, config.pad), rows * math.prod(shape))

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 import raycl
-from raycl.catalog import catalog
 from raycl.errors import RayclError
 from raycl.results.decisions import suggestions_folder, winner_path
 from raycl.results.store import ResultsFolder
+from raycl.spec.setting import Registries
 from raycl.spec.sweep import SweepSpec
-from raycl.spec.trial import TrialSpec
+from raycl.spec.trial import TrialSpec, stream_config
 from raycl.streams.source import make_stream
 from raycl.trial.provenance import trial_code
 
@@ -60,7 +60,7 @@ def changed_code(trials: pa.Table, sweep: SweepSpec) -> list[ChangedCode]:
     found: dict[tuple[str, tuple[str, ...]], list[TrialSpec]] = {}
     for row in trials.select(["code", "raycl", "spec"]).to_pylist():
         spec = TrialSpec.loads(row["spec"])
-        parts = _differing(row["code"], row["raycl"], spec)
+        parts = _differing(row["code"], row["raycl"], spec, sweep.catalog)
         if parts and _asked(sweep, spec):
             found.setdefault((spec.strategy, parts), []).append(spec)
     return [ChangedCode(strategy, parts, tuple(specs)) for (strategy, parts), specs in sorted(found.items())]
@@ -75,12 +75,11 @@ def _asked(sweep: SweepSpec, spec: TrialSpec) -> bool:
     return sweep.trial(entry, spec.point, spec.seed, spec.phase).hash == spec.hash
 
 
-def _differing(code: str | None, version: str | None, spec: TrialSpec) -> tuple[str, ...]:
+def _differing(code: str | None, version: str | None, spec: TrialSpec, known: Registries) -> tuple[str, ...]:
     if not code:
         return ()
-    known = catalog()
     try:
-        now = trial_code(spec)
+        now = trial_code(spec, known)
     except (RayclError, ImportError):  # a method that is not here any more runs no trial either
         return ()
     before = dict(part.split(":") for part in code.split())
@@ -94,21 +93,22 @@ def _differing(code: str | None, version: str | None, spec: TrialSpec) -> tuple[
     return tuple(part for part in compared if before.get(part, now[part]) != now[part])
 
 
-def data_key(stream: Mapping[str, Any]) -> str:
-    """Names what a stream reads, whatever it makes of it: equal names, equal data."""
+def data_key(catalog: Registries, stream: Mapping[str, Any]) -> str:
+    """Names what a trial's ``stream`` block reads, whatever it makes of it: equal names, equal data."""
     encode = stream.get("encode") or {}
     read = [encode.get(name) for name in ("weights_hash", "resize", "dtype")]
-    return json.dumps([make_stream(stream, 0).datasets(), read])
+    return json.dumps([make_stream(catalog, stream_config(catalog, stream), 0).datasets(), read])
 
 
-def recorded_data(trials: pa.Table) -> dict[str, frozenset[str]]:
+def recorded_data(trials: pa.Table, catalog: Registries) -> dict[str, frozenset[str]]:
     """The digests of the data that a folder's ended trials have learned from, by :func:`data_key`."""
     if "data" not in trials.column_names:
         return {}
     found: dict[str, set[str]] = {}
     for row in trials.select(["data", "spec"]).to_pylist():
         if row["data"]:
-            found.setdefault(data_key(TrialSpec.loads(row["spec"]).stream), set()).add(row["data"])
+            key = data_key(catalog, TrialSpec.loads(row["spec"]).stream)
+            found.setdefault(key, set()).add(row["data"])
     return {key: frozenset(digests) for key, digests in found.items()}
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raycl.spec.setting import Registries
 from raycl.spec.sweep import Entry, SweepSpec
-from raycl.spec.trial import SweepPhase
+from raycl.spec.trial import SweepPhase, stream_config
 from raycl.streams.refusals import check_data, check_split
 from raycl.streams.source import LocalSource, TrainOn
 from raycl.streams.task import SplitName
@@ -32,9 +33,10 @@ class StreamKey:
     def of(cls, stream: Mapping[str, Any], seed: int, train_on: TrainOn) -> StreamKey:
         return cls(json.dumps(dict(stream), sort_keys=True), seed, train_on)
 
-    def source(self, data_root: str | None) -> LocalSource:
+    def source(self, catalog: Registries, data_root: str | None) -> LocalSource:
         """The stream itself, in this process."""
-        return LocalSource(json.loads(self.stream), self.seed, Path(data_root) if data_root else None, self.train_on)
+        config = stream_config(catalog, json.loads(self.stream))
+        return LocalSource(catalog, config, self.seed, Path(data_root) if data_root else None, self.train_on)
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,20 @@ class Read:
 
 
 class Sources:
-    """The streams of this process, of which the latest few are kept ready."""
+    """The streams of this process, of which the latest few are kept ready.
 
-    def __init__(self, data_root: str | None) -> None:
+    Args:
+        catalog: where streams and their data sets are registered.
+    """
+
+    def __init__(self, catalog: Registries, data_root: str | None) -> None:
+        self._catalog = catalog
         self._data_root = data_root
         self._ready: OrderedDict[StreamKey, LocalSource] = OrderedDict()
 
     def get(self, key: StreamKey) -> LocalSource:
         if key not in self._ready:
-            self._ready[key] = key.source(self._data_root)
+            self._ready[key] = key.source(self._catalog, self._data_root)
             if len(self._ready) > SOURCES:
                 self._ready.popitem(last=False)
         self._ready.move_to_end(key)
@@ -84,7 +91,8 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozen
             for seed in seeds:
                 spec = sweep.trial(entry, entry.middle, seed, phase)
                 key = StreamKey.of(spec.stream, spec.seed, spec.train_on)
-                found[Read(key, ("train", spec.score_on), known.get(data_key(spec.stream), frozenset()))] = None
+                held = known.get(data_key(sweep.catalog, spec.stream), frozenset())
+                found[Read(key, ("train", spec.score_on), held)] = None
     return list(found)
 
 

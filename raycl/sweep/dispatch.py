@@ -14,7 +14,7 @@ from raycl.sweep.plan import Job, Plan, verdict_of
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5
+MOST_STALLS = 5
 """Attempts of a trial without a new row, after which the sweep stops as incomplete."""
 LOST_AFTER = 3
 """Looks in a row at which Tune does not run a trial that it never said had ended."""
@@ -43,7 +43,7 @@ class Dispatcher:
     plans: Sequence[Plan]
     ledger: Ledger
     slots: int
-    patience: int = PATIENCE
+    patience: int = MOST_STALLS
     pause: float = 0.5
     clock: Callable[[], float] = time.monotonic
     statuses: Callable[[], Mapping[str, str]] | None = None

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from raycl.errors import Problem, SpecError
+from raycl.spec.setting import Registries
 from raycl.spec.sweep import SweepSpec
 from raycl.sweep.backend import Errand, RunOptions, Tick
 from raycl.sweep.data import Read, Sources, StreamKey, check_reads
@@ -42,15 +43,16 @@ class Here:
     ) -> Iterator[_HereEngine]:
         interruption.at_once = True  # what a task has learned since it began is all that is lost
         try:
-            yield _HereEngine(data_root)
+            yield _HereEngine(sweep.catalog, data_root)
         finally:
             interruption.at_once = False
 
 
 class _HereEngine:
-    def __init__(self, data_root: str | None) -> None:
+    def __init__(self, catalog: Registries, data_root: str | None) -> None:
+        self._catalog = catalog
         self._data_root = data_root
-        self._sources = Sources(data_root)
+        self._sources = Sources(catalog, data_root)
 
     def check(self, reads: Sequence[Read]) -> None:
         check_reads(reads, self._sources.get)
@@ -90,6 +92,7 @@ class _HereEngine:
             errand.results.trial(spec),
             metric=errand.metric,
             cutoffs=job.cutoffs,
+            catalog=self._catalog,
             device=accelerator(spec.resources.gpus),
             data_root=Path(self._data_root) if self._data_root else None,
         )

@@ -45,7 +45,7 @@ from raycl.trial.pretrained import pinned
 CONTINUES = "nothing is lost: the same command goes on from the last stored task of each trial"
 MANY = 100_000
 """Ended trials that may wait to be told of: an old folder has all of its at once."""
-PATIENCE = 60.0
+END_SECONDS = 60.0
 """Seconds for trackers and display once everything has run: MLflow's first touch of a new file alone takes 8."""
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def run_sweep(
         found = [] if reason else standings(sweep, results, ledger.record)
         if not reason:
             for beside in (*besides, listener, display):
-                beside.patience = PATIENCE
+                beside.patience = END_SECONDS
     notes = () if options.rerun_changed else tuple(map(str, changed))
     return _ending(reason, found, results.uri, notes)
 
@@ -192,7 +192,7 @@ class _Run:
             self.watch.show(None, {})
             return ""
         engine = opened()
-        known = recorded_data(self.trials)
+        known = recorded_data(self.trials, self.sweep.catalog)
         engine.check(reads(self.sweep, [plan.entry for plan in self.plans], known))
         limit = self.options.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
         wanted = sum(self.sweep.runs(plan.entry).total for plan in self.plans)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from raycl.errors import StoreError
 from raycl.spec.sweep import SweepSpec
-from raycl.spec.trial import SweepPhase
+from raycl.spec.trial import SweepPhase, stream_config
 from raycl.streams.source import stream_outline
 from raycl.sweep.dispatch import Dispatcher
 from raycl.sweep.ledger import Ledger
@@ -146,9 +146,9 @@ class Watch:
         """Tasks of the plan's stream, as far as they are known without its data."""
         key, jobs = plan.entry.key, plan.jobs()
         if key not in self._tasks and jobs:
-            stream = jobs[0].spec.stream
-            outline = stream_outline(stream)
-            self._tasks[key] = len(outline.sizes) if outline else int(stream.get("tasks", 0))
+            stream = stream_config(self.sweep.catalog, jobs[0].spec.stream)
+            outline = stream_outline(self.sweep.catalog, stream)
+            self._tasks[key] = outline.num_tasks if outline else stream.tasks
         return self._tasks.get(key, 0)
 
     def _ended(self) -> int:

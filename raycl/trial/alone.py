@@ -13,7 +13,7 @@ from raycl.errors import MethodError, UnknownName
 from raycl.matrix import AccuracyMatrix, Verdict
 from raycl.models.network import Network
 from raycl.spec.sweep import SweepSpec
-from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
+from raycl.spec.trial import Scalar, SweepPhase, TrialSpec, stream_config
 from raycl.strategies.base import Strategy
 from raycl.streams.refusals import check_split
 from raycl.streams.source import LocalSource
@@ -78,10 +78,10 @@ def run_trial(
     """
     spec, root = _spec(sweep, name, seed, point, phase, data_root)
     kept = InMemory(spec)
-    source = LocalSource(spec.stream, seed, root, spec.train_on)
+    source = _source(sweep, spec, root)
     for split in ("train", spec.score_on):
         check_split(source, split)
-    session = TrialSession(source, kept, metric=sweep.metric, data_root=root)
+    session = TrialSession(source, kept, metric=sweep.metric, catalog=sweep.catalog, data_root=root)
     with closing(session), threads(spec.resources.cpus):
         progress = session.step()
         while progress.verdict is None:
@@ -135,7 +135,12 @@ def trainer(
         }
     )
     spec, root = _spec(sweep, strategy, seed, None, "final", data_root)
-    return Trainer(spec, LocalSource(spec.stream, seed, root, spec.train_on), data_root=root)
+    return Trainer(spec, _source(sweep, spec, root), catalog=sweep.catalog, data_root=root)
+
+
+def _source(sweep: SweepSpec, spec: TrialSpec, data_root: Path | None) -> LocalSource:
+    config = stream_config(sweep.catalog, spec.stream)
+    return LocalSource(sweep.catalog, config, spec.seed, data_root, spec.train_on)
 
 
 def _spec(

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raycl.addresses import expanded
-from raycl.catalog import catalog
+from raycl.catalog import catalog as installed
 from raycl.errors import DataError, MethodError, Problem, SpecError, UnknownName
 from raycl.models.network import Network
 from raycl.models.weights import check_name
 from raycl.spec.options import ModelConfig
+from raycl.spec.setting import Registries
 from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.streams.source import Outline, stream_outline
@@ -88,11 +88,12 @@ def build_all(sweep: SweepSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
-def load_sweep(given: str | Path | Mapping[str, Any]) -> SweepSpec:
+def load_sweep(given: str | Path | Mapping[str, Any], catalog: Registries | None = None) -> SweepSpec:
     """Read a sweep, and hold it to all that ``raycl check`` does.
 
     Args:
         given: a sweep file's path, or what stands in one as a dict.
+        catalog: where its names are registered, and all that its trials are made of; default: this installation's.
 
     Raises:
         SpecError: with every problem and its place.
@@ -108,16 +109,16 @@ def load_sweep(given: str | Path | Mapping[str, Any]) -> SweepSpec:
         >>> [entry.key for entry in sweep.entries]
         ['naive', 'replay']
     """
-    return judged(_of_dict(given) if isinstance(given, Mapping) else read(expanded(given)))
+    return judged(_of_dict(given) if isinstance(given, Mapping) else read(expanded(given)), catalog)
 
 
-def judged(source: SweepSource) -> SweepSpec:
+def judged(source: SweepSource, catalog: Registries | None = None) -> SweepSpec:
     """The sweep of a parsed file, once every rule holds and every method could be built.
 
     Raises:
         SpecError: with every problem and its place.
     """
-    sweep = SweepSpec.of(source, catalog())
+    sweep = SweepSpec.of(source, catalog or installed())
     return sweep.warned(build_all(sweep))
 
 
@@ -203,9 +204,9 @@ def _build(sweep: SweepSpec, entry: Entry) -> None:
     if outline is None:
         return
     if resolved.model.weights is not None or resolved.stream.encode is not None:
-        network(resolved.model, outline)
+        network(sweep.catalog, resolved.model, outline)
     else:
-        Trainer(sweep.trial(entry, entry.middle, 0, "final"), Unread(outline))
+        Trainer(sweep.trial(entry, entry.middle, 0, "final"), Unread(outline), catalog=sweep.catalog)
 
 
 def _check_weights(sweep: SweepSpec, entry: Entry) -> None:
@@ -233,13 +234,13 @@ def _source(text: str, file: str) -> SweepSource:
     return parse(text, file)
 
 
-def network(model: ModelConfig, outline: Outline) -> Network:
+def network(catalog: Registries, model: ModelConfig, outline: Outline) -> Network:
     """The network of a model on a stream's images.
 
     Raises:
         SpecError: it cannot be built.
     """
-    build = catalog().models.get(model.name).build
+    build = catalog.models.get(model.name).build
     try:
         made: Network = build(model, outline.image_shape, torch.Generator().manual_seed(0))
     except RuntimeError as error:  # torch has no class of its own for memory that cannot be had
@@ -250,10 +251,4 @@ def network(model: ModelConfig, outline: Outline) -> Network:
 
 def outline_of(sweep: SweepSpec, entry: Entry) -> Outline | None:
     """The extent of an entry's stream, where it is known without its data."""
-    return _outline(sweep.resolved(entry, entry.middle).stream.model_dump_json())
-
-
-@lru_cache(maxsize=64)
-def _outline(stream: str) -> Outline | None:
-    """Of a resolved block as JSON: entries by the hundred share a few streams."""
-    return stream_outline(json.loads(stream))
+    return stream_outline(sweep.catalog, sweep.resolved(entry, entry.middle).stream)

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import torch
 
-from raycl.catalog import catalog
 from raycl.models.network import Network, xavier
 from raycl.models.registry import Model
 from raycl.models.weights import Weights, load_weights, start_from
-from raycl.spec.trial import TrialSpec
+from raycl.spec.options import ModelConfig
 
 
 class Networks:
     """What a strategy is lent as :class:`raycl.strategies.context.NewNetwork`.
 
     Args:
+        model: the entry of the catalogue.
+        config: its options in this trial.
+        image_shape: channels, height, width.
         generator: draws every network's start.
         data_root: below which the weights of ``model.weights`` lie.
         watch: is shown every network, in its place on the device.
@@ -26,14 +28,16 @@ class Networks:
 
     def __init__(
         self,
-        trial: TrialSpec,
+        model: Model,
+        config: ModelConfig,
         image_shape: tuple[int, int, int],
         generator: torch.Generator,
         device: torch.device,
         data_root: Path | None,
         watch: Callable[[Network], None],
     ) -> None:
-        self._options = trial.model
+        self._model = model
+        self._config = config
         self._image_shape = image_shape
         self._generator = generator
         self._device = device
@@ -42,11 +46,8 @@ class Networks:
 
     def __call__(self, width: float = 1.0) -> Network:
         """A network without output units, its layers ``width`` times as wide as the model says."""
-        model: Model = catalog().models.get(self._options["name"])
-        config = model.Config.model_validate(self._options, strict=False)
-        if width != 1:
-            config = config.scaled(width)
-        network = model.build(config, self._image_shape, self._generator)
+        config = self._config if width == 1 else self._config.scaled(width)
+        network = self._model.build(config, self._image_shape, self._generator)
         if config.classifier == "cosine":
             network.measure_cosines(config.classifier_scale)
         if config.init == "xavier":
@@ -61,5 +62,5 @@ class Networks:
     @cached_property
     def weights(self) -> Weights | None:
         """Where the backbones of this trial start; read once, since some methods make many networks."""
-        name = self._options.get("weights")
-        return load_weights(name, self._data_root, self._options.get("weights_hash")) if name else None
+        name = self._config.weights
+        return load_weights(name, self._data_root, self._config.weights_hash) if name else None

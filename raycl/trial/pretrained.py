@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from raycl.errors import DataError
-from raycl.models.registry import MODELS
 from raycl.models.weights import Weights, backbone, load_weights, start_from, weights_hash
-from raycl.spec.blocks import Resolved
+from raycl.spec.options import StreamConfig
+from raycl.spec.setting import Registries, Setting
 from raycl.spec.sweep import SweepSpec
 from raycl.streams.contents import CONTENTS, seen
 from raycl.streams.source import contents_of, stream_outline
@@ -38,9 +38,9 @@ def pinned(sweep: SweepSpec, data_root: Path | None) -> SweepSpec:
     for resolved in sweep.corners():
         encode, model = resolved.stream.encode, resolved.model
         if encode is not None:
-            backbone(load(encode.weights, encode.weights_hash), encode.weights)
+            backbone(load(encode.weights, encode.weights_hash), encode.weights, models=sweep.catalog.models)
         if model.weights is not None:
-            _check_fit(resolved, load(model.weights, model.weights_hash))
+            _check_fit(sweep.catalog, resolved, load(model.weights, model.weights_hash))
     if not sweep.pins:  # a sweep that is pinned already was looked at then
         _check_unseen(sweep, {name: weights.origin for (name, _), weights in loaded.items()}, data_root)
     return sweep.pinned({name: weights_hash(name, data_root) for name, _ in loaded})
@@ -58,7 +58,7 @@ def _check_unseen(sweep: SweepSpec, origins: Mapping[str, Mapping[str, Any]], da
         for place, block in (("model", resolved.model), ("stream.encode", resolved.stream.encode)):
             if block is None or block.weights is None:
                 continue
-            known = _seen(origins[block.weights], resolved.stream.model_dump(mode="json"), sweep, data_root)
+            known = _seen(origins[block.weights], resolved.stream, sweep, data_root)
             rule = f"{place}.weights: {block.weights!r} has learned from {known}, which this stream is made of"
             if known and searched and not block.allow_seen:
                 raise DataError(
@@ -70,11 +70,11 @@ def _check_unseen(sweep: SweepSpec, origins: Mapping[str, Mapping[str, Any]], da
                 log.warning("%s; every result says so", rule)
 
 
-def _seen(origin: Mapping[str, Any], stream: Mapping[str, Any], sweep: SweepSpec, data_root: Path | None) -> str:
+def _seen(origin: Mapping[str, Any], stream: StreamConfig, sweep: SweepSpec, data_root: Path | None) -> str:
     """What of a stream some weights have learned from, under the first seed where they have."""
     if not origin.keys() & {CONTENTS, "stream", "start"}:
         return ""  # made elsewhere: nothing is known, and no data need be read
-    found = (seen(origin, contents_of(stream, seed, data_root)) for seed in _seeds(sweep))
+    found = (seen(origin, contents_of(sweep.catalog, stream, seed, data_root)) for seed in _seeds(sweep))
     return next((known for known in found if known), "")
 
 
@@ -86,9 +86,9 @@ def _seeds(sweep: SweepSpec) -> list[int]:
     return list(dict.fromkeys(seeds)) or [0]
 
 
-def _check_fit(resolved: Resolved, weights: Weights) -> None:
+def _check_fit(catalog: Registries, resolved: Setting, weights: Weights) -> None:
     """Start the model from the weights once, on its stream's images where their shape is known."""
-    outline, model = stream_outline(resolved.stream.model_dump(mode="json")), resolved.model
+    outline, model = stream_outline(catalog, resolved.stream), resolved.model
     shape = weights.image_shape if outline is None else outline.image_shape
-    network = MODELS.get(model.name).build(model, shape, torch.Generator().manual_seed(0))
+    network = catalog.models.get(model.name).build(model, shape, torch.Generator().manual_seed(0))
     start_from(network, weights, str(model.weights))

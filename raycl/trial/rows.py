@@ -65,6 +65,14 @@ class Work:
     updates: int = 0
     examples: int = 0
 
+    def count(self, updates: int, examples: int) -> None:
+        self.updates += updates
+        self.examples += examples
+
+    def reset(self) -> None:
+        """A task begins."""
+        self.updates = self.examples = 0
+
 
 class CurrentData:
     """The current task's training rows, as :class:`raycl.strategies.context.TaskData`; passes are counted."""
@@ -81,7 +89,7 @@ class CurrentData:
         index = torch.arange(len(self))
         if limit is not None and limit < len(self):
             index = torch.randperm(len(self), generator=self._generator)[:limit].sort().values
-        self._work.examples += len(index)
+        self._work.count(0, len(index))
         return self._pool.batches(index, batch_size, augment=False)
 
     def counts(self) -> dict[int, int]:

@@ -15,9 +15,10 @@ import torch
 
 import raycl
 from raycl.errors import DataError, InfrastructureError, MethodError, StoreError, UnknownName
-from raycl.matrix import AccuracyMatrix, TaskRow, Verdict
+from raycl.matrix import AccuracyMatrix, TaskRow, Verdict, cut_after
 from raycl.memory.local import Storage
 from raycl.spec.fingerprint import commit
+from raycl.spec.setting import Registries
 from raycl.spec.sweep_options import DEFAULT_METRIC
 from raycl.streams.task import TaskSource
 from raycl.trial import checkpoint
@@ -69,6 +70,7 @@ class TrialSession:
         keeper: of what the trial leaves; where it holds a state, the trial goes on from there.
         metric: what a search maximises: a name that :meth:`raycl.matrix.AccuracyMatrix.curve` knows.
         cutoffs: task -> least metric to go on with; the trial ends itself as pruned below it.
+        catalog: where the trial's parts are registered; default: this installation's.
         storage: of the replay memory.
         data_root: below which pretrained weights lie.
         lost: errors that say nothing about the method; they are raised, and the trial may run again.
@@ -81,6 +83,7 @@ class TrialSession:
         *,
         metric: str = DEFAULT_METRIC,
         cutoffs: Mapping[int, float] | None = None,
+        catalog: Registries | None = None,
         storage: Storage | None = None,
         device: torch.device | None = None,
         data_root: Path | None = None,
@@ -91,7 +94,7 @@ class TrialSession:
         self._metric = metric
         self._cutoffs = dict(cutoffs or {})
         self._new_trainer: Callable[[], Trainer] = lambda: Trainer(
-            keeper.spec, source, storage=storage, device=device, data_root=data_root
+            keeper.spec, source, catalog=catalog, storage=storage, device=device, data_root=data_root
         )
         self._trainer: Trainer | None = None
         self._attempt = 0
@@ -162,10 +165,10 @@ class TrialSession:
     def _judge(self, trainer: Trainer) -> Verdict | None:
         """The verdict that the rows and the cut-offs imply; None while the trial should go on."""
         learned = trainer.next_task - 1
-        for task, cutoff in sorted(self._cutoffs.items()):
-            value = self._curve.get(task)
-            if value is not None and task < trainer.num_tasks - 1 and not value >= cutoff:
-                return Verdict("pruned", f"{self._metric} below {cutoff:.4f} after task {task}", value, task)
+        cut = cut_after(self._curve, self._cutoffs, trainer.num_tasks)
+        if cut is not None:
+            reason = f"{self._metric} below {self._cutoffs[cut]:.4f} after task {cut}"
+            return Verdict("pruned", reason, self._curve[cut], cut)
         if trainer.done:
             return Verdict("finished", "", self._curve.get(learned), learned)
         return None
@@ -197,9 +200,9 @@ class TrialSession:
             **seen,
             "raycl": raycl.__version__,
             "commit": commit(),
-            "code": " ".join(f"{part}:{name}" for part, name in trial_code(trainer.trial).items()),
+            "code": " ".join(f"{part}:{name}" for part, name in trial_code(trainer.trial, trainer.catalog).items()),
             "data": trainer.data_digest,
-            "packages": trial_packages(trainer.trial),
+            "packages": trial_packages(trainer.trial, trainer.catalog),
             "resolved": trainer.resolved,
             "num_tasks": trainer.num_tasks,
             "split_hash": trainer.split_hash,

@@ -10,30 +10,22 @@ from typing import Any, get_args
 
 import torch
 
-from raycl.catalog import catalog
+from raycl.catalog import catalog as installed
 from raycl.errors import DataError, MethodError
 from raycl.matrix import Cost, TaskRow
-from raycl.memory.buffer import ReplayBuffer
-from raycl.memory.local import LocalStorage, Storage
-from raycl.memory.replay import ReplayMemory
+from raycl.memory.local import Storage
 from raycl.spec.came_to import came_to
-from raycl.spec.check import require
-from raycl.spec.needs import Extent, Setting
 from raycl.spec.options import ActiveLogits
+from raycl.spec.setting import Registries
 from raycl.spec.trial import TrialSpec
-from raycl.strategies.base import Context, Losses, Phase, Position, Rows, Source, Strategy, StrategyConfig, total
+from raycl.strategies.base import Losses, Phase, Position, Rows, Source, total
 from raycl.streams.contents import seen
-from raycl.streams.scenario import Scenario
-from raycl.streams.task import Layout, TaskSource
+from raycl.streams.task import TaskSource
 from raycl.trial.batching import BatchPlan, refuse_single_row
+from raycl.trial.build import build
 from raycl.trial.cost import check_limits, task_cost
-from raycl.trial.evaluator import Evaluator
-from raycl.trial.loading import Pixels
-from raycl.trial.meter import Meter, TaskClock
-from raycl.trial.networks import Networks
-from raycl.trial.optimizers import OptimizerSet
-from raycl.trial.randomness import Randomness
-from raycl.trial.rows import CurrentData, TrainingRows, Work
+from raycl.trial.meter import TaskClock
+from raycl.trial.rows import CurrentData
 from raycl.trial.warm_up import warm_up
 
 
@@ -43,9 +35,13 @@ class Trainer:
     Calling :meth:`run_task` until :attr:`done` learns and measures every task. :meth:`state_dict` between two calls is
     enough for a new trainer to go on to bit-equal results (on the CPU, with equal threads).
 
+    Attributes:
+        setting: the trial's blocks, checked.
+
     Args:
         trial: the resolved specification.
         source: serves the stream for the trial's seed.
+        catalog: where the trial's parts are registered; default: this installation's.
         storage: holds the rows of the replay memory; default: this process.
         device: where the networks live; default: the CPU.
         data_root: below which the weights of ``model.weights`` lie.
@@ -56,36 +52,20 @@ class Trainer:
         trial: TrialSpec,
         source: TaskSource,
         *,
+        catalog: Registries | None = None,
         storage: Storage | None = None,
         device: torch.device | None = None,
         data_root: Path | None = None,
     ) -> None:
         self.trial = trial
+        self.catalog = catalog or installed()
         self.next_task = 0
         self._source = source
-        self._device = device or torch.device("cpu")
-        self._random = Randomness(trial.seed)
-        layout, stream = source.layout, trial.stream
-        self._hidden = stream["boundaries"] == "hidden"
-        self.scenario = _scenario(trial, layout)
-        augmentation = self._random("augmentation")
-        self._pixels = Pixels(stream["normalize"], stream["augment"], layout, augmentation, self._device)
-        method = catalog().strategies.get(trial.strategy)
-        self._memory = self._new_memory(storage) if method.uses_memory else None
-        self._optimizers = OptimizerSet(trial.training)
-        self._meter = Meter()
-        self._networks = Networks(
-            trial, layout.image_shape, self._random("network"), self._device, data_root, self._meter.watch_network
-        )
-        self._rows = TrainingRows(source, self.scenario, self._pixels, self._memory, self._device, self._hidden)
-        options = method.Config.model_validate(trial.options, strict=False)
-        self._setting = _setting(trial, method, options)
-        self.strategy: Strategy = method(options, self._context(layout))
-        require(replace(self._setting, extent=Extent(self.scenario.sizes)))
-        self._evaluator = Evaluator(
-            source, trial.score_on, self.scenario, self._pixels, trial.evaluation, self._device, self._hidden
-        )
-        self._work = Work()
+        parts = build(trial, source, self.catalog, storage, device or torch.device("cpu"), data_root)
+        self.strategy, self.scenario, self.setting = parts.strategy, parts.scenario, parts.setting
+        self._networks, self._memory, self._optimizers = parts.networks, parts.memory, parts.optimizers
+        self._rows, self._evaluator, self._random = parts.rows, parts.evaluator, parts.random
+        self._meter, self._work = parts.meter, parts.work
 
     @property
     def num_tasks(self) -> int:
@@ -113,7 +93,7 @@ class Trainer:
     def resolved(self) -> dict[str, str | int]:
         """What ``auto`` came to: see :func:`raycl.spec.came_to.came_to`."""
         told = self.strategy.active_logits()  # of some methods in more words than the option has
-        return came_to(self._setting, told if told in get_args(ActiveLogits) else self.scenario.policy)
+        return came_to(self.setting, told if told in get_args(ActiveLogits) else self.scenario.policy)
 
     @property
     def done(self) -> bool:
@@ -140,7 +120,7 @@ class Trainer:
         task, strategy = self.next_task, self.strategy
         warm_up()
         clock = TaskClock()
-        self._work = Work()
+        self._work.reset()
         self._meter.reset()
         self._grow(task)
         rows = []
@@ -152,12 +132,12 @@ class Trainer:
         self._build_optimizers(task, self._keeps_moments)
         data = CurrentData(self._rows.pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
-        if not self._hidden:
+        if not self.setting.hidden:
             strategy.begin_task(task, data)
             self._meter.settle()
         for phase in strategy.phases(self._told(task)):
             self._run_phase(phase, task)
-        if not self._hidden:
+        if not self.setting.hidden:
             strategy.end_task(task, data)
         self.next_task = task + 1
         rows.append(self._measure(task, self._cost(clock)))
@@ -170,15 +150,15 @@ class Trainer:
     @property
     def _keeps_moments(self) -> bool:
         """A new optimiser would tell where a hidden task begins."""
-        return self._hidden or not self.trial.training.reset_optimizer
+        return self.setting.hidden or not self.trial.training.reset_optimizer
 
     def _told(self, task: int) -> int:
         """What the strategy is told of the task: where boundaries are hidden, all of the stream is task 0."""
-        return 0 if self._hidden else task
+        return 0 if self.setting.hidden else task
 
     def _grow(self, task: int) -> None:
         """Where boundaries are hidden, the first growth is the only one: it makes the whole head."""
-        if task == 0 or not self._hidden:
+        if task == 0 or not self.setting.hidden:
             self.strategy.grow(task)
         self._meter.watch_attributes(self.strategy)
 
@@ -205,13 +185,9 @@ class Trainer:
             except ValueError as error:
                 refuse_single_row(error, self.trial.strategy)
                 raise
-            self._count_work(1, len(batch))
+            self._work.count(1, len(batch))
         self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
         self._meter.settle()
-
-    def _count_work(self, updates: int, examples: int) -> None:
-        self._work.updates += updates
-        self._work.examples += examples
 
     def _plan(self, phase: Phase, task: int) -> BatchPlan:
         training, memory = self.trial.training, self.trial.memory
@@ -248,36 +224,6 @@ class Trainer:
                 f"{self.trial.strategy}: losses and parameters must stay finite (got {values} in task {at.task}, phase "
                 f"{at.phase!r}, epoch {at.epoch}); {self.strategy.remedy()}, here {self.trial.options}"
             )
-
-    # -- what the strategy is lent -----------------------------------------------------------------------------
-
-    def _new_memory(self, storage: Storage | None) -> ReplayBuffer:
-        return ReplayMemory(self.trial.memory, self._selection, self._random("memory"), storage or LocalStorage())
-
-    @property
-    def _selection(self) -> str:
-        """Which rows stay in the memory, with ``auto`` resolved."""
-        asked = self.trial.memory.selection
-        return catalog().strategies.get(self.trial.strategy).selection if asked == "auto" else asked
-
-    def _context(self, layout: Layout) -> Context:
-        return Context(
-            scenario=self.scenario,
-            image_shape=layout.image_shape,
-            num_tasks=layout.num_tasks,
-            training=self.trial.training,
-            memory_config=self.trial.memory,
-            memory=self._memory,
-            optimizers=self._optimizers,
-            new_network=self._networks,
-            normalize=self._pixels.normalize,
-            augment=self._pixels.augment,
-            augments=self.trial.stream["augment"] != "none",
-            generator=self._random,
-            count_work=self._count_work,
-            watch=self._meter.watch,
-            device=self._device,
-        )
 
     # -- measuring ---------------------------------------------------------------------------------------------
 
@@ -334,19 +280,3 @@ class Trainer:
         if self._memory is not None:
             self._memory.load_state_dict(state["memory"])
         self._random.load_state_dict(state["random"])
-
-
-def _setting(trial: TrialSpec, method: type[Strategy], options: StrategyConfig) -> Setting:
-    """The trial's blocks as checked options."""
-    known = catalog()
-    stream = known.streams.get(trial.stream["name"]).Config.model_validate(trial.stream, strict=False)
-    model = known.models.get(trial.model["name"]).Config.model_validate(trial.model, strict=False)
-    return Setting(method, options, stream, model, trial.training, trial.memory, trial.evaluation, trial.limits)
-
-
-def _scenario(trial: TrialSpec, layout: Layout) -> Scenario:
-    stream, policy = trial.stream, trial.training.active_logits
-    if stream["boundaries"] == "hidden" and policy == "auto":
-        policy = "all"  # which classes have come is not known either
-    sizes = tuple(len(classes) for classes in layout.classes)
-    return Scenario(stream["scenario"], trial.model["head"], sizes, policy)

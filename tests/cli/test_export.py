@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mistakes import raycl, refused
 from pretraining import weights_file
-from support import finish
+from support import finish, held_by
 from trial.starting import learned_from, parsed, run, started, text
 
 from raycl.catalog import catalog
@@ -20,7 +20,7 @@ from raycl.spec.options import EncodeConfig
 from raycl.spec.sweep import SweepSpec
 from raycl.streams.contents import Content, seen
 from raycl.streams.encode import FeatureEncoder
-from raycl.streams.source import contents_of, load_images
+from raycl.streams.source import load_images
 from raycl.trial.pretrained import pinned
 
 
@@ -46,7 +46,7 @@ class TestExport:
         assert (weights.origin["strategy"], weights.origin["seed"]) == ("replay", 11)
         assert weights.origin["trial"] == spec.hash
         assert json.dumps(weights.origin)
-        own = contents_of(spec.stream, 11, None)
+        own = held_by(spec.stream, 11, None)
         assert seen(weights.origin, own) == "10 of 10 classes of data set 'digits'"
 
         images = load_images("digits", None)

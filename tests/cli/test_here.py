@@ -110,7 +110,8 @@ def test_the_check_finds_two_data_sets_in_one_folder(place: Path, monkeypatch: p
 def test_other_code_is_told_and_repeated_where_that_is_asked_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one(place)
     code = changes.trial_code
-    monkeypatch.setattr(changes, "trial_code", lambda spec: {**code(spec), "strategy": "0123456789abcdef"})
+    other = {"strategy": "0123456789abcdef"}
+    monkeypatch.setattr(changes, "trial_code", lambda spec, known: code(spec, known) | other)
     output = one(place).output
     assert "naive: the code of its strategy has changed since 1 trial" in output
     assert "ewc: the code of its strategy has changed since 1 trial" in output

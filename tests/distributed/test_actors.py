@@ -13,7 +13,7 @@ import pytest
 import ray
 import torch
 from distributed.actors import gone, process_of, stop
-from support import counts, finish, trial
+from support import counts, finish, local_source, trial
 
 from raycl.catalog import catalog
 from raycl.distributed import replay
@@ -24,7 +24,6 @@ from raycl.memory.clusters import Clusters
 from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import ReplayMemory
 from raycl.spec.options import MemoryConfig
-from raycl.streams.source import LocalSource
 from raycl.trial.checkpoint import decode, encode
 from raycl.trial.trainer import Trainer
 
@@ -215,7 +214,7 @@ class TestReplayActors:
     def test_every_method_gives_the_matrix_of_the_local_storage(self, name: str, augment: str) -> None:
         options = {"gdumb": {"passes": 2}, "exstream": {"rehearse_every": 16}}.get(name, {})
         spec = trial(name, options=options, stream={"augment": augment, "train_per_task": 40}, memory={"capacity": 47})
-        source, found = LocalSource(spec.stream, spec.seed), []
+        source, found = local_source(spec.stream, spec.seed), []
         for storage in (ShardedStorage(2), LocalStorage()):
             running = Trainer(spec, source, storage=storage)
             found.append((counts(finish(running)), everything(running.strategy.memory), running.strategy.state_dict()))

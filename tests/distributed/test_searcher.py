@@ -15,7 +15,7 @@ from raycl.errors import SpecError
 from raycl.matrix import TaskRow
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
-from raycl.sweep.dispatch import LOST_AFTER, PATIENCE, Dispatcher, NothingLeft, configuration
+from raycl.sweep.dispatch import LOST_AFTER, MOST_STALLS, Dispatcher, NothingLeft, configuration
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import Job, SearchPlan
 
@@ -113,7 +113,7 @@ def test_a_trial_that_leaves_no_row_stops_the_sweep_with_its_reason(tmp_path: Pa
             clock.now += 0.25
             dispatch.suggest(f"n{number}-{clock.now}")
         launched[f"n{number}"] = clock.now
-    assert len(launched) == PATIENCE + 1
+    assert len(launched) == MOST_STALLS + 1
     waits = np.diff(list(launched.values()))[:-1]
     assert all(later > earlier for earlier, later in pairwise(waits))
     assert job.spec.hash in dispatch.why_halted()

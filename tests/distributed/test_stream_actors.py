@@ -14,10 +14,11 @@ import ray
 from distributed.actors import process_of
 from pretraining import weights_file
 from ray.exceptions import GetTimeoutError, OwnerDiedError
+from support import local_source
 
+from raycl.catalog import catalog
 from raycl.distributed.streams import Read, RemoteSource, ShardNames, StreamKey, StreamShards
 from raycl.errors import DataError, InfrastructureError
-from raycl.streams.source import LocalSource
 from raycl.streams.task import Part, TaskSource
 
 SPLIT = {"name": "split", "dataset": "digits", "tasks": 5}
@@ -30,7 +31,7 @@ on_ray = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def shards(cluster: None) -> Iterator[StreamShards]:
-    made = StreamShards(2)
+    made = StreamShards(catalog(), 2)
     yield made
     made.close()
 
@@ -60,13 +61,13 @@ class TestSource:
     @pytest.fixture
     def source(self, home: str, request: pytest.FixtureRequest) -> Callable[..., TaskSource]:
         if home == "local":
-            return LocalSource
+            return local_source
         names = ShardNames.from_dict(request.getfixturevalue("shards").names.to_dict())
         return lambda stream, seed, **options: RemoteSource(names, stream, seed, **options)
 
     @pytest.mark.parametrize("stream", STREAMS, ids=["split", "permuted"])
     def test_serves_the_stream(self, source: Callable[..., TaskSource], stream: dict[str, Any]) -> None:
-        served, expected = source(stream, 3), LocalSource(stream, 3)
+        served, expected = source(stream, 3), local_source(stream, 3)
         assert served.layout == expected.layout
         for task in (0, 3, 1):
             served.prefetch(task, "validation")
@@ -100,7 +101,7 @@ class TestSource:
 @on_ray
 class TestStreamActors:
     def test_killed_actor_serves_the_same_data_again(self, shards: StreamShards) -> None:
-        source, expected = RemoteSource(shards.names, SPLIT, 0), LocalSource(SPLIT, 0)
+        source, expected = RemoteSource(shards.names, SPLIT, 0), local_source(SPLIT, 0)
         before = source.part(0, "train")
         source.prefetch(2, "train")
         for shard in shards._shards:
@@ -111,7 +112,7 @@ class TestStreamActors:
         assert same_part(RemoteSource(shards.names, SPLIT, 0).part(0, "train"), before)
 
     def test_lost_images_are_asked_for_again(self, shards: StreamShards, monkeypatch: pytest.MonkeyPatch) -> None:
-        source, expected = RemoteSource(shards.names, SPLIT, 0), LocalSource(SPLIT, 0)
+        source, expected = RemoteSource(shards.names, SPLIT, 0), local_source(SPLIT, 0)
         fetch, lost = source._images, [OwnerDiedError("0" * 56, None, ""), GetTimeoutError()]
 
         def images(*question: Any) -> np.ndarray:
@@ -137,12 +138,12 @@ class TestStreamActors:
 
     def test_features_are_computed_once_for_all_nodes_and_trials(self, cluster: None, tmp_path: Path) -> None:
         stream = {**SPLIT, "encode": {"weights": weights_file(tmp_path), "dtype": "float16"}}
-        shards = StreamShards(2, tmp_path, name="encoding")
+        shards = StreamShards(catalog(), 2, tmp_path, name="encoding")
         try:
             shards.check([read(stream)])
             (file,) = (tmp_path / "features").iterdir()
             written = file.stat().st_mtime_ns
-            served, expected = RemoteSource(shards.names, stream, 3), LocalSource(stream, 3, tmp_path)
+            served, expected = RemoteSource(shards.names, stream, 3), local_source(stream, 3, tmp_path)
             assert served.layout == expected.layout
             for task in (0, 3, 1):
                 for split in ("train", "validation", "test"):

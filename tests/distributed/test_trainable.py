@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import trial
+from support import local_source, trial
 
 from raycl.distributed import trainable
 from raycl.distributed.trainable import TrialRunner
@@ -15,7 +15,6 @@ from raycl.errors import InfrastructureError
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep_options import ResourcesConfig
 from raycl.spec.trial import TrialSpec
-from raycl.streams.source import LocalSource
 from raycl.trial import session
 from raycl.trial.session import ASSERTED
 from raycl.trial.trainer import Trainer
@@ -28,7 +27,7 @@ def _local(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams come from this process."""
     monkeypatch.setattr(trainable.ShardNames, "from_dict", lambda data: None)
     monkeypatch.setattr(
-        trainable, "RemoteSource", lambda names, stream, seed, train_on: LocalSource(stream, seed, None, train_on)
+        trainable, "RemoteSource", lambda names, stream, seed, train_on: local_source(stream, seed, None, train_on)
     )
 
 

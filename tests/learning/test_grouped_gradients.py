@@ -113,7 +113,7 @@ def test_equals_a_loop_over_groups(kind: str, counts: list[int]) -> None:
 @pytest.mark.parametrize("kind", ["mlp", "batch norm"])
 @pytest.mark.parametrize("numbers", [1, 3000, 12000])
 def test_equals_it_in_several_passes(kind: str, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouped_gradients, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(grouped_gradients, "GROUPED_NUMBERS", numbers)
     check(kind, UNEVEN)
 
 
@@ -144,9 +144,9 @@ def test_twenty_groups_take_one_pass_where_memory_allows(monkeypatch: pytest.Mon
     assert passes("mlp", [3] * 20) == passes("batch norm", [3] * 20) == passes("mixed", UNEVEN) == 1
     assert passes("outside", [3] * 20) == 20
     numbers = 256 + 12 + 12 + 9 + 9 + 5
-    monkeypatch.setattr(grouped_gradients, "BLOCK_NUMBERS", numbers * 3 * 7)
+    monkeypatch.setattr(grouped_gradients, "GROUPED_NUMBERS", numbers * 3 * 7)
     assert passes("mlp", [3] * 20) == 3
-    monkeypatch.setattr(grouped_gradients, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(grouped_gradients, "GROUPED_NUMBERS", 1)
     assert passes("mlp", [3] * 20) == 20
 
 

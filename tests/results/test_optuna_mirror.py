@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from sweeping import SWEEP, ledger, parsed, play
 
 from raycl.results.outcomes import Outcome, Record
-from raycl.results.trackers.optuna import FILE, StudyMirror
+from raycl.results.trackers.optuna import JOURNAL, StudyMirror
 from raycl.spec.sweep import SweepSpec
 from raycl.sweep.dispatch import Dispatcher
 from raycl.sweep.plan import SearchPlan
@@ -53,7 +53,7 @@ def played(folder: Path, kind: type[StudyMirror] = StudyMirror) -> tuple[SweepSp
 
 def mirrored(folder: Path, sweep: SweepSpec) -> Told:
     """What each study holds, by entry."""
-    storage = JournalStorage(JournalFileBackend(str(folder / FILE)))
+    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     found: Told = {}
     for entry in sweep.entries:
         study = optuna.load_study(study_name=f"{sweep.name}/{entry.key}", storage=storage)
@@ -84,7 +84,7 @@ def test_each_study_holds_what_its_sampler_was_told(tmp_path: Path) -> None:
 
 def test_by_alias_it_would_not(tmp_path: Path) -> None:
     sweep, plans = played(tmp_path, ByAlias)
-    storage = JournalStorage(JournalFileBackend(str(tmp_path / FILE)))
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL)))
     names = {study.study_name for study in optuna.get_all_study_summaries(storage)}
     assert names != {f"{sweep.name}/{entry.key}" for entry in sweep.entries} or mirrored(tmp_path, sweep) != told(plans)
 
@@ -97,7 +97,7 @@ def test_a_new_driver_adds_nothing_twice(tmp_path: Path) -> None:
 
 def test_a_study_of_an_earlier_raycl_is_made_anew(tmp_path: Path) -> None:
     sweep = parsed(SHARED)
-    storage = JournalStorage(JournalFileBackend(str(tmp_path / FILE)))
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL)))
     old = optuna.create_study(storage=storage, study_name=f"{sweep.name}/replay")
     old.add_trial(optuna.trial.create_trial(value=0.1, user_attrs={"trial": "feed", "seed": 0}))
     sweep, plans = played(tmp_path)
@@ -105,7 +105,7 @@ def test_a_study_of_an_earlier_raycl_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_a_mirror_that_breaks_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / FILE).mkdir()
+    (tmp_path / JOURNAL).mkdir()
     _, plans = played(tmp_path)
     assert all(len(plan.outcomes) == 5 for plan in plans)
     assert sum("no Optuna study" in message for message in caplog.messages) == 1

@@ -10,6 +10,7 @@ from pydantic import Field
 from raycl.errors import DataError
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import ModelConfig, NonNegative, Options, StreamConfig
+from raycl.spec.setting import Registered
 from raycl.spec.sweep import SweepSpec
 from raycl.streams.stream import TaskClasses
 
@@ -24,6 +25,9 @@ class FakeNames(dict[str, Any]):
     def code(self, name: str) -> str:
         return ""
 
+    def package(self, name: str) -> None:
+        return None
+
 
 @dataclass(frozen=True)
 class FakeCatalog:
@@ -31,6 +35,12 @@ class FakeCatalog:
     streams: FakeNames
     datasets: FakeNames
     models: FakeNames
+
+    def snapshot(self) -> FakeCatalog:
+        return self
+
+    def beyond_installed(self) -> Registered:
+        return {}
 
 
 class Split(StreamConfig):

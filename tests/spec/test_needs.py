@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from raycl.errors import SpecError
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import comparison
 from raycl.spec import check, needs, sweep_file
-from raycl.spec.needs import Extent, Idle, Need, Setting
+from raycl.spec.needs import Extent, Idle, Need
 from raycl.spec.source import parse
 from raycl.spec.sweep import SweepSpec
 
@@ -402,11 +403,10 @@ class Declaring:
 
 def test_a_need_of_what_does_nothing_is_met() -> None:
     resolved = parsed(BASE).resolved(parsed(BASE).entries[1], {})
-    blocks = {name: getattr(resolved, name) for name in ("options", *needs.SHARED_BLOCKS)}
-    fast = blocks["training"].model_copy(update={"momentum": 0.9})
-    setting = Setting(Declaring, **blocks | {"training": fast}, extent=Extent((2, 2)))
+    fast = resolved.training.model_copy(update={"momentum": 0.9})
+    setting = replace(resolved, strategy=Declaring, training=fast, extent=Extent((2, 2)))
     assert list(needs.broken(setting)) == []
     sgd = fast.model_copy(update={"optimizer": "sgd"})
-    assert [need.rule for need in needs.broken(Setting(Declaring, **blocks | {"training": sgd}))] == ["must be 0"]
+    assert [need.rule for need in needs.broken(replace(setting, training=sgd))] == ["must be 0"]
     assert needs.covered("memory.capacity", needs.idle(setting)) == needs.NO_MEMORY.why
     assert setting.units == 4

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from pretraining import MODEL, made, weights_file
-from support import NORMED, TINY, counts, finish, matrix, trainer, trial
+from support import NORMED, TINY, counts, finish, local_source, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.strategies.base import Rows, Strategy, TaskData, Trainable
 from raycl.strategies.consolidated.cwr import CWR
 from raycl.strategies.lower_part import LowerPart
-from raycl.streams.source import LocalSource
 from raycl.streams.task import Batch
 from raycl.trial.trainer import Trainer
 
@@ -152,7 +151,7 @@ def test_the_trunk_stays_to_the_last_bit(model: str, augment: str, monkeypatch: 
 def test_a_pretrained_trunk_is_frozen_from_the_start(tmp_path: Path) -> None:
     model = {**MODEL, "weights": weights_file(tmp_path)}
     spec = trial("cwr", model=model, options={"freeze": "from_start"}, training=DECAY)
-    learning = Trainer(spec, LocalSource(spec.stream, spec.seed), data_root=tmp_path)
+    learning = Trainer(spec, local_source(spec.stream, spec.seed), data_root=tmp_path)
     check_frozen_trunk(learning)
     assert all(torch.equal(value, made().tensors[name]) for name, value in trunk(learning).items())
 
@@ -208,7 +207,7 @@ def test_activations_are_those_of_evaluation_mode_in_stream_order() -> None:
     data = learning._source.part(1, "train")
     part = learning.strategy.lower
     assert isinstance(part, LowerPart)
-    x = learning._pixels.normalize(torch.from_numpy(data.images[data.rows]))
+    x = learning.strategy.context.normalize(torch.from_numpy(data.images[data.rows]))
     with torch.no_grad():
         expected = learning.strategy.network.backbone(x)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from pretraining import weights_file
-from support import finish, trainer, trial
+from support import finish, local_source, trainer, trial
 from torch import Tensor
 
 from raycl.errors import MethodError, SpecError
@@ -20,7 +20,6 @@ from raycl.memory.clusters import Clusters
 from raycl.memory.local import LocalStorage
 from raycl.memory.replay import ReplayMemory
 from raycl.spec.options import MemoryConfig
-from raycl.streams.source import LocalSource
 from raycl.streams.task import Batch
 from raycl.trial.trainer import Trainer
 
@@ -114,7 +113,7 @@ def test_means_hold_for_features_in_a_trial(tmp_path: Path) -> None:
     spec = trial(
         "exstream", stream={"encode": encode}, options={"rehearse_every": 50}, memory={"capacity": 5, "unit": "class"}
     )
-    running = Trainer(spec, LocalSource(spec.stream, 0, tmp_path, spec.train_on), data_root=tmp_path)
+    running = Trainer(spec, local_source(spec.stream, 0, tmp_path, spec.train_on), data_root=tmp_path)
     rows = finish(running)
     held = everything(running.strategy.memory)
     for task in range(3):

@@ -219,7 +219,7 @@ def test_all_old_tasks_take_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         return passes[0]
 
     assert forwards() == 1
-    monkeypatch.setattr(grouped_gradients, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(grouped_gradients, "GROUPED_NUMBERS", 1)
     assert forwards() == 3, "where memory does not allow it"
 
 

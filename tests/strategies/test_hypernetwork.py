@@ -217,7 +217,7 @@ def test_tasks_in_small_groups_are_inferred_alike(monkeypatch: pytest.MonkeyPatc
     strategy, x = method(running), pixels(running)
     strategy.train(False)
     whole = strategy.predict(x, None)
-    monkeypatch.setattr("raycl.strategies.hypernetwork.hypernetwork.WORKING_FLOATS", 1)
+    monkeypatch.setattr("raycl.strategies.hypernetwork.hypernetwork.EVALUATION_NUMBERS", 1)
     strategy._generated.clear()
     assert torch.allclose(strategy.predict(x, None), whole, atol=1e-5)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pretraining import made, weights_file
-from support import TINY, counts, finish, matrix, trainer, trial
+from support import TINY, counts, finish, local_source, matrix, trainer, trial
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -16,7 +16,6 @@ from raycl.errors import MethodError, SpecError
 from raycl.strategies import piggyback
 from raycl.strategies.base import Position, Strategy, TaskData
 from raycl.strategies.piggyback import Piggyback
-from raycl.streams.source import LocalSource
 from raycl.streams.task import Batch
 from raycl.trial import checkpoint
 from raycl.trial.trainer import Trainer
@@ -296,13 +295,13 @@ def test_masks_are_charged_as_bits() -> None:
 def test_pretrained_weights_serve_from_the_first_task_on(tmp_path: Path) -> None:
     model = {"hidden": [12], "weights": weights_file(tmp_path)}
     spec = trial("piggyback", "task", model=model, options={**FAST, "freeze": "from_start"}, training={"epochs": 6})
-    learning = Trainer(spec, LocalSource(spec.stream, spec.seed), data_root=tmp_path)
+    learning = Trainer(spec, local_source(spec.stream, spec.seed), data_root=tmp_path)
     rows = finish(learning)
     for name, value in made().tensors.items():
         assert torch.equal(method(learning).network.backbone.state_dict()[name], value)
     assert all(bits is not None for bits in method(learning).bits)
     assert rows[-1].correct.sum() / rows[-1].total.sum() > 0.8
-    again = Trainer(spec, LocalSource(spec.stream, spec.seed), data_root=tmp_path)
+    again = Trainer(spec, local_source(spec.stream, spec.seed), data_root=tmp_path)
     assert counts(finish(again)) == counts(rows)
 
 

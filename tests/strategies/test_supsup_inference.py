@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from strategies.supsup_trials import PERMUTED, images, method, running
-from support import TINY, finish, trial
+from support import TINY, finish, local_source, trial
 from torch import Tensor
 
 from raycl.errors import MethodError, SpecError
@@ -18,7 +18,6 @@ from raycl.results.store import ResultsFolder
 from raycl.strategies import supsup
 from raycl.strategies.base import TaskData
 from raycl.strategies.supsup import SupSup
-from raycl.streams.source import LocalSource
 from raycl.trial.session import TrialSession
 from raycl.trial.trainer import Trainer
 
@@ -172,7 +171,7 @@ def test_the_rows_of_a_decision_are_part_of_the_results(tmp_path: Path) -> None:
     results = ResultsFolder.create(str(tmp_path / "results"), '{"name": "test"}', "0" * 16)
     for scenario, recorded in (("domain", 4), ("task", 1)):
         spec = trial("supsup", scenario, options={"inference_rows": 4})
-        session = TrialSession(LocalSource(spec.stream, spec.seed), results.trial(spec))
+        session = TrialSession(local_source(spec.stream, spec.seed), results.trial(spec))
         session._open()
         assert session._provenance()["inference_batch"] == recorded
     assert SupSup.inference_batch == 1
@@ -190,7 +189,7 @@ def test_decisions_are_made_side_by_side(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(SupSup, "_forward", counted)
     asked(learning).infer_task(images(learning, 300))
     assert calls == 1
-    monkeypatch.setattr(supsup, "WORKING_FLOATS", 100 * method(learning).masked.numel)
+    monkeypatch.setattr(supsup, "INFERENCE_NUMBERS", 100 * method(learning).masked.numel)
     asked(learning).infer_task(images(learning, 300))
     assert calls == 1 + 3
 
@@ -200,7 +199,7 @@ def test_masks_that_do_not_fit_into_memory_at_once_are_unpacked_in_groups(monkey
     learning = learned(3, extra_outputs=0)
     x = torch.cat([evaluated(learning, task)[:20] for task in range(3)])
     whole = asked(learning).infer_task(x)
-    monkeypatch.setattr(supsup, "WORKING_FLOATS", 2 * method(learning).masked.numel)
+    monkeypatch.setattr(supsup, "INFERENCE_NUMBERS", 2 * method(learning).masked.numel)
     method(learning)._unpacked = None
     assert [len(group) for group in method(learning)._vectors()] == [2, 1]
     assert torch.equal(asked(learning).infer_task(x), whole)

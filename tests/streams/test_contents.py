@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from streams.image_sets import write_set
+from support import held_by, local_source
 
 from raycl.streams.contents import CONTENTS, Content, seen, told
-from raycl.streams.source import LocalSource, contents_of, load_images
+from raycl.streams.source import LocalSource, load_images
 from raycl.trial.loading import Pixels
 
 FIVE = (Content("digits", "d1", (0, 1, 2, 3, 4)),)
@@ -54,24 +55,24 @@ def test_names_alone_would_miss_a_renamed_set_and_accuse_other_classes() -> None
 def test_a_layout_tells_what_the_tasks_hold(tmp_path: Path) -> None:
     write_set(tmp_path / "colour")
     block = {"name": "sequence", "parts": ["digits[0:3]", "parquet:colour", "digits[5:7]"], "scenario": "task"}
-    layout = LocalSource(block, 0, tmp_path).layout
+    layout = local_source(block, 0, tmp_path).layout
     digits, colour = layout.contents
     assert (digits.dataset, digits.classes) == ("digits", (0, 1, 2, 5, 6))
     assert digits.digest == load_images("digits", tmp_path).fingerprint, "as it was read, not as it was fitted"
     assert (colour.dataset, colour.classes) == ("parquet:colour", (0, 1, 2))
-    assert contents_of(block, 0, tmp_path) == layout.contents
+    assert held_by(block, 0, tmp_path) == layout.contents
     assert layout.seen == ""
 
 
 def test_the_digest_names_the_content_and_not_the_seed(tmp_path: Path) -> None:
     write_set(tmp_path / "set")
     block = {"name": "split", "dataset": "parquet:set", "tasks": 3}
-    digests = {LocalSource(block, seed, tmp_path).layout.data_digest for seed in range(3)}
+    digests = {local_source(block, seed, tmp_path).layout.data_digest for seed in range(3)}
     assert len(digests) == 1
-    assert len({LocalSource(block, seed, tmp_path).layout.split_hash for seed in range(3)}) == 3
+    assert len({local_source(block, seed, tmp_path).layout.split_hash for seed in range(3)}) == 3
     other = tmp_path / "other"
     write_set(other / "set", train={"label": [1, 0, 2] * 4})
-    assert LocalSource(block, 0, other).layout.data_digest not in digests
+    assert local_source(block, 0, other).layout.data_digest not in digests
 
 
 class TestFirstTask:
@@ -79,7 +80,7 @@ class TestFirstTask:
 
     def source(self, name: str = "split", **options: Any) -> LocalSource:
         own = {"split": {"class_order": "fixed"}, "permuted": {"tasks": 3}, "rotated": {"angles": [30, 0], "tasks": 2}}
-        return LocalSource({"name": name, "normalize": "mean_std_first_task", **own[name], **options}, 0)
+        return local_source({"name": name, "normalize": "mean_std_first_task", **own[name], **options}, 0)
 
     def check(self, source: LocalSource) -> None:
         """Mean and deviation are those of the first task's training rows."""

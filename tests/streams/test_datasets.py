@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torchvision
 from streams.image_sets import pixels_of, write_mnist, write_set
+from support import local_source
 
 from raycl.errors import DataError, PathError
 from raycl.streams.datasets import DIGITS, Images, fit_for_streams
 from raycl.streams.registry import DATASETS
-from raycl.streams.source import LocalSource, load_images
+from raycl.streams.source import load_images
 
 PRESENT = ("digits", "mnist", "parquet:cifar10", "parquet:cifar100?label=fine_label")
 
@@ -160,7 +161,7 @@ class TestHomeFolder:
         monkeypatch.setenv("HOME", str(tmp_path))
         write_set(tmp_path / "data" / "set")
         block = {"name": "split", "dataset": "parquet:set", "tasks": 3}
-        assert LocalSource(block, 0, Path("~/data")).layout == LocalSource(block, 0, tmp_path / "data").layout
+        assert local_source(block, 0, Path("~/data")).layout == local_source(block, 0, tmp_path / "data").layout
         assert load_images("parquet:set", Path("~/data")) is load_images("parquet:set", tmp_path / "data")
 
     def test_nobodys_home_is_one_clear_error(self) -> None:
@@ -171,7 +172,7 @@ class TestHomeFolder:
 class TestRealMnist:
     def counts(self, data_root: Path, split: Any, **options: Any) -> list[int]:
         block = {"name": "split", "dataset": "mnist", "class_order": "fixed"}
-        served = LocalSource(block, 0, data_root, **options)
+        served = local_source(block, 0, data_root, **options)
         return [len(served.part(task, split)) for task in range(5)]
 
     def test_counts_per_task(self, data_root: Path) -> None:
@@ -181,7 +182,7 @@ class TestRealMnist:
         assert [sum(pair) for pair in parts] == [12665, 12089, 11263, 12183, 11800]
 
     def test_published_mean_and_deviation(self, data_root: Path) -> None:
-        layout = LocalSource({"name": "split", "dataset": "mnist"}, 0, data_root).layout
+        layout = local_source({"name": "split", "dataset": "mnist"}, 0, data_root).layout
         assert (layout.mean[0], layout.std[0]) == pytest.approx((0.1307, 0.3081), abs=5e-5)
 
     def test_first_image(self, data_root: Path) -> None:
@@ -210,7 +211,7 @@ class TestRealCifar:
     def test_cifar10_then_slices_of_cifar100(self, data_root: Path) -> None:
         fine = "parquet:cifar100?label=fine_label"
         parts = ["parquet:cifar10", f"{fine}[0:10]", f"{fine}[10:20]"]
-        served = LocalSource({"name": "sequence", "parts": parts, "scenario": "task"}, 0, data_root)
+        served = local_source({"name": "sequence", "parts": parts, "scenario": "task"}, 0, data_root)
         assert [len(served.part(task, "test")) for task in range(3)] == [2000, 400, 400]
         assert served.part(1, "train").images is served.part(2, "train").images
         assert served.part(0, "train").base != served.part(1, "train").base
@@ -221,7 +222,7 @@ class TestRealCifar:
 class TestMixedShapes:
     def test_images_are_centred_and_grey_becomes_rgb(self, tmp_path: Path) -> None:
         write_set(tmp_path / "colour")
-        served = LocalSource({"name": "sequence", "parts": ["digits[0:5]", "parquet:colour"]}, 0, tmp_path)
+        served = local_source({"name": "sequence", "parts": ["digits[0:5]", "parquet:colour"]}, 0, tmp_path)
         assert served.layout.image_shape == (3, 8, 8)
         digit, colour = served.part(0, "train"), served.part(1, "train")
         original = load_images("digits", tmp_path).train_images[digit.rows[0]]

@@ -13,13 +13,14 @@ import pytest
 import torch
 from pretraining import weights_file
 from pydantic import ValidationError
+from support import local_source, outline_of
 
 from raycl.errors import DataError
 from raycl.models.weights import backbone, load_weights, weights_hash
 from raycl.streams import encode
 from raycl.streams.datasets import Images
 from raycl.streams.registry import STREAMS
-from raycl.streams.source import LocalSource, load_images, stream_outline
+from raycl.streams.source import LocalSource, load_images
 
 SPLIT = {"name": "split", "dataset": "digits", "tasks": 5}
 SEQUENCE = {"name": "sequence", "parts": ["digits[0:5]", "digits[5:8]", "digits[8:10]"]}
@@ -46,7 +47,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def stream(root: Path, name: str = "mlp.safetensors", base: dict[str, Any] = SPLIT, **options: Any) -> LocalSource:
-    return LocalSource({**base, "encode": {"weights": name, **options}}, 0, root)
+    return local_source({**base, "encode": {"weights": name, **options}}, 0, root)
 
 
 def forget() -> None:
@@ -71,7 +72,7 @@ def expected_features(root: Path, name: str) -> np.ndarray:
 @pytest.mark.parametrize("base", [SPLIT, SEQUENCE], ids=["split", "sequence"])
 def test_images_are_the_backbones_features(tmp_path: Path, base: dict[str, Any]) -> None:
     name = weights_file(tmp_path)
-    source, plain = stream(tmp_path, name, base), LocalSource(base, 0)
+    source, plain = stream(tmp_path, name, base), local_source(base, 0)
     expected = expected_features(tmp_path, name)
     assert source.layout.image_shape == (12, 1, 1)
     assert source.layout.dtype == "float32"
@@ -101,7 +102,7 @@ def test_features_do_not_depend_on_who_shares_a_batch(tmp_path: Path, monkeypatc
     whole = all_features(stream(tmp_path))
     forget()
     cache_files(tmp_path)[0].unlink()
-    monkeypatch.setattr(encode, "SLAB", 7)
+    monkeypatch.setattr(encode, "ENCODED_AT_ONCE", 7)
     np.testing.assert_allclose(all_features(stream(tmp_path)), whole, atol=1e-5)
 
 
@@ -119,7 +120,7 @@ class TestCache:
 
     def test_without_a_data_root_nothing_is_written(self, tmp_path: Path) -> None:
         file = tmp_path / weights_file(tmp_path)
-        LocalSource({**SPLIT, "encode": {"weights": str(file)}}, 0)
+        local_source({**SPLIT, "encode": {"weights": str(file)}}, 0)
         assert list(tmp_path.iterdir()) == [file]
 
     @pytest.mark.parametrize(
@@ -221,8 +222,8 @@ class TestRefusals:
 
 
 def test_what_is_known_without_the_weights() -> None:
-    assert stream_outline({**SPLIT, "encode": {"weights": "file.safetensors"}}) is None
-    outline = stream_outline({**SPLIT, "encode": {"weights": "imagenet", "dtype": "float16"}})
+    assert outline_of({**SPLIT, "encode": {"weights": "file.safetensors"}}) is None
+    outline = outline_of({**SPLIT, "encode": {"weights": "imagenet", "dtype": "float16"}})
     assert outline is not None
     assert outline.image_shape == (512, 1, 1)
     assert outline.base_bytes == 1797 * 512 * 2

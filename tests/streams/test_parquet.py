@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from streams.image_sets import encoded, pixels_of, png, write_set
+from support import local_source
 
 from raycl.errors import DataError, UnknownName
 from raycl.streams import decoding
 from raycl.streams.registry import DATASETS
-from raycl.streams.source import LocalSource, load_images
+from raycl.streams.source import load_images
 
 
 class TestParquet:
@@ -82,7 +83,7 @@ class TestParquet:
     def test_bad_content(self, columns: dict[str, Any], rule: str, tmp_path: Path) -> None:
         write_set(tmp_path / "set", columns)
         with pytest.raises(DataError, match=rule):
-            LocalSource({"name": "split", "dataset": "parquet:set", "tasks": 3}, 0, tmp_path)
+            local_source({"name": "split", "dataset": "parquet:set", "tasks": 3}, 0, tmp_path)
 
     def test_test_images_must_fit_the_training_images(self, tmp_path: Path) -> None:
         write_set(tmp_path / "a", test={"label": [0, 1, 7] * 4})

@@ -11,13 +11,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 from streams.image_sets import pixels_of, png, write_set
+from support import local_source, stream_of
 
 from raycl.errors import DataError
 from raycl.spec.options import StreamConfig
 from raycl.streams.permuted import Permuted
 from raycl.streams.refusals import check_distinct, check_split
 from raycl.streams.rotated import Rotated
-from raycl.streams.source import LocalSource, load_images, make_stream
+from raycl.streams.source import LocalSource, load_images
 from raycl.streams.stream import Stream, TaskClasses, every_class
 from raycl.streams.task import Recipe
 
@@ -88,10 +89,10 @@ def test_a_comparison_of_the_recipes_numbers_would_miss_the_full_turn() -> None:
 
 
 def test_images_of_two_pixels_have_two_permutations() -> None:
-    stream = make_stream({"name": "permuted", "tasks": 3}, 0)
+    stream = stream_of({"name": "permuted", "tasks": 3}, 0)
     with pytest.raises(DataError, match="are equal"):
         check(stream, (1, 1, 2))
-    check(make_stream({"name": "permuted", "tasks": 3}, 0), (1, 4, 4))
+    check(stream_of({"name": "permuted", "tasks": 3}, 0), (1, 4, 4))
 
 
 class TestRotated:
@@ -106,12 +107,12 @@ class TestRotated:
     )
     def test_refused_where_it_is_written(self, options: dict[str, Any], rule: str) -> None:
         with pytest.raises(ValidationError, match=rule):
-            make_stream({"name": "rotated", **options}, 0)
+            stream_of({"name": "rotated", **options}, 0)
 
     def test_a_whole_turn_in_equal_steps(self) -> None:
         for block in ({"max_angle": 324, "tasks": 10}, {"max_angle": 360, "tasks": 5, "angles": "random"}):
-            LocalSource({"name": "rotated", **block}, 0)
-        one = make_stream({"name": "rotated", "max_angle": 360, "tasks": 1}, 0)
+            local_source({"name": "rotated", **block}, 0)
+        one = stream_of({"name": "rotated", "max_angle": 360, "tasks": 1}, 0)
         assert isinstance(one, Rotated)
         assert one.angle(0) == 0
 
@@ -122,8 +123,8 @@ def test_one_set_under_two_names(tmp_path: Path) -> None:
     write_set(tmp_path / "b")
     block = {"name": "sequence", "parts": ["parquet:a", "parquet:b"], "scenario": "task"}
     with pytest.raises(DataError, match=r"tasks 0 and 1 of stream 'sequence' are equal"):
-        LocalSource(block, 0, tmp_path)
-    LocalSource({**block, "parts": ["parquet:a[0:2]", "parquet:b[1:3]"]}, 0, tmp_path)
+        local_source(block, 0, tmp_path)
+    local_source({**block, "parts": ["parquet:a[0:2]", "parquet:b[1:3]"]}, 0, tmp_path)
 
 
 def test_one_set_is_not_tested_on_what_another_is_trained_on(tmp_path: Path) -> None:
@@ -131,10 +132,10 @@ def test_one_set_is_not_tested_on_what_another_is_trained_on(tmp_path: Path) -> 
     other_way_round = "parquet:set?train=test.parquet&test=train.parquet"
     block = {"name": "sequence", "parts": ["parquet:set", other_way_round], "scenario": "task"}
     with pytest.raises(DataError, match="every test image of 'parquet:set' is a training image of"):
-        LocalSource(block, 0, tmp_path)
+        local_source(block, 0, tmp_path)
     images = [[png(image) for image in pixels_of(12, seed=seed)] for seed in (7, 8)]
     write_set(tmp_path / "other", train={"image": images[0]}, test={"image": images[1]})
-    LocalSource({**block, "parts": ["parquet:set", "parquet:other"]}, 0, tmp_path)
+    local_source({**block, "parts": ["parquet:set", "parquet:other"]}, 0, tmp_path)
 
 
 class Chunks(Stream):
@@ -159,7 +160,7 @@ class TestClassesWithoutImages:
         rows = [row for row, label in enumerate(table["label"].to_pylist()) if label != 1]
         pq.write_table(table.take(rows), tmp_path / "test.parquet")
         block = {"name": "split", "dataset": "parquet", "tasks": 3, "class_order": "fixed", **options}
-        return LocalSource(block, 0, tmp_path)
+        return local_source(block, 0, tmp_path)
 
     def test_one_without_test_images(self, tmp_path: Path) -> None:
         source = self.source(tmp_path)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import local_source
 
 from raycl.errors import DataError
 from raycl.streams.registry import STREAMS
@@ -26,7 +27,7 @@ STREAM_BLOCKS: dict[str, dict[str, Any]] = {
 
 
 def source(name: str = "split", run: int = 0, /, train_on: str = "train", **options: Any) -> LocalSource:
-    return LocalSource({"name": name, **STREAM_BLOCKS[name], **options}, run, train_on=train_on)  # type: ignore[arg-type]
+    return local_source({"name": name, **STREAM_BLOCKS[name], **options}, run, train_on=train_on)  # type: ignore[arg-type]
 
 
 def global_labels(served: TaskSource, task: int, split: SplitName) -> np.ndarray:

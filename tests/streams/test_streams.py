@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from support import outline_of, stream_of
 
 from raycl.errors import DataError, UnknownName
 from raycl.streams.registry import STREAMS
 from raycl.streams.rotated import Rotated
-from raycl.streams.source import make_stream, stream_outline
 
 
 def classes_of(run: int = 0, /, **options: Any) -> list[tuple[int, ...]]:
-    stream = make_stream({"name": "split", **options}, run)
+    stream = stream_of({"name": "split", **options}, run)
     return [task.classes for task in stream.tasks({"digits": 10})]
 
 
@@ -72,7 +72,7 @@ class TestSplit:
 
 class TestPermuted:
     def permutations(self, seed: int = 0, **options: Any) -> list[np.ndarray | None]:
-        stream = make_stream({"name": "permuted", "tasks": 4, **options}, seed)
+        stream = stream_of({"name": "permuted", "tasks": 4, **options}, seed)
         return [stream.recipe(task, 8, 8).permutation for task in range(4)]
 
     def test_permutations_differ_between_tasks_and_seeds_and_repeat_with_the_seed(self) -> None:
@@ -91,17 +91,17 @@ class TestPermuted:
         assert all(p is not None and len(p) == 144 for p in self.permutations(pad=2))
 
     def test_a_longer_stream_begins_like_a_shorter_one(self) -> None:
-        longer = make_stream({"name": "permuted", "tasks": 1000}, 0).recipe(3, 8, 8).permutation
+        longer = stream_of({"name": "permuted", "tasks": 1000}, 0).recipe(3, 8, 8).permutation
         assert np.array_equal(longer, self.permutations()[3])  # type: ignore[arg-type]
 
     def test_every_task_holds_every_class(self) -> None:
-        tasks = make_stream({"name": "permuted", "tasks": 3}, 0).tasks({"digits": 10})
+        tasks = stream_of({"name": "permuted", "tasks": 3}, 0).tasks({"digits": 10})
         assert [task.classes for task in tasks] == [tuple(range(10))] * 3
 
 
 class TestRotated:
     def angles(self, seed: int = 0, **options: Any) -> list[float]:
-        stream = make_stream({"name": "rotated", **options}, seed)
+        stream = stream_of({"name": "rotated", **options}, seed)
         assert isinstance(stream, Rotated)
         return [stream.angle(task) for task in range(stream.config.tasks)]
 
@@ -125,7 +125,7 @@ class TestRotated:
 
 class TestSequence:
     def test_parts_become_tasks(self) -> None:
-        stream = make_stream({"name": "sequence", "parts": ["cifar10", "cifar100[0:10]", "cifar100[10:20]"]}, 0)
+        stream = stream_of({"name": "sequence", "parts": ["cifar10", "cifar100[0:10]", "cifar100[10:20]"]}, 0)
         tasks = stream.tasks({"cifar10": 10, "cifar100": 100})
         assert stream.datasets() == ("cifar10", "cifar100")
         assert [(task.dataset, task.classes) for task in tasks] == [
@@ -135,7 +135,7 @@ class TestSequence:
         ]
 
     def test_resolved_options_can_be_read_again(self) -> None:
-        config = make_stream({"name": "sequence", "parts": ["parquet:a/b?label=fine[0:5]", "mnist"]}, 0).config
+        config = stream_of({"name": "sequence", "parts": ["parquet:a/b?label=fine[0:5]", "mnist"]}, 0).config
         assert (config.dataset, config.tasks) == ("parquet:a/b?label=fine", 2)
         assert type(config).model_validate_json(json.dumps(config.model_dump(mode="json"))) == config
 
@@ -150,12 +150,12 @@ class TestSequence:
     )
     def test_unreadable_parts(self, parts: list[str], rule: str) -> None:
         with pytest.raises(ValidationError, match=rule):
-            make_stream({"name": "sequence", "parts": parts}, 0)
+            stream_of({"name": "sequence", "parts": parts}, 0)
 
     @pytest.mark.parametrize("extra", [{"tasks": 3}, {"dataset": "mnist"}])
     def test_what_follows_from_parts_cannot_contradict_them(self, extra: dict[str, Any]) -> None:
         with pytest.raises(ValidationError, match="follow from parts"):
-            make_stream({"name": "sequence", "parts": ["digits"], **extra}, 0)
+            stream_of({"name": "sequence", "parts": ["digits"], **extra}, 0)
 
     @pytest.mark.parametrize(
         ("parts", "rule"),
@@ -168,40 +168,40 @@ class TestSequence:
     )
     def test_impossible_slices(self, parts: list[str], rule: str) -> None:
         with pytest.raises(DataError, match=rule):
-            make_stream({"name": "sequence", "parts": parts}, 0).tasks({"digits": 10})
+            stream_of({"name": "sequence", "parts": parts}, 0).tasks({"digits": 10})
 
 
 class TestOutline:
     def test_a_stream_is_outlined_without_its_data(self) -> None:
-        outline = stream_outline({"name": "split", "dataset": "mnist", "pad": 2})
+        outline = outline_of({"name": "split", "dataset": "mnist", "pad": 2})
         assert outline is not None
         assert outline.sizes == (2, 2, 2, 2, 2)
         assert outline.image_shape == (1, 32, 32)
         assert outline.base_bytes == 70_000 * 784
 
     def test_mixed_shapes(self) -> None:
-        outline = stream_outline({"name": "sequence", "parts": ["mnist", "cifar100[0:10]"]})
+        outline = outline_of({"name": "sequence", "parts": ["mnist", "cifar100[0:10]"]})
         assert outline is not None
         assert outline.image_shape == (3, 32, 32)
         assert outline.sizes == (10, 10)
 
     def test_parquet_says_nothing_of_itself(self) -> None:
-        assert stream_outline({"name": "split", "dataset": "parquet:anything"}) is None
+        assert outline_of({"name": "split", "dataset": "parquet:anything"}) is None
 
     def test_impossible_streams_are_refused(self) -> None:
         with pytest.raises(DataError, match="do not divide"):
-            stream_outline({"name": "split", "dataset": "mnist", "tasks": 3})
+            outline_of({"name": "split", "dataset": "mnist", "tasks": 3})
         with pytest.raises(UnknownName, match="did you mean 'mnist'"):
-            stream_outline({"name": "split", "dataset": "mnis"})
+            outline_of({"name": "split", "dataset": "mnis"})
 
 
 @pytest.mark.parametrize("name", STREAMS.names())
 def test_options_are_strict(name: str) -> None:
     needed = {"parts": ["digits"]} if name == "sequence" else {}
     with pytest.raises(ValidationError, match="Extra inputs"):
-        make_stream({"name": name, "task": 5, **needed}, 0)
+        stream_of({"name": name, "task": 5, **needed}, 0)
     with pytest.raises(ValidationError, match="tasks"):
-        make_stream({"name": name, "tasks": "5", **needed}, 0)
+        stream_of({"name": name, "tasks": "5", **needed}, 0)
 
 
 def test_first_classes_are_uniform_over_seeds() -> None:

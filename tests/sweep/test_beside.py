@@ -20,7 +20,7 @@ from sweeping import SWEEP, parsed, pretend
 from raycl.results.decisions import suggestion_path
 from raycl.results.store import ResultsFolder
 from raycl.results.trackers import optuna as mirrors
-from raycl.results.trackers.optuna import FILE, LOCK, Lock, StudyMirror
+from raycl.results.trackers.optuna import JOURNAL, LOCK, Lock, StudyMirror
 from raycl.spec.sweep import SweepSpec
 from raycl.sweep.beside import Beside
 from raycl.sweep.ledger import Ledger, Record
@@ -54,7 +54,7 @@ def results(tmp_path: Path, record: Record) -> ResultsFolder:
 
 
 def _trials(results: ResultsFolder) -> int:
-    storage = JournalStorage(JournalFileBackend(str(results.files.local / FILE)))  # type: ignore[operator]
+    storage = JournalStorage(JournalFileBackend(str(results.files.local / JOURNAL)))  # type: ignore[operator]
     return sum(summary.n_trials for summary in get_all_study_summaries(storage))
 
 
@@ -106,7 +106,7 @@ def test_a_lock_that_leads_nowhere_is_broken(
     lock.write_text("")  # and one that leads somewhere
     StudyMirror(results, sweep).add(record)
     assert _trials(results) == 1
-    assert sorted(path.name for path in Path(results.uri).glob("*optuna*")) == [FILE]
+    assert sorted(path.name for path in Path(results.uri).glob("*optuna*")) == [JOURNAL]
 
 
 def test_the_check_finds_the_lock_that_waits_for_ever(
@@ -143,7 +143,7 @@ def test_a_torn_journal_is_named_and_what_to_do(
 ) -> None:
     mirror = StudyMirror(results, sweep)
     mirror.add(record)
-    journal = Path(results.uri, FILE)
+    journal = Path(results.uri, JOURNAL)
     for torn in (journal.read_bytes()[:-7] + b"\n{}\n", b"\x80\n{}\n"):
         journal.write_bytes(torn)
         caplog.clear()

@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> ResultsFolder:
     """A finished sweep whose trials come from this code."""
     results = run(parsed(TEXT), tmp_path / "results")
     for spec in list(results.specs()):
-        told(results, spec.hash, trial_code(spec))
+        told(results, spec.hash, trial_code(spec, catalog()))
     return results
 
 
@@ -73,7 +73,7 @@ def test_equal_code_is_not_told(folder: ResultsFolder) -> None:
 @pytest.mark.parametrize("part", ["strategy", "model", "stream", "loop"])
 def test_other_code_under_the_same_version_is_told_by_name(folder: ResultsFolder, part: str) -> None:
     spec = one(folder, "ewc")
-    told(folder, spec.hash, {**trial_code(spec), part: "0" * 16})
+    told(folder, spec.hash, {**trial_code(spec, catalog()), part: "0" * 16})
     (change,) = changed_code(read_trials(folder), parsed(TEXT))
     assert (change.strategy, change.parts, [s.hash for s in change.trials]) == ("ewc", (part,), [spec.hash])
     assert str(change).startswith(f"ewc: the code of its {part} has changed since 1 trial of this folder ended")
@@ -82,7 +82,7 @@ def test_other_code_under_the_same_version_is_told_by_name(folder: ResultsFolder
 
 def test_a_released_upgrade_with_equal_revisions_is_not_told(folder: ResultsFolder) -> None:
     spec = one(folder, "ewc")
-    told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16}, version="0.0.1")
+    told(folder, spec.hash, {**trial_code(spec, catalog()), "strategy": "0" * 16}, version="0.0.1")
     assert changed_code(read_trials(folder), parsed(TEXT)) == []
 
 
@@ -90,7 +90,7 @@ def test_code_of_another_package_is_told_whatever_the_versions(
     folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = one(folder, "ewc")
-    told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16, "loop": "0" * 16}, version="0.0.1")
+    told(folder, spec.hash, {**trial_code(spec, catalog()), "strategy": "0" * 16, "loop": "0" * 16}, version="0.0.1")
     package = lambda self, name: ("a_package", "1.0") if name == "ewc" else None  # noqa: E731
     monkeypatch.setattr(Registry, "package", package)
     (change,) = changed_code(read_trials(folder), parsed(TEXT))
@@ -103,7 +103,7 @@ def test_a_trial_of_an_earlier_name_is_not_told_and_stays(
     """Its method has a higher revision now: it stands beside no new trials, and repeating it would give others."""
     sweep, root = parsed(TEXT), Path(folder.uri)
     for spec in [spec for spec in folder.specs() if spec.strategy == "ewc"]:
-        told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16})
+        told(folder, spec.hash, {**trial_code(spec, catalog()), "strategy": "0" * 16})
     assert len(changed_code(read_trials(folder), sweep)) == 1
     monkeypatch.setattr(catalog().strategies.get("ewc"), "revision", 7)
     after = parsed(TEXT)
@@ -121,14 +121,13 @@ class Plugged(Replay):
 Plugged.__module__ = "another_package.methods"
 
 
-def test_a_method_from_outside_has_the_classes_of_raycl_that_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_from_outside_has_the_classes_of_raycl_that_it_is_made_of() -> None:
     own = one_trial("replay")
-    assert trial_code(own).keys() == {"strategy", "model", "stream", "loop"}
+    assert trial_code(own, catalog()).keys() == {"strategy", "model", "stream", "loop"}
     registered = Registry("strategy", "none", {})
     registered.register("plugged", Plugged)
     registered.register("replay", Replay)
-    monkeypatch.setattr(raycl.trial.provenance, "catalog", lambda: replace(catalog(), strategies=registered))
-    code = trial_code(own.model_copy(update={"strategy": "plugged"}))
+    code = trial_code(own.model_copy(update={"strategy": "plugged"}), replace(catalog(), strategies=registered))
     assert code["bases"] == fingerprint(Replay, Strategy) != code["strategy"]
 
 
@@ -139,7 +138,7 @@ def one_trial(strategy: str) -> TrialSpec:
 
 def test_trials_of_before_a_part_was_recorded_say_nothing_of_it(folder: ResultsFolder) -> None:
     spec = one(folder, "ewc")
-    told(folder, spec.hash, {"strategy": trial_code(spec)["strategy"]})
+    told(folder, spec.hash, {"strategy": trial_code(spec, catalog())["strategy"]})
     assert changed_code(read_trials(folder), parsed(TEXT)) == []
 
 
@@ -150,7 +149,7 @@ def test_trials_of_before_the_code_was_recorded_say_nothing(tmp_path: Path) -> N
 def test_changed_trials_are_repeated_and_decided_anew(folder: ResultsFolder) -> None:
     sweep, root = parsed(TEXT), Path(folder.uri)
     spec = one(folder, "naive")
-    told(folder, spec.hash, {**trial_code(spec), "strategy": "0" * 16})
+    told(folder, spec.hash, {**trial_code(spec, catalog()), "strategy": "0" * 16})
     before = decisions(root)
     assert forget(changed_code(read_trials(folder), parsed(TEXT)), sweep, folder) == ["naive"]
     assert decisions(root) == {}, "ewc decides nothing"

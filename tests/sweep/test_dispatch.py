@@ -19,7 +19,7 @@ from raycl.errors import StoreError
 from raycl.results.outcomes import Record
 from raycl.results.store import Verdict
 from raycl.spec.trial import TrialSpec
-from raycl.sweep.dispatch import LOST_AFTER, PATIENCE, STORAGE_AWAY, Dispatcher, NothingLeft, configuration
+from raycl.sweep.dispatch import LOST_AFTER, MOST_STALLS, STORAGE_AWAY, Dispatcher, NothingLeft, configuration
 from raycl.sweep.plan import Job, Plan
 
 
@@ -154,7 +154,7 @@ def finished_is_said_when_no_plan_wants_more(kind: type[Dispatcher]) -> None:
 def a_lost_trial_comes_back_after_a_pause_that_grows(kind: type[Dispatcher]) -> None:
     stage, pauses = Stage(kind, wants={"a": (1,)}), []
     assert stage.launch() == 1
-    for _ in range(PATIENCE - 1):
+    for _ in range(MOST_STALLS - 1):
         stage.lose()
         began = stage.now
         while stage.launch() is None:
@@ -173,22 +173,22 @@ def others_run_while_a_lost_trial_waits(kind: type[Dispatcher]) -> None:
 
 def a_trial_without_rows_stops_the_sweep_and_says_why(kind: type[Dispatcher]) -> None:
     stage = Stage(kind, wants={"a": (1,)})
-    for _ in range(PATIENCE):
+    for _ in range(MOST_STALLS):
         assert stage.launch() == 1
         stage.dispatcher.explain("t", "OSError: no route to host")
         stage.lose()
         stage.now += 100
     assert stage.dispatcher.suggest("u") is NothingLeft
     told = stage.dispatcher.why_halted()
-    assert f"trial {spec(seed=1).hash} of ewc (seed 1) was lost {PATIENCE} times" in told
+    assert f"trial {spec(seed=1).hash} of ewc (seed 1) was lost {MOST_STALLS} times" in told
     assert told.endswith("OSError: no route to host")
 
 
 def a_new_row_starts_the_count_anew(kind: type[Dispatcher]) -> None:
     stage = Stage(kind, wants={"a": (1,)})
-    for lost in range(3 * PATIENCE):
+    for lost in range(3 * MOST_STALLS):
         assert stage.launch() == 1
-        if lost % (PATIENCE - 1) == 0:
+        if lost % (MOST_STALLS - 1) == 0:
             stage.book.rows[spec(seed=1).hash] = lost + 1
         stage.lose()
         stage.now += 100

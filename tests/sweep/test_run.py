@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pretraining import weights_file
+from support import local_source
 from sweeping import HEAD, SWEEP, attempts, parsed
 from typer.testing import CliRunner
 
@@ -28,7 +29,6 @@ from raycl.results.tables import comparison
 from raycl.results.trackers.mlflow import MLflowMirror
 from raycl.spec.sweep import SweepSpec
 from raycl.streams import source
-from raycl.streams.source import LocalSource
 from raycl.sweep.backend import RunOptions
 from raycl.sweep.run import run_sweep
 from raycl.sweep.status import SweepStatus
@@ -140,7 +140,7 @@ def test_pretrained_weights_reach_the_trials_and_another_file_is_another_sweep(t
     outcome = run_sweep(sweep, folder, backend="here", options=RunOptions(data_root=str(root)))
     assert outcome.complete, outcome.reason
     spec = pinned(sweep, root).trial(sweep.entries[0], {}, 10, "final")
-    running = Trainer(spec, LocalSource(spec.stream, spec.seed), data_root=root)
+    running = Trainer(spec, local_source(spec.stream, spec.seed), data_root=root)
     while not running.done:
         (*_, last) = running.run_task()
     stored = ResultsFolder.open(folder).trial(spec).rows()[-1]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sweeping import parsed
 
+from raycl.catalog import catalog
 from raycl.distributed.streams import _read_all
 from raycl.errors import DataError
 from raycl.spec.sweep import SweepSpec
@@ -102,9 +103,9 @@ def test_a_task_of_fewer_rows_than_classes_cannot_be_learned(tmp_path: Path) -> 
     assert "has no train images of class" in told
     assert "raise stream.train_per_task" in told
     (read, *_) = asked(parsed(SWEEP))
-    check_split(read.key.source(str(root)), "train")
+    check_split(read.key.source(catalog(), str(root)), "train")
     with pytest.raises(DataError, match="MNIST was not found"):
-        read.key.source(str(tmp_path / "none"))
+        read.key.source(catalog(), str(tmp_path / "none"))
 
 
 def with_copies(root: Path) -> Path:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pretraining import made
+from support import local_source
 
 from raycl.catalog import catalog
 from raycl.models.weights import write_weights
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
-from raycl.streams.source import LocalSource
 from raycl.sweep.backend import RunOptions
 from raycl.sweep.run import run_sweep
 from raycl.trial.trainer import Trainer
@@ -58,7 +58,7 @@ def first(sweep: SweepSpec) -> TrialSpec:
 
 
 def started(spec: TrialSpec, root: Path | None) -> Trainer:
-    return Trainer(spec, LocalSource(spec.stream, spec.seed, root, spec.train_on), data_root=root)
+    return Trainer(spec, local_source(spec.stream, spec.seed, root, spec.train_on), data_root=root)
 
 
 def learned_from(root: Path, name: str, **origin: Any) -> str:

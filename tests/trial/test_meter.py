@@ -17,6 +17,7 @@ from raycl.models.vae import GeneratedDecoder
 from raycl.trial.evaluator import Evaluator
 from raycl.trial.meter import Meter
 from raycl.trial.networks import Networks
+from raycl.trial.rows import Work
 from raycl.trial.trainer import Trainer
 
 Counts = list[tuple[int, int]]
@@ -118,8 +119,8 @@ class Direct:
         patch.setattr(Trainer, "_grow", grown)
 
     def _end_updates(self, patch: pytest.MonkeyPatch) -> None:
-        for name in ("_count_work", "_run_phase"):
-            patch.setattr(Trainer, name, self._closing(getattr(Trainer, name)))
+        for owner, name in ((Work, "count"), (Trainer, "_run_phase")):
+            patch.setattr(owner, name, self._closing(getattr(owner, name)))
         measure = Evaluator.measure
 
         def unseen(*arguments: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mistakes import raycl, refused
 from pretraining import made, weights_file
-from support import finish, trial
+from support import finish, held_by, trial
 from trial.starting import FROM_START, first, learned_from, parsed, run, started, text
 
 from raycl.catalog import catalog
@@ -23,7 +23,6 @@ from raycl.results.tables import comparison
 from raycl.spec.sweep import SweepSpec
 from raycl.strategies.registry import STRATEGIES
 from raycl.streams.contents import told
-from raycl.streams.source import contents_of
 from raycl.trial.pretrained import pinned
 
 
@@ -133,7 +132,7 @@ class TestSeen:
     @pytest.fixture
     def digits(self, tmp_path: Path) -> str:
         stream = {"name": "split", "dataset": "digits", "tasks": 1}
-        contents = told(contents_of(stream, 0, None))
+        contents = told(held_by(stream, 0, None))
         return learned_from(tmp_path, "digits.safetensors", stream=stream, contents=contents)
 
     @pytest.mark.parametrize(("place", "option"), [("weights", "model"), ("encode", "stream.encode")])
@@ -169,7 +168,7 @@ class TestSeen:
     def test_classes_that_the_stream_does_not_hold(self, tmp_path: Path) -> None:
         """Half the classes pretrain, the other half make the stream: the usual way to begin, and no leak."""
         half = {"name": "split", "dataset": "digits", "class_order": [5, 6, 7, 8, 9], "tasks": 1}
-        name = learned_from(tmp_path, "half.safetensors", stream=half, contents=told(contents_of(half, 0, None)))
+        name = learned_from(tmp_path, "half.safetensors", stream=half, contents=told(held_by(half, 0, None)))
         sweep = searched(weights=name)
         own = text(weights=name).replace("tasks: 5", "tasks: 5, class_order: [0, 1, 2, 3, 4]")
         pinned(SweepSpec.parse(own + "search: {trials: 2}\n", catalog()), tmp_path)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import counts, finish, trainer, trial
+from support import counts, finish, local_source, trainer, trial
 
 import raycl
+from raycl.catalog import catalog
 from raycl.errors import InfrastructureError, MethodError, UnknownName
 from raycl.matrix import AccuracyMatrix
 from raycl.results import schema
@@ -22,7 +23,6 @@ from raycl.results.store import ResultsFolder, TrialStore
 from raycl.spec.fingerprint import commit
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.packnet import PackNet
-from raycl.streams.source import LocalSource
 from raycl.trial import session as module
 from raycl.trial.provenance import trial_code
 from raycl.trial.session import Progress, TrialSession
@@ -35,7 +35,7 @@ def results(tmp_path: Path) -> ResultsFolder:
 
 
 def session(spec: TrialSpec, store: TrialStore, **options: object) -> TrialSession:
-    return TrialSession(LocalSource(spec.stream, spec.seed), store, **options)  # type: ignore[arg-type]
+    return TrialSession(local_source(spec.stream, spec.seed), store, **options)  # type: ignore[arg-type]
 
 
 def to_the_end(session: TrialSession) -> list[Progress]:
@@ -255,9 +255,9 @@ def test_every_row_says_what_code_and_data_it_comes_from(results: ResultsFolder)
     spec = trial("replay")
     to_the_end(session(spec, results.trial(spec)))
     (row,) = read_trials(results).to_pylist()
-    layout = LocalSource(spec.stream, spec.seed).layout
+    layout = local_source(spec.stream, spec.seed).layout
     assert (row["raycl"], row["commit"], row["data"]) == (raycl.__version__, commit(), layout.data_digest)
-    assert row["code"] == " ".join(f"{part}:{name}" for part, name in trial_code(spec).items())
+    assert row["code"] == " ".join(f"{part}:{name}" for part, name in trial_code(spec, catalog()).items())
     assert json.loads(row["provenance"])["packages"] == {}
 
 

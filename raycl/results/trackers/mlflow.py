@@ -33,7 +33,7 @@ from raycl.spec.trial import TrialSpec
 
 RETRY_SECONDS = 60.0
 """After a failure the server is left alone for so long."""
-MOST_TASKS = 20
+MOST_TASK_METRICS = 20
 """Up to so many tasks each evaluated task is a metric of its own; beyond, the matrix is in the artifacts."""
 BATCH = 500
 """Metrics per request; servers refuse more than 1000."""
@@ -327,7 +327,7 @@ def _metrics(rows: Sequence[TaskRow]) -> Iterator[tuple[int, str, float]]:
             value = getattr(row.cost, name)
             if value is not None:
                 yield row.task, f"cost/{name}", float(value)
-        if num_tasks <= MOST_TASKS:
+        if num_tasks <= MOST_TASK_METRICS:
             for task, value in enumerate(matrix.accuracy[row.task], start=1):
                 yield row.task, f"accuracy/task_{task:02d}", float(value)
     for name, value in matrix.metrics().items():

@@ -23,10 +23,10 @@ from raycl.results.trackers.optuna_terms import frozen, optuna_space
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import TrialSpec
 
-FILE = "optuna-journal.log"
+JOURNAL = "optuna-journal.log"
 INDEX = "suggestion"
 """Attribute of a mirrored trial: the suggestion it stands for."""
-LOCK = FILE + ".lock"
+LOCK = JOURNAL + ".lock"
 STALE_SECONDS = 10.0
 """Whoever holds the lock writes a few lines; a lock that stands still for longer belongs to a process that is gone."""
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class StudyMirror:
     def __init__(self, results: ResultsFolder, sweep: SweepSpec) -> None:
         self._sweep = sweep
         self._results = results
-        self._path = None if results.files.local is None else results.files.local / FILE
+        self._path = None if results.files.local is None else results.files.local / JOURNAL
         self._studies: dict[str, optuna.Study] = {}
         self._known: dict[str, set[int]] = {}
         self._records: dict[str, Record] = {}

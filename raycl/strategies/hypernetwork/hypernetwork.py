@@ -37,7 +37,7 @@ from raycl.strategies.base import Context, Losses, Phase, Position, Strategy, St
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
-WORKING_FLOATS = 2**26
+EVALUATION_NUMBERS = 2**26
 """Numbers held at once by evaluation (256 MB): generated weights kept, and networks run side by side."""
 
 
@@ -150,7 +150,7 @@ class Hypernetwork(Strategy):
         """Logits ``[tasks, batch, units]`` of all tasks, in groups that fit into memory."""
         floats = self.target.numel + len(x) * self.target.floats_per_row
         tasks = list(range(len(self.embeddings)))
-        count = max(1, WORKING_FLOATS // floats)
+        count = max(1, EVALUATION_NUMBERS // floats)
         for first in range(0, len(tasks), count):
             yield self._logits(tasks[first : first + count], x)
 
@@ -170,7 +170,7 @@ class Hypernetwork(Strategy):
         if task in self._generated:
             return self._generated[task]
         weights = self.protected.weights([task])[0]
-        if (len(self._generated) + 1) * self.target.numel <= WORKING_FLOATS:
+        if (len(self._generated) + 1) * self.target.numel <= EVALUATION_NUMBERS:
             self._generated[task] = weights
         return weights
 
