@@ -165,7 +165,9 @@ def _method(name: str) -> str:
 def _module(entry: Any) -> str:
     """A method's module docstring: paper, equations, departures."""
     text = markdown(inspect.getdoc(sys.modules[entry.__module__]) or "")
-    return re.sub(r"^Departures?:[ ]*", "### Departures\n\n", text, flags=re.MULTILINE)
+    return re.sub(
+        r"^Departures?:\s*(\w?)", lambda first: f"### Departures\n\n{first[1].upper()}", text, flags=re.MULTILINE
+    )
 
 
 def _usual(name: str, entry: Any) -> str:

@@ -19,12 +19,13 @@ import torch
 from support import counts, finish, matrix, trainer, trial
 from typer.testing import CliRunner
 
-from raycl.catalog import FILES, catalog, import_code
+from raycl.catalog import catalog
 from raycl.cli.app import app
 from raycl.cli.ls import options
 from raycl.errors import MethodError
 from raycl.matrix import METRICS
 from raycl.results import schema
+from raycl.spec.own_files import FILES, import_code
 from raycl.spec.space import DISTRIBUTIONS
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.sweep_file import TOP_KEYS

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import yaml
 
-from raycl.catalog import Catalog, catalog, import_code
+from raycl.catalog import Catalog, catalog
 from raycl.errors import SpecError
 from raycl.registry import Registry
 from raycl.results.reading import read_trials
 from raycl.results.store import ResultsFolder
 from raycl.spec.fingerprint import fingerprint
+from raycl.spec.own_files import import_code
 from raycl.spec.setting import Registered
 from raycl.spec.sweep import SweepSpec
 from raycl.strategies.naive import Naive

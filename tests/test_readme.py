@@ -12,7 +12,8 @@ from pathlib import Path
 from support import matrix, trial
 
 import raycl
-from raycl.catalog import FILES, catalog, import_code
+from raycl.catalog import catalog
+from raycl.spec.own_files import FILES, import_code
 from raycl.spec.sweep import SweepSpec
 from raycl.strategies.registry import STRATEGIES
 

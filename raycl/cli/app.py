@@ -287,7 +287,7 @@ def copy(
 
 def _import(code: list[str] | None) -> None:
     if code:
-        from raycl.catalog import import_code
+        from raycl.spec.own_files import import_code
 
         for given in code:
             import_code(given)

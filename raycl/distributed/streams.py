@@ -22,10 +22,11 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycl.addresses import expanded
+from raycl.catalog import catalog
 from raycl.distributed.carried import packed, unpacked
-from raycl.errors import DataError, InfrastructureError, RayclError
+from raycl.errors import DataError, InfrastructureError, RayclError, UnknownName
 from raycl.spec.setting import Registries
-from raycl.streams.source import TrainOn
+from raycl.streams.source import LocalSource, TrainOn
 from raycl.streams.task import Layout, Part, SplitName
 from raycl.sweep.data import Read, Sources, StreamKey, check_reads
 
@@ -67,8 +68,22 @@ class StreamShard:
     """The actor: builds streams on demand, and rebuilds them after a restart."""
 
     def __init__(self, data_root: str | None, registered: bytes = b"") -> None:
-        self._sources = Sources(unpacked(registered), data_root)
+        self._problem = ""
+        known: Registries = catalog()
+        try:
+            known = unpacked(registered)
+        except UnknownName as error:
+            self._problem = str(error)
+        self._sources = Sources(known, data_root)
         self._base: dict[str, Any] = {}
+
+    def ready(self) -> str:
+        """What keeps this process from serving; empty where nothing does."""
+        return self._problem
+
+    def check(self, reads: list[Read]) -> tuple[str, list[str], list[str]]:
+        """As :func:`_read_all`; what is read here need not be read again to be served."""
+        return _read_by(reads, self._sources.get)
 
     def layout(self, key: StreamKey) -> Layout:
         return self._sources.get(key).layout
@@ -96,6 +111,7 @@ class StreamShards:
 
     Raises:
         InfrastructureError: an actor does not start.
+        UnknownName: a file of the user's cannot be imported there.
     """
 
     def __init__(
@@ -120,10 +136,13 @@ class StreamShards:
             actor.options(name=shard).remote(self._data_root, self._registered) for shard in self.names.names
         ]
         try:
-            ray.get([shard.__ray_ready__.remote() for shard in self._shards], timeout=timeout)
+            problems = ray.get([shard.ready.remote() for shard in self._shards], timeout=timeout)
         except RayError as error:
             self.close()
             raise InfrastructureError(f"the stream actors did not start within {timeout:g} s: {error}") from error
+        if any(problems):
+            self.close()
+            raise UnknownName(next(filter(None, problems)))
 
     def check(self, reads: Iterable[Read]) -> None:
         """Read every stream once on every node, before any trial starts: a shard may live on a node without CPUs.
@@ -138,6 +157,8 @@ class StreamShards:
         reading = ray.remote(num_cpus=0, max_calls=1)(_read_all)  # one call: its process would keep the data
 
         def ask(node: Mapping[str, Any]) -> Any:
+            if len(nodes) == 1:  # the shards live there, and another process takes seconds to start
+                return self._shards[0].check.options(max_task_retries=0).remote(asked)
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             return reading.options(scheduling_strategy=here).remote(asked, self._data_root, self._registered)
 
@@ -290,11 +311,18 @@ class _Heard(logging.Handler):
 def _read_all(reads: list[Read], data_root: str | None, registered: bytes) -> tuple[str, list[str], list[str]]:
     """What keeps this node from reading the streams, empty where nothing does; the digests of their data; and what is
     to be known of them, as that images were converted."""
-    catalog = unpacked(registered)
+    try:
+        known = unpacked(registered)
+    except UnknownName as error:
+        return str(error), [], []
+    return _read_by(reads, lambda key: key.source(known, data_root))
+
+
+def _read_by(reads: list[Read], source_of: Callable[[StreamKey], LocalSource]) -> tuple[str, list[str], list[str]]:
     digests: list[str] = []
     with _Heard() as heard:
         try:
-            digests = check_reads(reads, lambda key: key.source(catalog, data_root))
+            digests = check_reads(reads, source_of)
         except RayclError as error:
             return str(error), digests, heard
         return "", digests, heard

@@ -1,7 +1,8 @@
 """What code a result comes from: raycl's version and commit, and a fingerprint of the classes that made the numbers.
 
 A fingerprint is taken over syntax trees without docstrings, comments and imports, so that only what runs changes it: of
-a class, of its bases, and of whatever they use from their own package, however deep.
+a class, of its bases, and of whatever they use from their own package, however deep; a user's files in one folder are
+such a package.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import raycl
+from raycl.spec.own_files import package
 from raycl.spec.syntax import Code, Parsed, class_in_cell, compiled, is_plain, parsed, plain_text
 
 DECIDING = (
@@ -163,14 +165,14 @@ def _imported(code: Code, module: ModuleType) -> Iterator[tuple[str, Any]]:
             if source is not None:
                 yield from ((alias.name, getattr(source, alias.name, source)) for alias in node.names)
         elif isinstance(node, ast.Import):
-            inner = [alias.name for alias in node.names if alias.name.partition(".")[0] == _package(module)]
+            inner = [alias.name for alias in node.names if package(alias.name) == _package(module)]
             yield from ((name, import_module(name)) for name in inner)
 
 
 def _source_of(node: ast.ImportFrom, module: ModuleType) -> ModuleType | None:
     """The module that names are imported from, where it is of the same package."""
     name = resolve_name("." * node.level + (node.module or ""), module.__package__)
-    return import_module(name) if name.partition(".")[0] == _package(module) else None
+    return import_module(name) if package(name) == _package(module) else None
 
 
 def _enclosed(value: Any) -> list[Any]:
@@ -227,16 +229,16 @@ class _Made:
 
 def _follows(value: Any, module: ModuleType) -> bool:
     """Whether ``value`` belongs to the package of ``module``; of raycl, to what makes numbers."""
-    return _package(value) == module.__name__.partition(".")[0] and _decides(value)
+    return _package(value) == _package(module) and _decides(value)
 
 
 def _decides(value: Any) -> bool:
-    package, _, rest = _module_name(value).partition(".")
-    return package != "raycl" or any(f"{rest}.".startswith(f"{part}.") for part in DECIDING)
+    top, _, rest = _module_name(value).partition(".")
+    return top != "raycl" or any(f"{rest}.".startswith(f"{part}.") for part in DECIDING)
 
 
 def _package(value: Any) -> str:
-    return _module_name(value).partition(".")[0]
+    return package(_module_name(value))
 
 
 def _module_name(value: Any) -> str:

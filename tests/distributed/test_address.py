@@ -115,8 +115,13 @@ def test_without_any_folder_one_is_asked_for(monkeypatch: pytest.MonkeyPatch, tm
 
 
 @pytest.mark.ray
-def test_ray_starts_under_a_long_folder_with_the_longest_path_that_is_taken(tmp_path: Path) -> None:
-    """Sockets are where the count of bytes says; and what was made for the run is gone after it."""
+def test_ray_starts_under_the_longest_path_that_is_taken_and_leaves_no_token_to_another_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sockets are where the count of bytes says. Ray remembers the token in the process; a driver that still asks for
+    it loses its actors at once."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     with tempfile.TemporaryDirectory(prefix="rc", dir="/tmp") as base:
         longest = Path(base, "x" * (LONGEST_SOCKET - BELOW - len(base) - len("//ray")))
         longest.mkdir()
@@ -124,15 +129,7 @@ def test_ray_starts_under_a_long_folder_with_the_longest_path_that_is_taken(tmp_
             sockets = [path for path in longest.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
             assert sockets
             assert LONGEST_SOCKET - 15 < max(len(os.fsencode(path)) for path in sockets) <= LONGEST_SOCKET
-
-
-@pytest.mark.ray
-def test_a_cluster_without_a_token_is_joined_after_one_of_our_own_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray remembers the token in the process; a driver that still asks for it loses its actors at once."""
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    with environment({"RAY_ADDRESS": ""}), cluster.connected("tests", None):
-        assert "RAY_AUTH_TOKEN" in os.environ
+            assert "RAY_AUTH_TOKEN" in os.environ
     assert not {"RAY_AUTH_TOKEN", "RAY_AUTH_MODE"} & set(os.environ)
 
     class Echo:

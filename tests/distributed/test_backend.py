@@ -15,11 +15,13 @@ import psutil
 import pytest
 from sweeping import HEAD, SWEEP, attempts, content, decisions, parsed
 
+from raycl.catalog import catalog
 from raycl.distributed import backend, cluster
 from raycl.distributed.environment import environment
 from raycl.errors import InfrastructureError
 from raycl.results.reading import read_trials
 from raycl.results.store import ResultsFolder
+from raycl.spec.own_files import FILES, import_code
 from raycl.sweep.backend import RunOptions
 from raycl.sweep.run import CONTINUES, run_sweep
 
@@ -50,13 +52,17 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     return folder
 
 
-def test_both_backends_and_any_number_of_slots_give_the_same_folder(
-    undisturbed: Path, on_ray: Path, tmp_path: Path
-) -> None:
+def test_both_backends_give_the_same_folder(undisturbed: Path, on_ray: Path) -> None:
+    assert content(on_ray) == content(undisturbed)
+    assert decisions(on_ray) == decisions(undisturbed)
+    assert len(decisions(on_ray)) == 12
+
+
+@pytest.mark.slow
+def test_another_number_of_slots_gives_the_same_folder(undisturbed: Path, ray_cluster: None, tmp_path: Path) -> None:
     assert run_sweep(parsed(SWEEP), tmp_path, options=RunOptions(max_concurrent=1)).complete
-    assert content(tmp_path) == content(on_ray) == content(undisturbed)
-    assert decisions(tmp_path) == decisions(on_ray) == decisions(undisturbed)
-    assert len(decisions(tmp_path)) == 12
+    assert content(tmp_path) == content(undisturbed)
+    assert decisions(tmp_path) == decisions(undisturbed)
 
 
 def test_no_actor_outlives_its_sweep(on_ray: Path) -> None:
@@ -102,6 +108,46 @@ def test_what_ends_a_run_that_began_is_told_and_what_keeps_it_from_beginning_is_
     assert run_sweep(parsed(ONE), tmp_path).complete
 
 
+METHOD = """
+import raycl
+from factors_beside import FACTOR
+from raycl.strategies.naive import Naive
+
+
+@raycl.strategy("half")
+class Half(Naive):
+    paper = "nobody"
+
+    def loss(self, batch):
+        import late_beside
+
+        return late_beside.scaled(super().loss(batch), FACTOR)
+"""
+LATE = """
+def scaled(parts, factor):
+    return {name: factor * part for name, part in parts.items()}
+"""
+
+
+def test_a_file_s_method_and_what_lies_beside_it_run_on_workers(ray_cluster: None, tmp_path: Path) -> None:
+    files = {"half_loss": METHOD, "factors_beside": "FACTOR = 0.5\n", "late_beside": LATE}
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    try:
+        import_code(str(tmp_path / "half_loss.py"))
+        sweep = parsed(ONE.replace("naive", "half"))
+        for backend_ in ("ray", "here"):
+            assert run_sweep(sweep, tmp_path / backend_, backend=backend_).complete
+        code = [read_trials(tmp_path / backend_)["code"].to_pylist() for backend_ in ("ray", "here")]
+    finally:
+        for name in files:
+            FILES.pop(name, None)
+            sys.modules.pop(name, None)
+        catalog().strategies._registered.pop("half", None)
+    assert content(tmp_path / "ray") == content(tmp_path / "here")
+    assert code[0] == code[1]
+
+
 def test_asha_prunes_search_trials_and_nothing_else(ray_cluster: None, tmp_path: Path) -> None:
     text = SWEEP.replace("  replay: {memory.capacity: {choice: [20, 50, 100]}}\n", "").replace(
         "trials: 5, generation: 2, startup: 2", "trials: 6, generation: 6, startup: 6"
@@ -124,26 +170,37 @@ def test_asha_prunes_search_trials_and_nothing_else(ray_cluster: None, tmp_path:
     assert attempts(tmp_path) == before
 
 
-def test_a_killed_driver_leaves_a_folder_that_the_other_backend_continues(
+def test_a_killed_driver_leaves_a_folder_that_the_other_backend_continues(undisturbed: Path, tmp_path: Path) -> None:
+    folder, file = tmp_path / "results", tmp_path / "small.yaml"
+    file.write_text(SWEEP)
+    _driver(file, folder, "ray", lambda: _ended(folder) >= 1, signal.SIGKILL)
+    assert (folder / "lease.json").exists()
+    assert not list(folder.glob("winners/*"))
+    assert run_sweep(parsed(SWEEP), folder, backend="here").complete
+    assert content(folder) == content(undisturbed)
+
+
+@pytest.mark.slow
+def test_drivers_that_end_one_after_another_leave_the_folder_of_one(
     undisturbed: Path, ray_cluster: None, tmp_path: Path
 ) -> None:
     folder, file = tmp_path / "results", tmp_path / "small.yaml"
     file.write_text(SWEEP)
-
-    def ended() -> int:
-        return len(list(folder.glob("trials/*/verdict.json")))
-
-    told = _driver(file, folder, "here", lambda: ended() >= 1, signal.SIGTERM)
+    told = _driver(file, folder, "here", lambda: _ended(folder) >= 1, signal.SIGTERM)
     assert "SIGTERM" in told
     assert not (folder / "lease.json").exists()
-    known = ended()
-    _driver(file, folder, "ray", lambda: ended() > known, signal.SIGKILL)
-    assert (folder / "lease.json").exists()
-    known = ended()
-    _driver(file, folder, "here", lambda: ended() > known, signal.SIGKILL)
+    for where in ("ray", "here"):
+        known = _ended(folder)
+        _driver(file, folder, where, lambda known=known: _ended(folder) > known, signal.SIGKILL)
+        assert (folder / "lease.json").exists()
     assert not list(folder.glob("winners/*"))
     assert run_sweep(parsed(SWEEP), folder).complete
     assert content(folder) == content(undisturbed)
+
+
+def _ended(folder: Path) -> int:
+    """Trials that have their verdict."""
+    return len(list(folder.glob("trials/*/verdict.json")))
 
 
 def _driver(file: Path, folder: Path, where: str, ready: Callable[[], bool], number: signal.Signals) -> str:

@@ -20,7 +20,7 @@ import pytest
 
 from raycl.results.reading import read_trials
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -35,6 +35,34 @@ strategies: {naive: {}, replay: {memory.capacity: 20}}
 final: {seeds: [1, 2]}
 """
 
+OWN_SWEEP = """
+name: own
+stream:   {name: split, dataset: digits, tasks: 2, scenario: class}
+model:    {name: mlp, hidden: [16]}
+training: {iterations: 5}
+strategies: {naive: {}, half: {}}
+final: {seeds: [1]}
+"""
+OWN_METHOD = """
+import raycl
+from helper_beside import halved
+from raycl.strategies.naive import Naive
+
+
+@raycl.strategy("half")
+class Half(Naive):
+    paper = "nobody"
+
+    def loss(self, batch):
+        return halved(super().loss(batch))
+"""
+BESIDE = """
+def halved(parts):
+    from factor_beside import FACTOR
+
+    return {name: FACTOR * part for name, part in parts.items()}
+"""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -46,8 +74,12 @@ class Head:
 
     def ray(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Ray's command line as a user of the cluster."""
+        return self.run("ray", *arguments, **changes)
+
+    def run(self, program: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """A program of this environment, in the folder of the project."""
         return subprocess.run(
-            [BIN / "ray", *arguments],
+            [BIN / program, *arguments],
             env={**self.environment, **changes},
             cwd=self.folder / "project",
             capture_output=True,
@@ -80,12 +112,16 @@ def head() -> Iterator[Head]:
 
 
 def _project(folder: Path) -> None:
-    """A small copy of the repository: the package, one sweep, the ignore files."""
+    """A small copy of the repository: the package, one sweep, a method of the user's, the ignore files."""
     shutil.copytree(ROOT / "raycl", folder / "raycl", ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".gitignore", ".rayignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "sweeps").mkdir()
     (folder / "sweeps" / "job.yaml").write_text(SWEEP)
+    (folder / "own").mkdir()
+    own = {"own.yaml": OWN_SWEEP, "my_method.py": OWN_METHOD, "helper_beside.py": BESIDE}
+    for name, text in {**own, "factor_beside.py": "FACTOR = 0.5\n"}.items():
+        (folder / "own" / name).write_text(text)
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -175,6 +211,23 @@ def test_a_job_runs_a_sweep_to_its_table(head: Head) -> None:
         ("replay", 2),
     ]
     assert {trial["status"] for trial in trials} == {"finished"}
+
+
+def test_a_job_imports_a_file_and_what_lies_beside_it(head: Head) -> None:
+    """And its trials have the names, the code and the numbers of trials in one process."""
+    command = ("run", "own/own.yaml", "--import", "own/my_method.py")
+    submit = ("job", "submit", "--address", head.address, "--working-dir", ".", "--submission-id", "own")
+    done = head.ray(*submit, "--", "raycl", *command)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    here = head.folder / "results" / "here"
+    done = head.run("raycl", *command, "--backend", "here", "--results", str(here))
+    assert done.returncode == 0, done.stdout + done.stderr
+    in_job, alone = (read_trials(str(folder)).to_pylist() for folder in (head.folder / "results" / "own", here))
+    told = ("strategy", "seed", "status", "trial", "code", "average_accuracy")
+    rows = [sorted([trial[name] for name in told] for trial in trials) for trials in (in_job, alone)]
+    assert rows[0] == rows[1]
+    assert [row[:3] for row in rows[0]] == [["half", 1, "finished"], ["naive", 1, "finished"]]
+    assert len({row[4] for row in rows[0]}) == 2, "a method of one's own has a fingerprint of its own"
 
 
 def test_without_the_token_nobody_is_let_in(head: Head) -> None:

@@ -131,7 +131,13 @@ class TestStreamActors:
         assert not one.flags.owndata
         assert ray.available_resources()["CPU"] == 2
 
-    def test_check_names_what_a_node_cannot_read(self, shards: StreamShards) -> None:
+    @pytest.mark.parametrize("nodes", [1, 2])
+    def test_check_names_what_a_node_cannot_read(
+        self, shards: StreamShards, nodes: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One node is asked through its shards; each of several, as which this one poses, in a process of its own."""
+        there = ray.nodes()
+        monkeypatch.setattr(ray, "nodes", lambda: nodes * there)
         shards.check([read(stream) for stream in STREAMS])
         with pytest.raises(DataError, match=r"node .*: MNIST needs a data root"):
             shards.check([read(SPLIT), read({**SPLIT, "dataset": "mnist"})])
