@@ -2,7 +2,8 @@
 
 For one example, ``exact``: F_k = sum over y of p(y|x) (d log p(y|x) / d theta_k)^2; ``sampled``: the square at one
 y ~ p(y|x); ``empirical``: the square at the true label. The mean over examples is taken of squares, never the square of
-a mean (:mod:`raycl.learning.per_example`).
+a mean (:mod:`raycl.learning.per_example`). ``exact`` takes a backward pass for every active unit; perceptrons, whose
+errors of all units have a closed form (:mod:`raycl.learning.perceptron`), take none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from raycl.learning.per_example import mean_power_of_gradients
+from raycl.learning.layer_gradients import LayerCall
+from raycl.learning.per_example import add_linear, mean_over_rows, mean_power_of_gradients
+from raycl.learning.perceptron import is_perceptron, squared_errors
 from raycl.streams.task import Batch
 
 FisherLabels = Literal["exact", "sampled", "empirical"]
@@ -43,17 +46,31 @@ def diagonal_fisher(
         MethodError: there are no rows, or a trainable parameter is used outside the layer that owns it.
     """
 
+    if labels == "exact" and is_perceptron(network):
+
+        def add(sums: dict[str, Tensor], calls: list[LayerCall], logits: Tensor, batch: Batch) -> None:
+            p = _probabilities(logits, active(batch))
+            for call, squares in zip(calls, squared_errors(calls, p), strict=True):
+                add_linear(sums, call, squares, "square")
+
+        with torch.no_grad():
+            return mean_over_rows(network, batches, add)
+
     def gradients(logits: Tensor, batch: Batch) -> Iterator[Tensor]:
         return _log_likelihood_gradients(logits, batch.y, active(batch), labels, generator)
 
     return mean_power_of_gradients(network, batches, gradients, "square")
 
 
+def _probabilities(logits: Tensor, active: Tensor) -> Tensor:
+    return logits.masked_fill(~active, float("-inf")).softmax(1)
+
+
 def _log_likelihood_gradients(
     logits: Tensor, y: Tensor, active: Tensor, labels: FisherLabels, generator: torch.Generator
 ) -> Iterator[Tensor]:
     """Gradients ``[batch, outputs]`` of log p by the logits, e_y - p; for ``exact`` one per class, times sqrt(p_y)."""
-    p = logits.masked_fill(~active, float("-inf")).softmax(1)
+    p = _probabilities(logits, active)
     if labels == "exact":
         for unit in active.any(0).nonzero().flatten().tolist():
             gradient = -p

@@ -13,7 +13,6 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 
 from raycl.models.network import GrowingHead
 
@@ -74,9 +73,6 @@ class LayerCall:
     def summed(self, delta: Tensor, rows: slice) -> dict[str, Tensor]:
         """Gradients by the layer's parameters, summed over some rows, given those by its output ``[rows, ...]``."""
         inputs = tuple(value[rows] for value in self.inputs)
-        if _is_plain_convolution(self.layer):
-            (x,) = inputs
-            return {name: _of_convolution(self.layer, local, x, delta) for local, name in self.names.items()}
         own = {local: self.parameter(name).detach().requires_grad_() for local, name in self.names.items()}
         with torch.enable_grad():
             output = _again(self.layer, own, inputs)
@@ -155,16 +151,6 @@ def _again(layer: nn.Module, parameters: Mapping[str, Tensor], inputs: tuple[Ten
     named = {f"layer.{name}": value for name, value in parameters.items()}
     output: Tensor = torch.func.functional_call(_Bare(layer), named, inputs)
     return output
-
-
-def _of_convolution(layer: nn.Conv2d, local: str, x: Tensor, delta: Tensor) -> Tensor:
-    """The gradient by the weight or the bias, summed over rows, without running the layer again."""
-    if local == "bias":
-        return delta.sum((0, 2, 3))
-    assert not isinstance(layer.padding, str)
-    size = list(layer.weight.shape)
-    found: Tensor = conv2d_weight(x, size, delta, layer.stride, layer.padding, layer.dilation, layer.groups)
-    return found
 
 
 def _patches(layer: nn.Module, x: Tensor, positions: torch.Size) -> Tensor:

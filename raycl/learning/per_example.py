@@ -25,6 +25,9 @@ Power = Literal["square", "absolute"]
 OutputGradients = Callable[[Tensor, Batch], Iterator[Tensor]]
 """Logits ``[batch, outputs]`` and their batch -> gradients by the logits, one function of the outputs after another."""
 
+AddBatch = Callable[[dict[str, Tensor], list[LayerCall], Tensor, Batch], None]
+"""Sums by parameter, the layers' uses, the logits and their batch: adds the sum over the batch's rows."""
+
 BLOCK_NUMBERS = 1 << 23
 """At most so many numbers are held for gradients per example at once."""
 
@@ -45,16 +48,33 @@ def mean_power_of_gradients(
     Raises:
         MethodError: there are no rows, or a trainable parameter is used outside the layer that owns it.
     """
+
+    def add(sums: dict[str, Tensor], calls: list[LayerCall], logits: Tensor, batch: Batch) -> None:
+        _add_batch(sums, calls, logits, output_gradients(logits.detach(), batch), power)
+
+    with torch.enable_grad():
+        return mean_over_rows(network, batches, add)
+
+
+def mean_over_rows(network: nn.Module, batches: Iterable[Batch], add: AddBatch) -> dict[str, Tensor]:
+    """The mean over all rows of what ``add`` makes of each batch, in evaluation mode.
+
+    Returns:
+        One tensor per trainable parameter, by name, in the parameter's shape.
+
+    Raises:
+        MethodError: there are no rows.
+    """
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
     names = {id(p): name for name, p in named.items()}
     sums = {name: torch.zeros_like(p) for name, p in named.items()}
     rows = 0
-    with frozen_statistics(network), torch.enable_grad():
+    with frozen_statistics(network):
         for batch in batches:
             rows += len(batch)
             with recorded_calls(network, names) as calls:
                 logits = network(batch.x)
-            _add_batch(sums, calls, logits, output_gradients(logits.detach(), batch), power)
+            add(sums, calls, logits, batch)
     if rows == 0:
         raise MethodError("importance of parameters: the task has no training examples; give it some or drop the task")
     return {name: total / rows for name, total in sums.items()}
@@ -84,15 +104,15 @@ def _add_batch(
                 powers[index] = _raised(delta, power)
         _add_per_example(sums, rest, patches, power)
     for index, total in powers.items():
-        _add_linear(sums, calls[index], total, power)
+        add_linear(sums, calls[index], total, power)
 
 
 def _raised(value: Tensor, power: Power) -> Tensor:
     return value.square() if power == "square" else value.abs()
 
 
-def _add_linear(sums: dict[str, Tensor], call: LayerCall, powers: Tensor, power: Power) -> None:
-    """``powers`` ``[batch, outputs]``: of the output gradients, summed over all functions of the outputs."""
+def add_linear(sums: dict[str, Tensor], call: LayerCall, powers: Tensor, power: Power) -> None:
+    """Add a linear layer's share, given ``[batch, outputs]``: powers of its errors, summed over all functions."""
     if "weight" in call.names:
         sums[call.names["weight"]].addmm_(powers.T, _raised(call.inputs[0], power))
     if "bias" in call.names:

@@ -14,6 +14,8 @@ task is answered with certainty, float32 has nothing left of its gradient.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from scipy.optimize import nnls  # type: ignore[import-untyped]
@@ -31,12 +33,28 @@ Constraints hold up to ``<z, g_k> >= -ridge * v_k * ||g_k||^2``. Where products 
 ROUNDINGS = 8
 
 
-def project(gradient: Tensor, past: Tensor, margin: float = 0.0) -> Tensor:
+class Past(Protocol):
+    """Gradients ``[tasks, parameters]`` of old tasks, which need not be formed."""
+
+    def gram(self) -> Tensor:
+        """``[tasks, tasks]``, the products of all pairs."""
+        ...
+
+    def products(self, gradient: Tensor) -> Tensor:
+        """``[tasks]``, the products with a gradient ``[parameters]``."""
+        ...
+
+    def added(self, gradient: Tensor, weights: Tensor) -> Tensor:
+        """``[parameters]``, a gradient and these times their weights ``[tasks]``."""
+        ...
+
+
+def project(gradient: Tensor, past: Past, margin: float = 0.0) -> Tensor:
     """The projected gradient; the very same tensor where no old task objects. Waits for the device once.
 
     Args:
         gradient: ``[parameters]``, of the new task.
-        past: ``[tasks, parameters]``, of each old task.
+        past: of each old task.
         margin: gamma, least weight of every old gradient once any of them objects ("memory strength").
 
     Returns:
@@ -45,16 +63,16 @@ def project(gradient: Tensor, past: Tensor, margin: float = 0.0) -> Tensor:
     Raises:
         MethodError: a gradient is not finite.
     """
-    products = torch.cat([past @ past.T, (past @ gradient)[:, None]], 1).double().cpu().numpy()
+    products = torch.cat([past.gram(), past.products(gradient)[:, None]], 1).double().cpu().numpy()
     gram, linear = products[:, :-1], products[:, -1]
-    counted = ~(gram.diagonal() < shortest(past))  # nan counts, and is found below
+    counted = ~(gram.diagonal() < shortest(gradient))  # nan counts, and is found below
     if (linear[counted] >= 0).all():
         return gradient
     if not np.isfinite(products).all():
         raise MethodError("gem: gradients must be finite, found inf or nan; lower training.learning_rate")
-    weights, ridge = np.zeros(len(past)), max(RIDGE, ROUNDINGS * torch.finfo(past.dtype).eps)
+    weights, ridge = np.zeros(len(gram)), max(RIDGE, ROUNDINGS * torch.finfo(gradient.dtype).eps)
     weights[counted] = solve_dual(gram[np.ix_(counted, counted)], linear[counted], margin, ridge)
-    return torch.addmv(gradient, past.T, torch.from_numpy(weights).to(past))
+    return past.added(gradient, torch.from_numpy(weights).to(gradient))
 
 
 def shortest(gradients: Tensor) -> float:

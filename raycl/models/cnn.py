@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
 from raycl.models.network import Network, initialize
@@ -15,6 +15,18 @@ from raycl.models.registry import Model
 from raycl.spec.options import MODEL_HELP, ModelConfig, Width, Widths
 
 Norm = Literal["batch", "group", "none"]
+
+
+class FirstConvolution(nn.Conv2d):
+    """A convolution that on a CPU takes images channels last; the layers after it keep that format.
+
+    Convolutions, pooling and norms are a fifth to a half faster so, forward and back. It stands in the layer, not
+    around the network, so that whoever runs the layers one by one has it too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, inputs, height, width]`` -> ``[batch, outputs, ...]``."""
+        return super().forward(x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x)
 
 
 class CNNConfig(ModelConfig):
@@ -48,8 +60,9 @@ def build(config: CNNConfig, image_shape: tuple[int, int, int], generator: torch
         raise SpecError([Problem("model.channels", rule, str(list(config.channels)))])
     layers: list[nn.Module] = []
     for outputs in config.channels:
+        convolution = nn.Conv2d if layers else FirstConvolution
         layers += [
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=config.norm == "none"),
+            convolution(inputs, outputs, 3, padding=1, bias=config.norm == "none"),
             norm_layer(config.norm, outputs),
             nn.ReLU(),
             nn.MaxPool2d(2),
@@ -62,4 +75,4 @@ def build(config: CNNConfig, image_shape: tuple[int, int, int], generator: torch
     return Network(backbone, config.hidden, generator)
 
 
-CNN = Model(CNNConfig, build)
+CNN = Model(CNNConfig, build, revision=2)  # channels last rounds otherwise

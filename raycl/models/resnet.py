@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
-from raycl.models.cnn import Norm, norm_layer
+from raycl.models.cnn import FirstConvolution, Norm, norm_layer
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
 from raycl.spec.options import MODEL_HELP, ModelConfig, Width
@@ -101,7 +101,8 @@ def _resnet(
     if min(image_shape[1:]) < MIN_PIXELS:
         rule = f"needs images of at least {MIN_PIXELS} x {MIN_PIXELS} pixels; set stream.pad, or take model cnn or mlp"
         raise SpecError([Problem("model.name", rule, f"{config.name} on {image_shape[1]} x {image_shape[2]}")])
-    stem = [*_convolution(image_shape[0], config.width, 3, 1, config.norm), nn.ReLU()]
+    first = FirstConvolution(image_shape[0], config.width, 3, padding=1, bias=config.norm == "none")
+    stem = [first, norm_layer(config.norm, config.width), nn.ReLU()]
     return _stages(stem, blocks, config.width, config.norm, generator, projection)
 
 
@@ -136,7 +137,7 @@ def build_resnet18_imagenet(
     config: ResNet18ImageNetConfig, image_shape: tuple[int, int, int], generator: torch.Generator
 ) -> Network:
     """torchvision's ResNet-18 over images ``[batch, channels, height, width]`` of any size."""
-    first = nn.Conv2d(image_shape[0], 64, 7, stride=2, padding=3, bias=False)
+    first = FirstConvolution(image_shape[0], 64, 7, stride=2, padding=3, bias=False)
     stem = [first, norm_layer("batch", 64), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)]
     return _stages(stem, (2, 2, 2, 2), 64, "batch", generator, projection=True)
 
@@ -146,6 +147,7 @@ def build_resnet32(config: ResNet32Config, image_shape: tuple[int, int, int], ge
     return _resnet((5, 5, 5), config, image_shape, generator, projection=False)
 
 
-RESNET18 = Model(ResNet18Config, build_resnet18)
-RESNET18_IMAGENET = Model(ResNet18ImageNetConfig, build_resnet18_imagenet)
-RESNET32 = Model(ResNet32Config, build_resnet32)
+# revision 2: channels last rounds otherwise
+RESNET18 = Model(ResNet18Config, build_resnet18, revision=2)
+RESNET18_IMAGENET = Model(ResNet18ImageNetConfig, build_resnet18_imagenet, revision=2)
+RESNET32 = Model(ResNet32Config, build_resnet32, revision=2)

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from raycl.errors import Problem, SpecError
 from raycl.spec.blocks import Blocks, point_path
 from raycl.spec.entry import Entry
-from raycl.spec.needs import SHARED_BLOCKS, Extent, Idle, Need, SearchSetting, broken, covered, idle
+from raycl.spec.needs import SHARED_BLOCKS, Extent, Idle, Need, SearchSetting, broken, costly, covered, idle
 from raycl.spec.options import StreamConfig
 from raycl.spec.problems import Finding
 from raycl.spec.setting import Registries, Setting
@@ -207,15 +207,22 @@ def _idle_findings(data: Mapping[str, Any], setting: SearchSetting, rule: Idle) 
             yield Finding(path, f"does nothing: {rule.why}", "", True), False
 
 
-def doubts(data: Mapping[str, Any], entry: Entry, blocks: Blocks, resolved: Setting) -> Iterator[Finding]:
+def doubts(
+    data: Mapping[str, Any], entry: Entry, blocks: Blocks, resolved: Setting, extents: Extents
+) -> Iterator[Finding]:
     """What is allowed of an entry, but probably not meant.
 
     Args:
         data: the file.
     """
+    if not entry.barred:
+        judged = as_judged(resolved, extents)
+        for rule in costly(judged):
+            path = block_path(rule.path)
+            yield Finding(blocks.source_path(path), rule.why, format_value(judged.value(rule.path)))
     if not entry.space and "final" not in data and not entry.barred:
-        rule = "does not run: it has nothing to search, and there is no final phase"
-        yield Finding(("strategies", entry.alias), rule, key=True)
+        why = "does not run: it has nothing to search, and there is no final phase"
+        yield Finding(("strategies", entry.alias), why, key=True)
     if not entry.variant and not any(resolved.limits.model_dump().values()):
         for path, searched in blocks.space.items():
             name = next(str(part) for part in reversed(path) if isinstance(part, str))

@@ -99,6 +99,21 @@ class Idle:
     when: Callable[[Any], bool] = always
 
 
+@dataclass(frozen=True)
+class Costly:
+    """A value that takes long beside the others: warned of, and run all the same.
+
+    Attributes:
+        path: the option.
+        why: what makes it slow, and the remedy.
+        when: of a :class:`Setting`.
+    """
+
+    path: str
+    why: str
+    when: Callable[[Setting], bool]
+
+
 NO_MEMORY = Idle(("memory",), "this method keeps no examples")
 NEW_OPTIMIZERS = Idle(("training.reset_optimizer",), "this method learns every task with new optimisers")
 """Of methods that hand no moments on, whatever is asked."""
@@ -113,6 +128,11 @@ def idle(setting: Setting) -> dict[str, str]:
     if not getattr(setting.strategy, "compresses", True):
         declared.append(NO_COMPRESSION)
     return {path: rule.why for rule in declared if rule.when(setting) for path in rule.paths}
+
+
+def costly(setting: Setting) -> Iterator[Costly]:
+    """The values that take long in a setting."""
+    yield from (rule for rule in getattr(setting.strategy, "costly", ()) if rule.when(setting))
 
 
 def broken(setting: Setting, blocks: Sequence[str] = SHARED_BLOCKS) -> Iterator[Need]:

@@ -130,7 +130,7 @@ class SweepFile:
             self._judge_all(SearchSetting(search, pruner, final, _most_tasks(complete)))
         self._problems.raise_any()
         for entry, blocks, resolved in complete:
-            for doubt in doubts(self.data, entry, blocks, resolved):
+            for doubt in doubts(self.data, entry, blocks, resolved, self._extents):
                 self._problems.warn(doubt)
         if pruner is not None and pruner.scheduler == "asha":
             rule = "asha is not reproducible: what it prunes depends on who finishes first"

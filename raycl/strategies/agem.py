@@ -42,7 +42,7 @@ class AGEMConfig(StrategyConfig):
     reference_batch_size: Count = Field(256, description="rows of earlier tasks drawn for every update")
 
 
-class AGEM(Constrained):
+class AGEM(Constrained[Tensor]):
     """Project each gradient so that a batch of old rows does not object."""
 
     Config = AGEMConfig

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,11 @@ from raycl.spec.revisions import LATE_ROWS, Change
 from raycl.strategies.base import Position, Strategy
 from raycl.streams.task import Batch
 
+P = TypeVar("P")
+"""What a method holds its old gradients in."""
 
-class Constrained(Strategy, ABC):
+
+class Constrained(Strategy, ABC, Generic[P]):
     """Project each gradient against :meth:`past_gradients`."""
 
     changes: ClassVar[tuple[Change, ...]] = (LATE_ROWS,)
@@ -29,11 +32,11 @@ class Constrained(Strategy, ABC):
     )
 
     @abstractmethod
-    def past_gradients(self) -> Tensor | None:
-        """``[constraints, parameters]``, of old tasks at the present weights; None: there are none."""
+    def past_gradients(self) -> P | None:
+        """``[constraints, parameters]`` in some form, of old tasks at the present weights; None: there are none."""
 
     @abstractmethod
-    def project(self, gradient: Tensor, past: Tensor) -> Tensor:
+    def project(self, gradient: Tensor, past: P) -> Tensor:
         """The gradient ``[parameters]`` to take; the very same tensor where nothing objects, if that is known."""
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:

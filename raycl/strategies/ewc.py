@@ -21,10 +21,32 @@ from pydantic import Field
 
 from raycl.learning.fisher import FISHER_BATCH, FisherLabels, diagonal_fisher
 from raycl.learning.quadratic import require_finite
-from raycl.spec.needs import Idle
+from raycl.spec.needs import Costly, Idle
 from raycl.spec.options import Count, Fraction
+from raycl.spec.revisions import Change
+from raycl.spec.setting import Setting
 from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
 from raycl.strategies.base import TaskData
+
+MANY_UNITS = 50
+
+CLOSED_FORM = Change("fisher", 2, lambda _, blocks: getattr(blocks.options, "fisher", None) == "exact")
+"""In perceptrons ``exact`` sums in another order than by a backward pass for every unit."""
+
+
+def _active_units(at: Setting) -> int:
+    """Units inside the softmax of the last task; 0 where it is not known."""
+    if at.extent is None or at.units is None:
+        return 0
+    own = at.per_task_head or at.training.active_logits in ("own", "current")
+    return max(at.extent.sizes) if own else at.units
+
+
+EXACT_IS_COSTLY = Costly(
+    "fisher",
+    f"takes time for each active unit, {MANY_UNITS} and more of them; 'sampled' takes one pass, and expects the same",
+    lambda at: at.options.fisher == "exact" and at.options.penalty > 0 and _active_units(at) >= MANY_UNITS,
+)
 
 
 class EWCConfig(AnchoredConfig):
@@ -49,6 +71,8 @@ class EWC(Anchored):
 
     Config = EWCConfig
     paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; Schwarz et al. 2018, arXiv 1805.06370"
+    changes: ClassVar[tuple[Change, ...]] = (CLOSED_FORM,)
+    costly: ClassVar[tuple[Costly, ...]] = (EXACT_IS_COSTLY,)
 
     config: EWCConfig
 

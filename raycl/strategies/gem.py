@@ -5,7 +5,8 @@ Each old task's rows in memory give one gradient; where the new gradient points 
 the nearest one that points against none (:mod:`raycl.learning.projection`). The guarantee is about the gradient, so
 the paper's plain SGD without momentum is the honest optimiser; others run, but their step is not the projection.
 
-All old tasks' gradients come from one pass forward and one back (:mod:`raycl.learning.grouped_gradients`).
+All old tasks' gradients come from one pass forward and one back, and where a task keeps few rows they are never formed:
+their products and their mixture are all that a projection takes (:mod:`raycl.learning.grouped_gradients`).
 
 Departures:
 - Which rows stay is the sweep's ``memory`` block. The paper keeps the last m rows of every task (``unit: task``,
@@ -24,7 +25,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from raycl.learning.grouped_gradients import GroupedGradients
+from raycl.learning.grouped_gradients import GroupedGradients, GroupGradients
 from raycl.learning.projection import project
 from raycl.spec.options import NonNegative
 from raycl.strategies.base import Context, StrategyConfig, TaskData
@@ -42,10 +43,11 @@ class GEMConfig(StrategyConfig):
     )
 
 
-class GEM(Constrained):
+class GEM(Constrained[GroupGradients]):
     """Project each gradient so that no old task's memory objects."""
 
     Config = GEMConfig
+    revision: ClassVar[int] = 2  # products of old gradients come from their factors, and round otherwise
     paper: ClassVar[str] = "Lopez-Paz and Ranzato 2017, Gradient episodic memory (arXiv 1706.08840)"
 
     config: GEMConfig
@@ -65,7 +67,7 @@ class GEM(Constrained):
     def end_task(self, task: int, data: TaskData) -> None:
         self._past = None
 
-    def past_gradients(self) -> Tensor | None:
+    def past_gradients(self) -> GroupGradients | None:
         """One for each old task that is still in memory, in their order."""
         past = self._past
         if past is None:
@@ -77,7 +79,7 @@ class GEM(Constrained):
             rows = replace(rows, x=self.context.augment(self.context.normalize(rows.image)))
         return self._gradients(rows.x, lambda some, logits: self.memory_losses(logits, rows[some]), counts)
 
-    def project(self, gradient: Tensor, past: Tensor) -> Tensor:
+    def project(self, gradient: Tensor, past: GroupGradients) -> Tensor:
         return project(gradient, past, self.config.memory_strength)
 
 

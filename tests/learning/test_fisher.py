@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from raycl.errors import MethodError
-from raycl.learning import per_example
+from raycl.learning import fisher, per_example
 from raycl.learning.fisher import FisherLabels, diagonal_fisher
+from raycl.learning.perceptron import _others, is_perceptron
+from raycl.models.mlp import MLPConfig
+from raycl.models.mlp import build as build_mlp
 from raycl.models.network import Network, initialize
 from raycl.streams.task import Batch
 
@@ -157,6 +160,77 @@ def test_equals_a_loop_over_single_examples(kind: str, labels: FisherLabels, mon
     found = of(network, split(batch, 4), 3, labels)
     assert found.keys() == expected.keys()
     for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6 * float(expected[name].max()))
+
+
+def perceptron(hidden: tuple[int, ...], outputs: int) -> tuple[Network, Batch]:
+    """A deep enough network of two kinds of rows, so that its ReLUs differ, and 40 rows for it."""
+    generator = torch.Generator().manual_seed(4)
+    network = build_mlp(MLPConfig(hidden=hidden), (1, 4, 4), generator)
+    network.grow_head(outputs)
+    y = torch.randint(outputs, (40,), generator=generator)
+    x = torch.randn(40, 1, 4, 4, generator=generator) + (y % 2 * 4 - 2).view(-1, 1, 1, 1)
+    return network.double(), rows(x.double(), y)
+
+
+def expected_of(network: Network, batch: Batch, active: Tensor) -> dict[str, Tensor]:
+    """By a backward pass for every unit."""
+    found = per_example.mean_power_of_gradients(
+        network,
+        [batch],
+        lambda logits, part: fisher._log_likelihood_gradients(logits, part.y, active, "exact", torch.Generator()),
+        "square",
+    )
+    return {name: value.clone() for name, value in found.items()}
+
+
+@pytest.mark.parametrize("outputs", [3, 70])
+@pytest.mark.parametrize("hidden", [(), (12,), (12, 9), (12, 9, 10)])
+def test_perceptrons_in_closed_form_equal_autograd(hidden: tuple[int, ...], outputs: int) -> None:
+    network, batch = perceptron(hidden, outputs)
+    assert is_perceptron(network)
+    active = torch.rand(40, outputs, generator=torch.Generator().manual_seed(5)) < 0.8
+    active[:, 0], active[:, 1] = True, False
+    found = diagonal_fisher(network, split(batch, 40), lambda _: active, "exact", torch.Generator())
+    for name, value in expected_of(network, batch, active).items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12 * float(value.max()))
+
+
+@pytest.mark.parametrize("outputs", [3, 70])
+def test_errors_that_no_relu_stops_are_caught(outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: every unit passes errors on."""
+    network, batch = perceptron((12, 9), outputs)
+    everywhere = torch.ones(40, outputs, dtype=torch.bool)
+    expected = expected_of(network, batch, everywhere)["backbone.1.weight"]
+    assert torch.allclose(of(network, [batch], outputs)["backbone.1.weight"], expected, rtol=1e-9)
+    monkeypatch.setattr(Tensor, "__gt__", lambda value, bound: value.ge(-torch.inf))
+    assert not torch.allclose(of(network, [batch], outputs)["backbone.1.weight"], expected, rtol=1e-2)
+
+
+def test_certain_answers_keep_their_information() -> None:
+    """Where p is 1 to the last digit but one, 1 - p is rounding, and the sum of the other probabilities is not."""
+    p = torch.tensor([[1.0, 3e-8, 1e-9]]) / torch.tensor(1 + 3.1e-8)
+    torch.testing.assert_close(_others(p)[0, 0], torch.tensor(3.1e-8), rtol=1e-6, atol=0)
+    assert (1 - p)[0, 0] == 0, "the mutant"
+
+
+@pytest.mark.parametrize("kind", ["no ReLU", "tied", "frozen", "cosines", "norm"])
+def test_what_is_no_perceptron_goes_the_general_way(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = build_mlp(MLPConfig(hidden=(6, 6), norm="batch" if kind == "norm" else "none"), (1, 2, 3), generator)
+    if kind == "no ReLU":
+        network.backbone[2] = nn.Tanh()
+    elif kind == "tied":
+        network.backbone[3].weight = network.backbone[1].weight
+    elif kind == "frozen":
+        network.backbone[1].requires_grad_(False)
+    elif kind == "cosines":
+        network.measure_cosines(4.0)
+    assert not is_perceptron(network)
+    network.grow_head(3)
+    batch = rows(torch.randn(6, 1, 2, 3, generator=generator), torch.randint(3, (6,), generator=generator))
+    expected = one_by_one(network, batch, "exact")
+    for name, value in of(network, [batch], 3).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6 * float(expected[name].max()))
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import pytest
 import torch
+from old_gradients import to_rows
 from torch import Tensor, nn
 
 from raycl.learning import grouped_gradients
-from raycl.learning.grouped_gradients import GroupedGradients
+from raycl.learning.grouped_gradients import GroupedGradients, GroupGradients
 from raycl.models.cnn import CNNConfig
 from raycl.models.cnn import build as build_cnn
 from raycl.models.mlp import MLPConfig
@@ -60,6 +62,7 @@ def own(backbone: nn.Module, features: int, generator: torch.Generator) -> Netwo
 SHAPE = (1, 16, 16)
 NETWORKS: dict[str, Callable[[torch.Generator], Network]] = {
     "mlp": lambda generator: build_mlp(MLPConfig(hidden=(12, 9)), SHAPE, generator),
+    "mlp, batch norm": lambda generator: build_mlp(MLPConfig(hidden=(12, 9), norm="batch"), SHAPE, generator),
     "batch norm": lambda generator: build_cnn(CNNConfig(channels=(4, 6), hidden=9, norm="batch"), SHAPE, generator),
     "group norm": lambda generator: build_cnn(CNNConfig(channels=(4, 8), hidden=9, norm="group"), SHAPE, generator),
     "resnet18": lambda generator: build_resnet18(ResNet18Config(width=2), SHAPE, generator),
@@ -80,11 +83,19 @@ def made(kind: str, counts: Sequence[int]) -> tuple[Network, Tensor, Tensor]:
     return network, x, torch.randint(5, (len(x),), generator=generator)
 
 
-def found(network: Network, x: Tensor, y: Tensor, counts: Sequence[int]) -> Tensor:
+def grouped(network: Network, x: Tensor, y: Tensor, counts: Sequence[int]) -> GroupGradients:
     def losses(rows: slice, logits: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits, y[rows], reduction="none")
 
     return GroupedGradients(network, x[:1])(x, losses, counts)
+
+
+def found(network: Network, x: Tensor, y: Tensor, counts: Sequence[int]) -> Tensor:
+    return to_rows(grouped(network, x, y, counts), learned(network))
+
+
+def learned(network: Network) -> int:
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def looped(network: Network, x: Tensor, y: Tensor, counts: Sequence[int]) -> Tensor:
@@ -110,11 +121,46 @@ def test_equals_a_loop_over_groups(kind: str, counts: list[int]) -> None:
     check(kind, counts)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "batch norm"])
+@pytest.mark.parametrize("kind", ["mlp", "mlp, batch norm"])
 @pytest.mark.parametrize("numbers", [1, 3000, 12000])
 def test_equals_it_in_several_passes(kind: str, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouped_gradients, "GROUPED_NUMBERS", numbers)
     check(kind, UNEVEN)
+
+
+@pytest.mark.parametrize("cost", [0, 100], ids=["formed", "factors"])
+@pytest.mark.parametrize("counts", [EVEN, UNEVEN], ids=["even", "uneven"])
+@pytest.mark.parametrize("kind", ["mlp", "mlp, batch norm", "frozen bias", "frozen weight"])
+def test_products_and_mixtures(kind: str, counts: list[int], cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a projection takes, whether gradients are formed or stay in factors."""
+    monkeypatch.setattr(grouped_gradients, "PASSES_OVER_NUMBERS", cost)
+    network, x, y = made(kind if kind in NETWORKS else "mlp", counts)
+    if kind not in NETWORKS:
+        network.head.get_parameter(kind.removeprefix("frozen ")).requires_grad_(False)
+    gradients, rows = grouped(network, x, y, counts), looped(network, x, y, counts)
+    assert len(gradients.factors) == (3 if cost else 0)
+    assert (not gradients.formed) == (cost > 0 and kind != "mlp, batch norm")
+    vector, weights = torch.randn(rows.shape[1]).double(), torch.tensor([0.5, 0.0, 2.0, 1.0]).double()
+    torch.testing.assert_close(gradients.gram(), rows @ rows.T, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradients.products(vector), rows @ vector, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradients.added(vector, weights), vector + weights @ rows, rtol=1e-9, atol=1e-12)
+
+
+def test_a_bias_that_products_leave_out_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant of the Gram matrix: the layers' inputs without the 1 that a bias sees."""
+    network, x, y = made("mlp", EVEN)
+    gradients, rows = grouped(network, x, y, EVEN), looped(network, x, y, EVEN)
+    without = GroupGradients({}, [replace(factors, bias=None) for factors in gradients.factors])
+    torch.testing.assert_close(gradients.gram(), rows @ rows.T)
+    assert not torch.allclose(without.gram(), rows @ rows.T, rtol=1e-3)
+
+
+def test_many_rows_are_formed_and_few_stay_in_factors() -> None:
+    network, x, _ = made("mlp", EVEN)
+    many = GroupedGradients(network, x[:1])._factored([500] * 4)
+    few = GroupedGradients(network, x[:1])._factored([5] * 4)
+    assert not many
+    assert len(few) == 6
 
 
 def test_wrong_variants_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +187,8 @@ def passes(kind: str, counts: Sequence[int]) -> int:
 
 
 def test_twenty_groups_take_one_pass_where_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert passes("mlp", [3] * 20) == passes("batch norm", [3] * 20) == passes("mixed", UNEVEN) == 1
-    assert passes("outside", [3] * 20) == 20
+    assert passes("mlp", [3] * 20) == passes("mlp, batch norm", [3] * 20) == 1
+    assert passes("outside", [3] * 20) == passes("batch norm", [3] * 20) == 20
     numbers = 256 + 12 + 12 + 9 + 9 + 5
     monkeypatch.setattr(grouped_gradients, "GROUPED_NUMBERS", numbers * 3 * 7)
     assert passes("mlp", [3] * 20) == 3
@@ -177,7 +223,7 @@ def test_rows_of_no_loss_add_nothing() -> None:
         active = torch.arange(5) < 3
         return nn.functional.cross_entropy(logits.masked_fill(~active, float("-inf")), y[rows] % 3, reduction="none")
 
-    gradients = GroupedGradients(network, x[:1])(x, masked, EVEN)
+    gradients = to_rows(GroupedGradients(network, x[:1])(x, masked, EVEN), learned(network))
     head = gradients[:, -50:].split((45, 5), 1)
     assert gradients.isfinite().all()
     assert not head[0].view(4, 5, 9)[:, 3:].any()

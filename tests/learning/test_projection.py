@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from old_gradients import from_rows
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raycl.errors import MethodError
-from raycl.learning.projection import RIDGE, project, project_one, shortest, solve_dual
+from raycl.learning import projection
+from raycl.learning.projection import RIDGE, project_one, shortest, solve_dual
 
 SEEDS = range(12)
+
+
+def project(gradient: Tensor, past: Tensor, margin: float = 0.0) -> Tensor:
+    """Of old gradients ``[tasks, parameters]``."""
+    return projection.project(gradient, from_rows(past), margin)
 
 
 def problem(seed: int, tasks: int, dim: int = 12) -> tuple[Tensor, Tensor]:

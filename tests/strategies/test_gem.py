@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from old_gradients import from_rows, to_rows
 from support import finish, matrix, trainer, trial
 from torch import Tensor, nn
 
 from raycl.errors import MethodError
 from raycl.learning import grouped_gradients, projection
+from raycl.learning.grouped_gradients import GroupGradients
 from raycl.strategies import constrained
 from raycl.strategies.base import Position
 from raycl.strategies.gem import GEM, OldRows
@@ -115,12 +117,18 @@ def zero_filled(self: OldRows, tasks: Tensor) -> tuple[Batch, list[int]]:
 left, past_gradients = OldRows.left, GEM.past_gradients
 
 
-def only(chosen: Callable[[Tensor], Tensor]) -> Callable[[GEM], Tensor | None]:
+def old_rows(strategy: GEM) -> Tensor | None:
+    """What the method holds of old tasks, ``[tasks, parameters]``."""
+    past = past_gradients(strategy)
+    return None if past is None else to_rows(past, sum(p.numel() for p in strategy.parameters()))
+
+
+def only(chosen: Callable[[Tensor], Tensor]) -> Callable[[GEM], GroupGradients | None]:
     """The mutants: fewer constraints than old tasks."""
 
-    def fewer(self: GEM) -> Tensor | None:
-        past = past_gradients(self)
-        return None if past is None else chosen(past)
+    def fewer(self: GEM) -> GroupGradients | None:
+        past = old_rows(self)
+        return None if past is None else from_rows(chosen(past))
 
     return fewer
 
@@ -151,8 +159,8 @@ def constraints(running: Trainer) -> list[int]:
     strategy, seen = method(running), []
     project = strategy.project
 
-    def noted(gradient: Tensor, past: Tensor) -> Tensor:
-        seen.append(len(past))
+    def noted(gradient: Tensor, past: GroupGradients) -> Tensor:
+        seen.append(len(past.gram()))
         return project(gradient, past)
 
     strategy.project = noted  # type: ignore[method-assign]
@@ -182,7 +190,7 @@ def test_old_gradients_are_those_of_one_task_at_a_time() -> None:
         edit = strategy.edit_gradients
 
         def compared(batch: Batch, at: Position, strategy: GEM = strategy, edit: Any = edit) -> None:
-            past = strategy.past_gradients()
+            past = old_rows(strategy)
             expected = list(old_gradients(strategy).values())
             assert (past is None) == (not expected)
             if past is not None:
@@ -240,7 +248,7 @@ def test_rows_of_a_shared_capacity_that_were_taken_over_no_longer_count() -> Non
 
     def noted(batch: Batch, at: Position) -> None:
         remember(batch, at)
-        past = strategy.past_gradients()
+        past = old_rows(strategy)
         expected = torch.stack(list(old_gradients(strategy).values()))
         assert past is not None
         torch.testing.assert_close(past, expected, rtol=1e-4, atol=1e-6)
@@ -307,7 +315,7 @@ def test_rows_are_augmented_anew_for_every_update() -> None:
     edit = strategy.edit_gradients
 
     def twice(batch: Batch, at: Position) -> None:
-        once, again = strategy.past_gradients(), strategy.past_gradients()
+        once, again = old_rows(strategy), old_rows(strategy)
         assert once is not None
         assert again is not None
         differing.append(not torch.equal(once, again))

@@ -187,8 +187,9 @@ HAND: list[Any] = [
         {"memory": {"unit": "task", "capacity": 10, "batch_size": 5}, "options": {"subsample": 20}},
         [(40, 40), (4 * (10 + 20 + 15), 4 * 25), (4 * (10 + 40 + 15), 4 * 25)],
     ),
-    # each row once more after the task, and back for each of 2, 4, 6 classes
-    ("ewc", {"options": {"fisher": "exact"}}, [(80, 40 + 80), (80, 40 + 160), (80, 40 + 240)]),
+    # each row once more after the task, and back for each of 2, 4, 6 classes; in a perceptron for none
+    ("ewc", {"options": {"fisher": "exact"}, "model": {"norm": "batch"}}, [(80, 120), (80, 200), (80, 280)]),
+    ("ewc", {"options": {"fisher": "exact"}}, [(80, 40)] * 3),
     ("ewc", {"options": {"fisher": "empirical"}}, [(80, 80)] * 3),
     ("mas", {}, [(80, 80)] * 3),
     # the teacher's answers to every row of later tasks
