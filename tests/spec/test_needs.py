@@ -410,22 +410,3 @@ def test_a_need_of_what_does_nothing_is_met() -> None:
     assert [need.rule for need in needs.broken(replace(setting, training=sgd))] == ["must be 0"]
     assert needs.covered("memory.capacity", needs.idle(setting)) == needs.NO_MEMORY.why
     assert setting.units == 4
-
-
-def told_of_fisher(edits: dict[str, str]) -> list[str]:
-    """Warnings of an exact Fisher information over permuted digits."""
-    text = BASE.replace("name: split", "name: permuted").replace("ewc: {}", "ewc: {penalty: 10}")
-    return [line for line in parsed(changed(edits, text)).warnings if "'sampled'" in line]
-
-
-def test_an_exact_fisher_over_many_units_is_warned_of() -> None:
-    (line,) = told_of_fisher({})
-    assert "strategies.ewc.fisher: takes time for each active unit" in line
-    for edits in (
-        {"tasks: 5": "tasks: 4"},
-        {"scenario: class": "scenario: domain"},
-        {"penalty: 10": "penalty: 10, fisher: sampled"},
-        {"penalty: 10": "penalty: 0"},
-        {"epochs: 2": "epochs: 2, active_logits: current"},
-    ):
-        assert not told_of_fisher(edits), edits
