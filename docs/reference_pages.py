@@ -266,11 +266,14 @@ def _columns() -> str:
     tables = {
         "trials": ("One row for each trial: `data/trials/*.parquet`.", schema.TRIALS),
         "cells": ("One row for each cell of each matrix: `data/cells/*.parquet`.", schema.CELLS),
+        "inside": ("One row for each point inside a task and each task: `data/inside/*.parquet`.", schema.INSIDE),
+        "online": ("One row for each task predicted as it came: `data/online/*.parquet`.", schema.ONLINE_ROWS),
         "rows": ("One row for each learned task of a trial, its own log: `trials/<hash>/rows/`.", schema.ROWS),
     }
     parts = [
         "# Columns of the results\n\nBeside these, `trials` has a column `hp.PATH` for every option that the trial ran "
-        "with (what `auto` came to stands there), and `measure.NAME` for numbers of a method's own after the last task."
+        "with (what `auto` came to stands there), `measure.NAME` for numbers of a method's own after the last task, "
+        "and the metrics inside tasks where they were measured."
     ]
     for name, (told, form) in tables.items():
         rows = ((f"`{field.name}`", str(field.type), _meaning(field.name)) for field in form)

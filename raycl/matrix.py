@@ -1,7 +1,8 @@
 """The accuracy matrix of one trial, as counts, and the metrics of continual learning over it.
 
 Row i: after learning task i. Column j: evaluated task j. A cell without examples is null: the network had no output
-units for that task, or the row was left out (joint training has one row).
+units for that task, the row was left out (joint training has one row), or nobody asked for it (``evaluation`` of the
+sweep file). Metrics are taken over the cells that were measured; each says what it needs, and is NaN without.
 """
 
 from __future__ import annotations
@@ -55,6 +56,37 @@ COST_COLUMNS = tuple(column.name for column in fields(Cost))
 
 
 @dataclass(frozen=True)
+class Points:
+    """Accuracies while one task was learned, as counts on a few examples of each task, the same at every point.
+
+    Attributes:
+        update: int64 ``[points]``, updates of the task made before each: 0 first, all of them last, where the method
+            has ended the task.
+        tasks: int64 ``[tasks]``, those that were followed, the one being learned last.
+        correct: int64 ``[points, tasks]``.
+        total: int64 ``[tasks]``, examples of each task.
+    """
+
+    update: np.ndarray
+    tasks: np.ndarray
+    correct: np.ndarray
+    total: np.ndarray
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """float64 ``[points, tasks]``."""
+        return np.asarray(self.correct / self.total)
+
+
+@dataclass(frozen=True)
+class Online:
+    """Rows of one task that were predicted before they were learned, each once."""
+
+    correct: int
+    total: int
+
+
+@dataclass(frozen=True)
 class TaskRow:
     """One row of the matrix.
 
@@ -62,6 +94,7 @@ class TaskRow:
         task: the task just learned; -1 for the row before training.
         correct, total: int64 ``[num_tasks]``; ``total`` is 0 where the cell is null.
         measures: numbers of the method's own after the task, such as the share of weights that are free.
+        points, online: what was measured while the task was learned; None where nobody asked.
     """
 
     task: int
@@ -69,6 +102,8 @@ class TaskRow:
     total: np.ndarray
     cost: Cost = Cost()
     measures: Mapping[str, float] = field(default_factory=dict)
+    points: Points | None = None
+    online: Online | None = None
 
 
 METRICS = (
@@ -162,10 +197,10 @@ class AccuracyMatrix:
     def average_accuracy(self, after: int | None = None) -> float:
         """ACC: mean over the tasks learned of the accuracy after task ``after`` (Lopez-Paz and Ranzato 2017).
 
-        Every task weighs the same, whatever its size.
+        Every task weighs the same, whatever its size; where a sample of the tasks was measured, it is their mean.
         """
         row = self.num_tasks - 1 if after is None else after
-        return float(np.mean(self.accuracy[row, : row + 1]))
+        return _mean(self.accuracy[row, : row + 1])
 
     def pooled_accuracy(self, after: int | None = None) -> float:
         """Share of all examples of the tasks learned that are right after task ``after``: every image weighs the same.
@@ -175,7 +210,8 @@ class AccuracyMatrix:
         row = self.num_tasks - 1 if after is None else after
         own = self.accuracy[row, : row + 1]
         weights = np.ones(row + 1) if self.total is None else self.total[row, : row + 1]
-        return float(weights @ own / weights.sum()) if weights.any() and not np.isnan(own).any() else math.nan
+        known = ~np.isnan(own)
+        return float(weights[known] @ own[known] / weights[known].sum()) if known.any() else math.nan
 
     def average_incremental_accuracy(self, after: int | None = None) -> float:
         """Mean over steps i, the first included, of the average accuracy after task i; steps without a row are left
@@ -197,36 +233,46 @@ class AccuracyMatrix:
         return [_running_mean(steps[: task + 1]) for task in range(self.num_tasks)] if runs else steps
 
     def learning_accuracy(self) -> float:
-        """LA: mean of the diagonal. ACC = LA + (T - 1) / T * BWT."""
-        return float(np.mean(np.diagonal(self.accuracy)))
+        """LA: mean of the diagonal. ACC = LA + (T - 1) / T * BWT where the matrix is whole.
+
+        NaN where the last task alone was measured right after it was learned.
+        """
+        diagonal = np.diagonal(self.accuracy)
+        return math.nan if self.num_tasks > 1 and np.isnan(diagonal[:-1]).all() else _mean(diagonal)
 
     def backward_transfer(self) -> float:
-        """BWT: mean over j < T of R[T, j] - R[j, j]; negative means forgetting. NaN for one task."""
+        """BWT: mean over j < T of R[T, j] - R[j, j]; negative means forgetting. NaN for one task.
+
+        Tasks that were not measured right after they were learned are left out.
+        """
         return _mean(self.accuracy[-1, :-1] - np.diagonal(self.accuracy)[:-1])
 
     def forward_transfer(self) -> float:
-        """FWT: mean over j >= 2 of R[j-1, j] - b_j. NaN where a cell above the diagonal is null."""
+        """FWT: mean over j >= 2 of R[j-1, j] - b_j, over the tasks of which both were measured."""
         return _mean(np.diagonal(self.accuracy, offset=1) - self.untrained[1:])
 
     def forgetting(self) -> float:
         """Mean over j < T of max over i in j..T-1 of R[i, j], minus R[T, j]: what was lost of what had been learned.
 
         Only rows from task j's own on count. Chaudhry et al. 2018 take the maximum over all rows before the last,
-        those before task j was learned too: :meth:`forgetting_all_rows`.
+        those before task j was learned too: :meth:`forgetting_all_rows`. Tasks that were not measured right after they
+        were learned are left out.
         """
-        tasks = range(self.num_tasks - 1)
-        best = np.array([self.accuracy[task:-1, task].max() for task in tasks])
-        return _mean(best - self.accuracy[-1, :-1])
+        return self._lost(np.tri(self.num_tasks, dtype=bool))
 
     def forgetting_all_rows(self) -> float:
         """F_T of Chaudhry et al. 2018: mean over j < T of max over l in 1..T-1 of R[l, j], minus R[T, j].
 
         At least :meth:`forgetting`, and more where a task was answered better before it was learned than ever after.
-        A departure: null cells above the diagonal (no output units yet) are left out of the maximum.
+        A departure: null cells, such as those above the diagonal without output units yet, are left out of the maximum.
         """
-        learned = np.tri(self.num_tasks, dtype=bool)
-        known = np.where(np.isnan(self.accuracy) & ~learned, -np.inf, self.accuracy)
-        return _mean(known[:-1, :-1].max(axis=0, initial=-np.inf) - self.accuracy[-1, :-1])
+        return self._lost(np.ones((self.num_tasks, self.num_tasks), dtype=bool))
+
+    def _lost(self, counts: np.ndarray) -> float:
+        """Mean over j < T of the best cell among those that count, the last row aside, minus R[T, j]."""
+        known = np.where(counts & ~np.isnan(self.accuracy), self.accuracy, -np.inf)[:-1, :-1]
+        best = np.where(np.isnan(np.diagonal(self.accuracy)[:-1]), np.nan, known.max(axis=0, initial=-np.inf))
+        return _mean(best - self.accuracy[-1, :-1])
 
     def intransigence(self, reference: Sequence[float] | np.ndarray) -> float:
         """Mean over t of a*_t - R[t, t]; a*_t is a reference, of cumulative training (Chaudhry et al. 2018)."""
@@ -247,7 +293,9 @@ _CURVES: dict[str, tuple[Callable[[AccuracyMatrix, int], float], bool]] = {
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
+    """Mean of the values that are defined; NaN where none is."""
+    defined = values[~np.isnan(values)]
+    return float(np.mean(defined)) if len(defined) else math.nan
 
 
 def _running_mean(steps: Sequence[float]) -> float:

@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 
 from raycl.catalog import catalog
 from raycl.cli.app import app
-from raycl.results.store import ResultsFolder, TrialStore
+from raycl.results.store import ResultsFolder
+from raycl.results.trial_store import TrialStore
 from raycl.spec.sweep import SweepSpec
 from raycl.trial.session import TrialSession
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from raycl.catalog import catalog
 from raycl.spec.trial import TrialSpec
+from raycl.trial.device import processor
 
 STORED = Path(__file__).parent / "stored" / "numbers.json"
 STREAM = {"tasks": 2, "train_per_task": 60}
@@ -32,7 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def machine() -> list[str]:
     """What must be equal for bits to be equal."""
-    return [torch.__version__, torch.backends.cpu.get_cpu_capability()]
+    return [torch.__version__, processor()]
 
 
 def small(strategy: str) -> TrialSpec:

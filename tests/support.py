@@ -7,18 +7,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from raycl.catalog import catalog
 from raycl.learning.quadratic import Quadratic
 from raycl.matrix import AccuracyMatrix, TaskRow
+from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.options import MemoryConfig, TrainingConfig
 from raycl.spec.setting import Setting
-from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
+from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import TrialSpec, stream_config, trial_fields
 from raycl.streams.contents import Content
 from raycl.streams.source import LocalSource, Outline, TrainOn, contents_of, make_stream, stream_outline
 from raycl.streams.stream import Stream
+from raycl.streams.task import Batch
 from raycl.trial.trainer import Trainer
 
 TINY: dict[str, dict[str, Any]] = {
@@ -116,6 +119,13 @@ def finish(trainer: Trainer, after_task: Callable[[Trainer], None] | None = None
         if after_task is not None:
             after_task(trainer)
     return rows
+
+
+def evaluation_rows(trainer: Trainer, task: int) -> Batch:
+    """All rows on which a task is evaluated."""
+    evaluator = trainer._evaluator
+    segment = evaluator._segment(task, None)
+    return segment.gather(torch.arange(len(segment)), evaluator._pixels, augment=False)
 
 
 def matrix(spec: TrialSpec, data_root: Path | None = None) -> AccuracyMatrix:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from raycl.catalog import catalog
-from raycl.matrix import AccuracyMatrix, TaskRow
+from raycl.matrix import AccuracyMatrix, TaskRow, Verdict
 from raycl.results.reading import read_cells, read_trials
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.sweep.dispatch import Dispatcher, NothingLeft

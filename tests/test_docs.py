@@ -106,7 +106,8 @@ def test_a_method_is_told_with_its_paper_its_auto_and_its_sweeps(pages: dict[str
 
 
 def test_every_column_of_the_results_has_a_meaning(pages: dict[str, str]) -> None:
-    columns = {field.name for form in (schema.TRIALS, schema.CELLS, schema.ROWS) for field in form}
+    forms = (schema.TRIALS, schema.CELLS, schema.INSIDE, schema.ONLINE_ROWS, schema.ROWS)
+    columns = {field.name for form in forms for field in form}
     assert columns - set(METRICS) == MADE.MEANING.keys()
     assert all(f"| {column} | " in pages["reference/columns.md"] for column in columns)
 

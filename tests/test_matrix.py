@@ -182,12 +182,43 @@ class TestPooled:
         with pytest.raises(KeyError):
             unequal().curve("pooled")
 
-    def test_a_step_with_a_null_cell_is_undefined(self) -> None:
+    def test_a_step_is_taken_over_the_cells_that_were_measured(self) -> None:
         rows = [TaskRow(0, np.array([9, 0]), np.array([10, 0])), TaskRow(1, np.array([0, 3]), np.array([0, 10]))]
         matrix = AccuracyMatrix.of(rows, 2)
         assert matrix.pooled_accuracy(0) == 0.9
-        assert math.isnan(matrix.pooled_accuracy())
-        assert math.isnan(matrix.pooled_average_incremental_accuracy())
+        assert matrix.pooled_accuracy() == 0.3
+        assert matrix.pooled_average_incremental_accuracy() == pytest.approx(0.6)
+        assert math.isnan(AccuracyMatrix.of(rows[:1], 2).pooled_accuracy())
+
+
+def partly(accuracy: list[list[float | None]]) -> AccuracyMatrix:
+    return AccuracyMatrix.from_array([[math.nan if value is None else value for value in row] for row in accuracy])
+
+
+def test_metrics_are_taken_over_the_cells_that_were_measured() -> None:
+    """Rows 1 and 3 of four, each whole; task 3's own row is the last, so it has lost nothing."""
+    matrix = partly([[0.9, None, None, None], [None] * 4, [0.7, 0.5, 0.8, None], [0.6, 0.4, 0.5, 0.9]])
+    assert matrix.average_accuracy() == pytest.approx(0.6)
+    assert matrix.average_accuracy(2) == pytest.approx(2 / 3)
+    assert math.isnan(matrix.average_accuracy(1))
+    assert matrix.learning_accuracy() == pytest.approx((0.9 + 0.8 + 0.9) / 3)
+    assert matrix.backward_transfer() == pytest.approx(((0.6 - 0.9) + (0.5 - 0.8)) / 2)  # task 2 has no row of its own
+    assert matrix.forgetting() == pytest.approx(((0.9 - 0.6) + (0.8 - 0.5)) / 2)
+    assert matrix.forgetting_all_rows() == matrix.forgetting()
+    assert matrix.average_incremental_accuracy() == pytest.approx((0.9 + 2 / 3 + 0.6) / 3)
+
+
+def test_a_last_row_alone_tells_of_accuracy_and_of_nothing_that_was_lost() -> None:
+    """What a search reads. Its last cell is on the diagonal, and no learning accuracy; no cell is taken for zero."""
+    matrix = partly([[None] * 3, [None] * 3, [0.2, 0.4, 0.9]])
+    assert matrix.average_accuracy() == pytest.approx(0.5)
+    known = {name: value for name, value in matrix.metrics().items() if not math.isnan(value)}
+    assert set(known) == {
+        "average_accuracy",
+        "average_incremental_accuracy",
+        "pooled_accuracy",
+        "pooled_average_incremental_accuracy",
+    }
 
 
 def test_forgetting_counts_from_the_tasks_own_row_and_chaudhrys_from_the_first() -> None:

@@ -14,6 +14,7 @@ from raycl.spec.options import MemoryConfig, ModelConfig
 from raycl.spec.setting import Registries
 from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
+from raycl.spec.trial import SweepPhase
 from raycl.streams.source import Outline
 from raycl.trial.check import LARGEST_BUILD, Budget, TooLarge, network, outline_of
 
@@ -76,6 +77,7 @@ def _facts(sweep: SweepSpec) -> Table:
         suffix = f" {variant}" if variant else ""
         table.add_row(f"stream{suffix}", _stream(sweep, entry))
         table.add_row(f"model{suffix}", _model(sweep, entry, models))
+        table.add_row(f"measured{suffix}", _measured(sweep, variant))
     keeping = [entry for entry in sweep.entries if not entry.barred and sweep.blocks[entry.key].strategy.uses_memory]
     kept = [_replay(sweep, entry) for entry in keeping]
     per_trial = max((memory.shards for memory in kept if memory.home == "actor"), default=0)
@@ -106,6 +108,19 @@ def _stream(sweep: SweepSpec, entry: Entry) -> str:
     sizes = sorted(set(outline.sizes))
     classes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return f"{told}, {classes} classes a task, images {' x '.join(map(str, outline.image_shape))}"
+
+
+def _measured(sweep: SweepSpec, variant: str) -> str:
+    """Which cells of their matrices a variant's trials hold, by phase."""
+    able = [entry for entry in sweep.entries if entry.variant == variant and not entry.barred]
+    if not able:
+        return "nothing"
+    entry = next((entry for entry in able if entry.space), able[0])
+    tasks = sweep.resolved(entry, entry.middle).stream.tasks
+    phases: list[SweepPhase] = ["search"] if sweep.search is not None and entry.space else []
+    phases += ["final"] if sweep.final is not None else []
+    told = {phase: sweep.trial(entry, entry.middle, 0, phase).evaluation.told(tasks) for phase in phases}
+    return "; ".join(f"{phase}: {cells or 'all rows, each whole'}" for phase, cells in told.items())
 
 
 def _model(sweep: SweepSpec, entry: Entry, told: dict[tuple[str, Outline | None], str]) -> str:

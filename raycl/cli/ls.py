@@ -17,12 +17,14 @@ from rich.text import Text
 from raycl.catalog import catalog
 from raycl.errors import UnknownName, nearest
 from raycl.matrix import METRICS, AccuracyMatrix
+from raycl.results.inside import INSIDE_METRICS, InsideCurves
 from raycl.spec import schema
 from raycl.spec.options import LARGEST, MOST
 from raycl.spec.space import format_value
 
 REGISTRIES = ("strategies", "streams", "datasets", "models")
 LISTED_BLOCKS = {name: schema.BLOCKS[name] for name in ("training", "memory", "search", "limits", "evaluation")}
+ALL_METRICS = (*METRICS, *INSIDE_METRICS)
 KINDS = (*REGISTRIES, *LISTED_BLOCKS, "metrics")
 
 
@@ -168,19 +170,20 @@ def _block(kind: str, name: str | None) -> RenderableType:
 def _metrics(name: str | None) -> RenderableType:
     """What each metric is, or all that is said of one."""
     if name is not None:
-        _known("metric", name, METRICS)
+        _known("metric", name, ALL_METRICS)
         return Text.assemble((name, "bold"), f"  {_said(metric(name))}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("about")
-    for each in METRICS:
+    for each in ALL_METRICS:
         table.add_row(Text(each), Text(_said(metric(each).split("\n\n")[0].replace("\n", " "))))
     return table
 
 
 def metric(name: str) -> str:
     """What a metric says of itself, as its docstring has it."""
-    return inspect.getdoc(getattr(AccuracyMatrix, name)) or ""
+    owner = AccuracyMatrix if name in METRICS else InsideCurves
+    return inspect.getdoc(getattr(owner, name)) or ""
 
 
 def _said(docstring: str) -> str:

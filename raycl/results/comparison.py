@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 from raycl.catalog import catalog
 from raycl.errors import RayclError
+from raycl.matrix import Verdict
 from raycl.results.failures import Failure, failures_of
 from raycl.results.outcomes import Record
 from raycl.results.reading import matrices, read_trials, unfinished
 from raycl.results.remarks import remarks
 from raycl.results.standing import PHASES, Asked, Standing, owners, standings, told_failures
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.store import ResultsFolder
 from raycl.spec.entry import entry_key
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec

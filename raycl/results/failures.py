@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raycl.results.standing import Asked
-from raycl.results.store import ResultsFolder, traceback_path
+from raycl.results.store import ResultsFolder
+from raycl.results.trial_store import traceback_path
 from raycl.spec.trial import TrialSpec
 
 

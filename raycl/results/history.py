@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import pyarrow as pa
 
 from raycl.errors import TornFile
 from raycl.matrix import TaskRow
@@ -18,7 +21,10 @@ Key = tuple[int, int]
 Seal = tuple[int, str]
 """(size in bytes, sha256)"""
 
+COMPACT = "history.parquet"
+"""All rows and manifests of a finished trial in one file, relative to its folder."""
 _MANIFEST = re.compile(r"manifests/\d{4,}-\d{4,}\.json")
+_OWNER, _MANIFESTS = "manifest", "raycl.manifests"
 log = logging.getLogger(__name__)
 
 
@@ -71,15 +77,32 @@ class History:
     @classmethod
     def read(cls, files: Files, folder: str) -> History:
         sizes = files.sizes(folder)
-        found = {}
+        found: dict[Key, Manifest] = {}
+        rows: dict[Key, list[TaskRow]] = {}
+        if COMPACT in sizes:
+            try:
+                found, rows = _unpacked(files.read(f"{folder}/{COMPACT}") or b"", files.name(f"{folder}/{COMPACT}"))
+            except TornFile as error:
+                log.warning("skipped a torn history: %s", error)
         for path in filter(_MANIFEST.fullmatch, sizes):
             try:
                 manifest = Manifest.of(files.read_json(f"{folder}/{path}"))
             except (TornFile, KeyError, TypeError) as error:
                 log.warning("skipped a torn manifest %s: %s", files.name(f"{folder}/{path}"), error)
                 continue
-            found[manifest.key] = manifest
-        return cls(files, folder, sizes, {key: found[key] for key in sorted(found, reverse=True)})
+            found.setdefault(manifest.key, manifest)
+        return cls(files, folder, sizes, {key: found[key] for key in sorted(found, reverse=True)}, rows)
+
+    def compact(self) -> bytes:
+        """Every manifest with its rows, as the bytes of :data:`COMPACT`; manifests whose rows are torn are left out."""
+        whole = [manifest for manifest in self.manifests.values() if self._whole(manifest.rows)]
+        rows = [self._read_rows(manifest) for manifest in whole]
+        table = schema.rows_table([row for each in rows for row in each])
+        owner = [number for number, each in enumerate(rows) for _ in each]
+        manifests = json.dumps([asdict(replace(manifest, rows={})) for manifest in whole], sort_keys=True)
+        return schema.to_parquet(
+            table.append_column(_OWNER, pa.array(owner, pa.int32())), notes={_MANIFESTS: manifests}
+        )
 
     def complete(self) -> Iterator[Manifest]:
         """Manifests that a trial can continue from, the furthest first."""
@@ -135,6 +158,26 @@ class History:
             log.warning("skipped torn rows: %s", self.files.name(f"{self.folder}/{torn[0]}"))
             return None
         return line[::-1]
+
+
+def _unpacked(data: bytes, name: str) -> tuple[dict[Key, Manifest], dict[Key, list[TaskRow]]]:
+    """The manifests of :data:`COMPACT`, and their rows.
+
+    Raises:
+        TornFile: the bytes are not all there.
+    """
+    table = schema.from_parquet(data, name)
+    try:
+        manifests = [Manifest.of(stored) for stored in json.loads(table.schema.metadata[_MANIFESTS.encode()])]
+        owners = table[_OWNER].to_pylist()
+    except (KeyError, TypeError, ValueError) as error:
+        raise TornFile(
+            f"{name}: no history of a trial ({error!r}); delete this trial's folder and run again"
+        ) from error
+    rows: dict[Key, list[TaskRow]] = {manifest.key: [] for manifest in manifests}
+    for owner, row in zip(owners, schema.rows_of(table), strict=True):
+        rows[manifests[owner].key].append(row)
+    return {manifest.key: manifest for manifest in manifests}, rows
 
 
 def seals(files: Mapping[str, bytes]) -> dict[str, Seal]:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raycl.matrix import cut_after
-from raycl.results.store import Verdict
+from raycl.matrix import Verdict, cut_after
 from raycl.spec.trial import Scalar, TrialSpec
 
 ASHA = "stopped by ASHA"

@@ -10,13 +10,17 @@ import pyarrow.parquet as pq
 
 from raycl.errors import StoreError
 from raycl.results.comparison import owners_of
-from raycl.results.reading import Folder, opened, read_cells, read_trials
+from raycl.results.reading import Folder, opened, read_cells, read_inside, read_online, read_trials
 
 CELLS_FILE, TRIALS_FILE, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
+MORE = {"inside.parquet": read_inside, "online.parquet": read_online}
+"""Written where the trials hold any."""
 
 
 def pack(folder: Folder, target: Path) -> tuple[int, int]:
     """Write ``trials.parquet`` and ``cells.parquet``, sorted by trial, with the sweep in their metadata.
+
+    What was measured inside tasks, if anything, is written beside them.
 
     Both are what :func:`read_trials` and :func:`read_cells` give; pandas, DuckDB and notebooks read them alone. The
     column ``entries`` of the trials names every method that asks for one, as ``alias`` is only that which ran it first.
@@ -41,7 +45,8 @@ def pack(folder: Folder, target: Path) -> tuple[int, int]:
         raise StoreError(f"{target}: must be a folder to write into ({error.strerror}); name another") from error
     told = json.loads(results.sweep_json)
     told |= {"file": Path(told.get("file", "")).name}  # where it lay concerns one machine alone
-    for name, table in ((TRIALS_FILE, trials), (CELLS_FILE, cells)):
+    more = [(name, read(results)) for name, read in MORE.items()]
+    for name, table in ((TRIALS_FILE, trials), (CELLS_FILE, cells), *((n, table) for n, table in more if len(table))):
         _write(table.replace_schema_metadata({SWEEP: json.dumps(told).encode()}), target / name)
     return trials.num_rows, cells.num_rows
 

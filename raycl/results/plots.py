@@ -8,6 +8,8 @@ from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -88,6 +90,49 @@ def accuracy_curves(matrices: Mapping[str, Sequence[AccuracyMatrix]], title: str
     if matrices:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=INK)
     return figure
+
+
+def inside_curves(inside: pa.Table, names: Mapping[str, str], task: int = 0, title: str = "") -> Figure:
+    """Accuracy on one task while it and every later task is learned.
+
+    Mean over the trials of a name, band of one deviation. A task that is learned as well as ever afterwards, and drops
+    on the way, shows its stability gap here and in no accuracy matrix.
+
+    Args:
+        inside: :func:`raycl.results.reading.read_inside`.
+        names: trial -> the name under which it counts.
+    """
+    figure, axes = _figure(7.6, 4.4, title)
+    seen = inside.filter(pc.field("eval_task") == task)
+    for index, name in enumerate(dict.fromkeys(names.values())):
+        curves = []
+        for trial in (trial for trial, own in names.items() if own == name):
+            progress, accuracy = _inside_curve(seen.filter(pc.field("trial") == trial))
+            curves += [accuracy] if len(accuracy) else []
+        if not curves:
+            continue
+        colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+        mean = np.mean(curves, axis=0)
+        axes.plot(progress, mean, style, color=colour, linewidth=1.8, label=name)
+        if len(curves) > 1:
+            spread = np.std(curves, axis=0, ddof=1)
+            axes.fill_between(progress, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+    axes.set_ylim(0, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    axes.xaxis.grid(color="#DDDDDD", linewidth=0.8)
+    axes.set_xlabel("tasks learned; between two of them by share of the updates")
+    axes.set_ylabel(f"accuracy on task {task + 1}")
+    _percent_grid(axes, axes.yaxis)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=INK)
+    return figure
+
+
+def _inside_curve(points: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Of one trial and evaluated task, ``[points]`` each: tasks learned by then, as a fraction, and accuracies."""
+    learned, update = points["train_task"].to_numpy(), points["update"].to_numpy()
+    last = {task: update[learned == task].max() for task in np.unique(learned)}
+    share = update / np.maximum([last[task] for task in learned], 1)
+    return learned + share, points["correct"].to_numpy() / points["total"].to_numpy()
 
 
 def bars(comparison: Comparison, title: str = "") -> Figure:

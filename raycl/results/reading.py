@@ -14,6 +14,7 @@ from raycl.errors import TornFile
 from raycl.matrix import AccuracyMatrix
 from raycl.results import schema
 from raycl.results.store import ResultsFolder
+from raycl.results.trial_store import part_name
 
 Folder: TypeAlias = str | Path | ResultsFolder
 
@@ -43,6 +44,33 @@ def read_cells(folder: Folder) -> pa.Table:
     return pa.concat_tables(tables) if tables else schema.CELLS.empty_table()
 
 
+def read_inside(folder: Folder) -> pa.Table:
+    """Accuracies while tasks were learned, of all trials that measured them: trial, train_task, update (within it),
+    eval_task, correct, total.
+
+    Raises:
+        TornFile: a part is damaged; ``raycl resume`` repairs it.
+    """
+    return _some(opened(folder), "inside", schema.INSIDE)
+
+
+def read_online(folder: Folder) -> pa.Table:
+    """Examples that were predicted before they were learned: trial, train_task, correct, total.
+
+    Raises:
+        TornFile: a part is damaged; ``raycl resume`` repairs it.
+    """
+    return _some(opened(folder), "online", schema.ONLINE_ROWS)
+
+
+def _some(results: ResultsFolder, kind: str, form: pa.Schema) -> pa.Table:
+    """The parts of a kind that not every trial has."""
+    ended = set(results.ended())
+    names = [part_name(kind, trial) for trial in ended]
+    tables = [_part(results, name, form) for name in results.files.existing(sorted(names))]
+    return pa.concat_tables(tables) if tables else form.empty_table()
+
+
 def matrices(folder: Folder) -> dict[str, AccuracyMatrix]:
     """The accuracy matrix of every trial that has ended with a row, by the trial's hash."""
     results = opened(folder)
@@ -61,7 +89,7 @@ def stored_matrix(results: ResultsFolder, trial: str) -> AccuracyMatrix:
     Raises:
         TornFile: its part is damaged or missing; ``raycl resume`` repairs it.
     """
-    cells = _part(results, f"data/cells/{trial}.parquet", schema.CELLS)
+    cells = _part(results, part_name("cells", trial), schema.CELLS)
     return matrix_of(cells, int(cells["eval_task"].to_numpy().max(initial=-1)) + 1)
 
 
@@ -81,7 +109,7 @@ def unfinished(folder: Folder) -> list[str]:
 
 def _parts(results: ResultsFolder, kind: str, form: pa.Schema | None) -> list[pa.Table]:
     """The parts of all trials that have ended, by hash; others belong to a trial that is just ending."""
-    names = [f"data/{kind}/{trial}.parquet" for trial in results.ended()]
+    names = [part_name(kind, trial) for trial in results.ended()]
 
     with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
         return list(pool.map(lambda name: _part(results, name, form), names))

@@ -25,6 +25,8 @@ def remarks(trials: Iterable[Mapping[str, Any]], key: str) -> tuple[str, ...]:
         told = json.loads(trial.get("provenance") or "{}")
         if seen := told.get("weights_seen"):
             found[f"Pretrained weights had learned from {seen} before the stream began."] = None
+        if part := told.get("measured"):
+            found[f"{key}: metrics are taken over the cells that were measured: {part}."] = None
         for text in told.get("warnings", ()):
             found[f"{key}, seed {trial['seed']}: {text}"] = None
     return tuple(found)

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raycl.errors import TornFile
-from raycl.matrix import COST_COLUMNS, METRICS, AccuracyMatrix, Cost, TaskRow
+from raycl.matrix import COST_COLUMNS, METRICS, AccuracyMatrix, Cost, Online, Points, TaskRow
+from raycl.results.inside import inside_metrics
 from raycl.spec.trial import TrialSpec
 
 SCHEMA_VERSION = 1
@@ -40,6 +41,10 @@ ROWS = pa.schema(
 
 MEASURES = "measures"
 """A further column of the rows of methods that have numbers of their own, as JSON: name -> value."""
+POINTS = pa.struct({name: pa.list_(pa.int32()) for name in ("update", "tasks", "correct", "total")})
+"""A further column ``points``, where accuracies were measured inside tasks: :class:`raycl.matrix.Points`, flattened."""
+ONLINE = pa.struct({"correct": pa.int64(), "total": pa.int64()})
+"""A further column ``online``, where examples were predicted before they were learned."""
 
 CELLS = pa.schema(
     [
@@ -51,6 +56,30 @@ CELLS = pa.schema(
     ],
     metadata=_METADATA,
 )
+
+INSIDE = pa.schema(
+    [
+        pa.field("trial", pa.string(), nullable=False),
+        pa.field("train_task", pa.int32(), nullable=False),
+        pa.field("update", pa.int32(), nullable=False),
+        pa.field("eval_task", pa.int32(), nullable=False),
+        pa.field("correct", pa.int32(), nullable=False),
+        pa.field("total", pa.int32(), nullable=False),
+    ],
+    metadata=_METADATA,
+)
+"""Accuracies while tasks were learned, one row per point and task; ``update`` counts within ``train_task``."""
+
+ONLINE_ROWS = pa.schema(
+    [
+        pa.field("trial", pa.string(), nullable=False),
+        pa.field("train_task", pa.int32(), nullable=False),
+        pa.field("correct", pa.int64(), nullable=False),
+        pa.field("total", pa.int64(), nullable=False),
+    ],
+    metadata=_METADATA,
+)
+"""Examples of each task that were predicted before they were learned."""
 
 COUNTED_LATER = ("forward_examples", "gradient_examples")
 """Costs that results of before do not have: null where they are read."""
@@ -96,18 +125,27 @@ has none; parameters, bytes and the buffer's examples are those after the last t
 chose the point."""
 
 
-def to_parquet(table: pa.Table, compression: str = "zstd") -> bytes:
+def to_parquet(table: pa.Table, compression: str = "zstd", notes: Mapping[str, str] | None = None) -> bytes:
     """Parquet bytes; nothing is opened before all of them are there.
 
     Statistics and Arrow's copy of the schema are left out: a sweep has many small files, of which they are the most.
+
+    Args:
+        notes: further texts for the file's metadata; every page is then sealed by a checksum too.
     """
     sink = pa.BufferOutputStream()
     many = table.num_rows > 1
     with pq.ParquetWriter(
-        sink, table.schema, compression=compression, use_dictionary=many, write_statistics=False, store_schema=False
+        sink,
+        table.schema,
+        compression=compression,
+        use_dictionary=many,
+        write_statistics=False,
+        store_schema=False,
+        write_page_checksum=notes is not None,
     ) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(_METADATA)
+        writer.add_key_value_metadata({**_METADATA, **(notes or {})})
     return bytes(sink.getvalue())
 
 
@@ -118,7 +156,7 @@ def from_parquet(data: bytes, name: str, schema: pa.Schema | None = None) -> pa.
         TornFile: the bytes are no complete Parquet file of this schema; the message names ``name`` and the remedy.
     """
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
         return table if schema is None else table.cast(schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TornFile(
@@ -139,7 +177,17 @@ def rows_table(rows: Sequence[TaskRow]) -> pa.Table:
     if any(row.measures for row in rows):
         measures = [json.dumps(dict(row.measures), sort_keys=True) for row in rows]
         table = table.append_column(MEASURES, pa.array(measures, pa.string()))
+    for name, kind in (("points", POINTS), ("online", ONLINE)):
+        found = [getattr(row, name) for row in rows]
+        if any(value is not None for value in found):
+            table = table.append_column(name, pa.array([value and _flat(value) for value in found], kind))
     return table
+
+
+def _flat(value: Points | Online) -> dict[str, Any]:
+    return {
+        name: np.ravel(column).tolist() if isinstance(value, Points) else column for name, column in vars(value).items()
+    }
 
 
 def rows_of(table: pa.Table) -> list[TaskRow]:
@@ -147,12 +195,31 @@ def rows_of(table: pa.Table) -> list[TaskRow]:
     measures = table[MEASURES].to_pylist() if MEASURES in table.column_names else ["{}"] * table.num_rows
     stored = [name for name in COST_COLUMNS if name not in COUNTED_LATER or name in table.column_names]
     costs = table.select(stored).to_pylist()
+    columns = (table["task"].to_pylist(), table["correct"], table["total"], costs, measures)
+    inside = (_optional(table, "points"), _optional(table, "online"))
     return [
-        TaskRow(task, _counts(correct), _counts(total), Cost(**cost), json.loads(own or "{}"))
-        for task, correct, total, cost, own in zip(
-            table["task"].to_pylist(), table["correct"], table["total"], costs, measures, strict=True
+        TaskRow(
+            task,
+            _counts(correct),
+            _counts(total),
+            Cost(**cost),
+            json.loads(own or "{}"),
+            _points(points),
+            online and Online(**online),
         )
+        for task, correct, total, cost, own, points, online in zip(*columns, *inside, strict=True)
     ]
+
+
+def _optional(table: pa.Table, name: str) -> list[Any]:
+    return table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
+
+
+def _points(stored: Mapping[str, list[int]] | None) -> Points | None:
+    if stored is None:
+        return None
+    update, tasks, correct, total = (np.array(stored[name], dtype=np.int64) for name in POINTS.names)
+    return Points(update, tasks, correct.reshape(len(update), len(tasks)), total)
 
 
 def cells_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:
@@ -165,6 +232,32 @@ def cells_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:
     kept = total > 0
     names = pa.DictionaryArray.from_arrays(np.zeros(int(kept.sum()), np.int32), pa.array([trial])).cast(pa.string())
     return pa.table([names, learned[kept], evaluated[kept], correct[kept], total[kept]], schema=CELLS)
+
+
+def inside_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:
+    """What was measured while a trial's tasks were learned, by task, update and evaluated task."""
+    tables = []
+    for row in rows:
+        if row.points is not None:
+            points, (count, tasks) = row.points, row.points.correct.shape
+            columns = [
+                np.repeat(points.update, tasks),
+                np.tile(points.tasks, count),
+                points.correct.ravel(),
+                np.tile(points.total, count),
+            ]
+            columns = [np.full(count * tasks, row.task), *columns]
+            names = pa.array([trial] * (count * tasks))
+            tables.append(pa.table([names, *(column.astype(np.int32) for column in columns)], schema=INSIDE))
+    return pa.concat_tables(tables) if tables else INSIDE.empty_table()
+
+
+def online_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:
+    """The examples of each task that were predicted before they were learned."""
+    found = [(row.task, row.online) for row in rows if row.online is not None]
+    columns = [[trial] * len(found), [task for task, _ in found]]
+    columns += [[getattr(online, name) for _, online in found] for name in ("correct", "total")]
+    return pa.table(columns, schema=ONLINE_ROWS)
 
 
 def trials_table(
@@ -202,6 +295,8 @@ def trials_table(
         "spec": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
     }
     table = pa.table({field.name: pa.array([values.get(field.name)], field.type) for field in TRIALS}, schema=TRIALS)
+    for name, value in inside_metrics(learned).items():
+        table = table.append_column(name, pa.array([value], pa.float64()))
     for name, value in sorted(learned[-1].measures.items() if learned else ()):
         table = table.append_column(f"measure.{name}", pa.array([value], pa.float64()))
     ran_with = hyperparameters(spec) | provenance.get("resolved", {})

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from raycl.matrix import Verdict
 from raycl.results.decisions import Decisions, read_decisions, suggestion_path, winner_path
 from raycl.results.outcomes import Outcome, Recall, Record, ranked, score
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
 

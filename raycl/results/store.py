@@ -10,9 +10,12 @@
     trials/<hash>/ckpt/0005-0000/<file>     its checkpoint
     trials/<hash>/manifests/0005-0000.json  names, sizes and digests of both, and what they continue; written last
     trials/<hash>/verdict.json              how it ended
+    trials/<hash>/history.parquet           rows and manifests of a finished trial, in place of the files above
     trials/<hash>/traceback.txt             where it failed, if it did
     data/cells/<hash>.parquet               its matrix, in the sweep's data set
     data/trials/<hash>.parquet              its metrics, cost and hyperparameters
+    data/inside/<hash>.parquet              accuracies while tasks were learned, where that was asked for
+    data/online/<hash>.parquet              examples that were predicted before they were learned, alike
 
 Files of tasks are immutable and carry their attempt, so a worker that was given up but lives on destroys nothing.
 Readers trust what a manifest names and verify it. What is called otherwise (``Thumbs.db``, a copy that a file manager
@@ -23,35 +26,24 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import socket
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from raycl.errors import StoreError, TornFile
-from raycl.matrix import TaskRow, Verdict
-from raycl.results import schema
-from raycl.results.files import Files, digest, dump_json
-from raycl.results.history import History, Manifest, seals
+from raycl.results.files import Files, dump_json
 from raycl.results.lease import Lease
+from raycl.results.trial_store import TrialStore
 from raycl.spec.trial import TrialSpec
 
 HEAD, SWEEP_FILE = "sweep.json", "sweep.yaml"
 FIRST_FORMAT, FOLDER_FORMAT = 1, 2
 """The first kept the sweep file as a string in its head."""
 IDENTITY = "folder.json"
-MOST_TRACEBACK = 200_000
-"""Characters of a traceback that are kept, from its end."""
 _TRIAL = re.compile(r"[0-9a-f]{16}")
-_ATTEMPT = re.compile(r"(\d{4,})\.json")
-_CHECKPOINT = re.compile(r"(\d{4,})-\d{4,}")
-__all__ = ["Manifest", "ResultsFolder", "TrialStore", "Verdict", "traceback_path"]
 log = logging.getLogger(__name__)
 
 
@@ -179,173 +171,6 @@ class ResultsFolder:
         return torn
 
 
-class TrialStore:
-    """What one trial leaves. One object serves one attempt."""
-
-    def __init__(self, files: Files, spec: TrialSpec, sweep: str) -> None:
-        self.spec = spec
-        self._files = files
-        self._sweep = sweep
-        self._folder = f"trials/{spec.hash}"
-        self._continued: tuple[int, int] | None = None
-
-    # -- an attempt --------------------------------------------------------------------------------------------
-
-    def begin(self) -> int:
-        """Register an attempt: its number is one more than any seen."""
-        self._files.write_once(f"{self._folder}/spec.json", (self.spec.dumps() + "\n").encode())
-        self._continued = None
-        names = self._files.children(f"{self._folder}/attempts")
-        ours = (found for found in map(_ATTEMPT.fullmatch, names) if found)
-        attempt = max((int(found[1]) for found in ours), default=-1) + 1
-        record = dump_json({"host": socket.gethostname(), "pid": os.getpid(), "began": time.time()})
-        while not self._files.write_once(f"{self._folder}/attempts/{attempt:04d}.json", record):
-            attempt += 1
-        return attempt
-
-    def began(self) -> float:
-        """When the first attempt began, in seconds since the epoch; 0 before."""
-        record = self._files.read_json(f"{self._folder}/attempts/0000.json")
-        return 0.0 if record is None else float(record["began"])
-
-    def write_task(
-        self,
-        attempt: int,
-        task: int,
-        rows: Sequence[TaskRow],
-        checkpoint: Mapping[str, bytes],
-        extra: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Store what a task left. It counts from the moment its manifest is there, which is written last."""
-        stem = f"{task:04d}-{attempt:04d}"
-        table = {f"rows/{stem}.parquet": schema.to_parquet(schema.rows_table(rows))}
-        states = {f"ckpt/{stem}/{name}": data for name, data in checkpoint.items()}
-        for name, data in (table | states).items():
-            self._files.write(f"{self._folder}/{name}", data)
-        manifest = Manifest(task, attempt, self._continued, seals(table), seals(states), dict(extra or {}), time.time())
-        self._files.write(f"{self._folder}/manifests/{stem}.json", dump_json(asdict(manifest)))
-        self._continued = manifest.key
-        self._drop_checkpoints(before=task - 1)
-
-    def latest(self) -> Manifest | None:
-        """The highest complete manifest: its checkpoint is there, and so are the rows of all it continues."""
-        return next(self.history().complete(), None)
-
-    def read_checkpoint(self, manifest: Manifest) -> dict[str, bytes]:
-        """The verified files of a checkpoint by name. What this object writes afterwards continues it.
-
-        Raises:
-            TornFile: a file is missing or not what the manifest says.
-        """
-        files = {}
-        for path, (_, sha256) in manifest.checkpoint.items():
-            data = self._files.read(f"{self._folder}/{path}")
-            if data is None or digest(data) != sha256:
-                raise TornFile(f"{self._files.name(f'{self._folder}/{path}')}: does not match its manifest")
-            files[path.split("/", 2)[2]] = data
-        self._continued = manifest.key
-        return files
-
-    def restore(self) -> tuple[Manifest, dict[str, bytes]] | None:
-        """:meth:`latest` and its checkpoint; where that cannot be read, the one before. None: from the start."""
-        for manifest in self.history().complete():
-            try:
-                return manifest, self.read_checkpoint(manifest)
-            except TornFile as error:
-                log.warning("skipped a checkpoint: %s", error)
-        return None
-
-    def rows(self, upto: Manifest | None = None) -> list[TaskRow]:
-        """The rows of one unbroken line of work, by task: that of ``upto``, else the one that got furthest."""
-        return self.history().rows(upto)
-
-    def history(self) -> History:
-        """The trial's folder as it is now."""
-        return History.read(self._files, self._folder)
-
-    # -- the end -----------------------------------------------------------------------------------------------
-
-    def finish(self, verdict: Verdict, provenance: Mapping[str, Any], traceback: str = "") -> None:
-        """Write the trial's parts of the data set, then its verdict. Finished trials drop their checkpoints,
-        unless their specification says that they stay.
-
-        Args:
-            traceback: of a failure; its end is kept.
-
-        Raises:
-            TornFile: the trial is said to have finished, but rows of its tasks are lost.
-        """
-        parts = self._write_parts(verdict, provenance)
-        if traceback:
-            self._files.write(traceback_path(self.spec.hash), traceback[-MOST_TRACEBACK:].encode(errors="replace"))
-        record = {"verdict": asdict(verdict), "provenance": dict(provenance), "parts": seals(parts)}
-        self._files.write(f"{self._folder}/verdict.json", dump_json(record))
-        if verdict.status == "finished" and not self.spec.keep_checkpoint:
-            self._files.delete_folder(f"{self._folder}/ckpt")
-
-    def verdict(self) -> Verdict | None:
-        """How the trial ended; None while it has not."""
-        record = self._files.read_json(f"{self._folder}/verdict.json")
-        return None if record is None else Verdict(**record["verdict"])
-
-    def traceback(self) -> str:
-        """Where the trial failed; empty where it did not, or where nothing was stored."""
-        return (self._files.read(traceback_path(self.spec.hash)) or b"").decode(errors="replace")
-
-    def seal(self) -> str:
-        """A digest of the verdict and the parts; empty before the end. It changes when the trial ends anew."""
-        data = self._files.read(f"{self._folder}/verdict.json")
-        return "" if data is None else digest(data)
-
-    def reopen(self) -> None:
-        """Forget the verdict, so that the trial goes on from its last checkpoint (a retry, or other cut-offs)."""
-        self._files.delete(f"{self._folder}/verdict.json")  # first: readers leave out parts without a verdict
-        for part in (*_part_names(self.spec.hash), traceback_path(self.spec.hash)):
-            self._files.delete(part)
-
-    def restart(self) -> None:
-        """Forget all that the trial has left, so that it runs again from its beginning."""
-        self.reopen()
-        for folder in ("manifests", "rows", "ckpt"):  # rows and checkpoints mean nothing without their manifests
-            self._files.delete_folder(f"{self._folder}/{folder}")
-
-    def rewrite_parts(self) -> None:
-        """Write the parts of the data set again, from the task rows."""
-        record = self._files.read_json(f"{self._folder}/verdict.json")
-        if record is not None:
-            self.finish(Verdict(**record["verdict"]), record["provenance"])
-
-    def _write_parts(self, verdict: Verdict, provenance: Mapping[str, Any]) -> dict[str, bytes]:
-        history = self.history()
-        rows = history.rows()
-        done = max((row.task for row in rows), default=-1)
-        if verdict.status == "finished" and done < verdict.task:
-            raise TornFile(
-                f"{self._files.name(self._folder)}: rows of tasks {done + 1} to {verdict.task} are lost; "
-                "delete this trial's folder and run the sweep again"
-            )
-        ending = {name: getattr(verdict, name) for name in ("status", "reason", "value")}
-        trial = schema.trials_table(self._sweep, self.spec, ending, provenance, rows, history.seconds())
-        cells = schema.cells_table(self.spec.hash, rows)
-        encoded = schema.to_parquet(cells), schema.to_parquet(trial, compression="none")
-        parts = dict(zip(_part_names(self.spec.hash), encoded, strict=True))
-        for part, data in parts.items():
-            self._files.write(part, data)  # the same rows give the same bytes, so replacing a part loses nothing
-        return parts
-
-    def _drop_checkpoints(self, before: int) -> None:
-        """Two checkpoints stay: the newest, and the one before it in case the newest cannot be read."""
-        for name in self._files.children(f"{self._folder}/ckpt"):
-            found = _CHECKPOINT.fullmatch(name)
-            if found and int(found[1]) < before:
-                self._files.delete_folder(f"{self._folder}/ckpt/{name}")
-
-
-def traceback_path(trial: str) -> str:
-    """Where a trial's traceback lies in its results folder."""
-    return f"trials/{trial}/traceback.txt"
-
-
 def _head(files: Files) -> dict[str, Any]:
     """Name, hash and sweep of a folder; the sweep as :meth:`raycl.spec.sweep.SweepSpec.loads` takes it."""
     try:
@@ -380,7 +205,3 @@ def _with_text(told: Mapping[str, Any], files: Files) -> dict[str, Any]:
 def _complete(record: Mapping[str, Any], sizes: Mapping[str, int]) -> bool:
     """Whether the parts that a verdict names are whole; ``sizes`` lists the folder ``data``."""
     return all(sizes.get(part.removeprefix("data/")) == size for part, (size, _) in record["parts"].items())
-
-
-def _part_names(trial: str) -> tuple[str, str]:
-    return f"data/cells/{trial}.parquet", f"data/trials/{trial}.parquet"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from raycl.catalog import catalog
 from raycl.matrix import AccuracyMatrix
 from raycl.results.decisions import winner_path
-from raycl.results.reading import matrices, read_cells, read_trials
+from raycl.results.reading import matrices, read_cells, read_inside, read_online, read_trials
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import Comparison, comparison
 from raycl.spec.sweep import SweepSpec
@@ -62,6 +62,18 @@ class Results:
     def cells(self) -> pa.Table:
         """The matrices of all trials in long form: trial, train_task, eval_task, correct, total."""
         return read_cells(self._folder)
+
+    @cached_property
+    def inside(self) -> pa.Table:
+        """Accuracies while tasks were learned (``evaluation.inside``), in long form: trial, train_task, update within
+        it, eval_task, correct, total."""
+        return read_inside(self._folder)
+
+    @cached_property
+    def online(self) -> pa.Table:
+        """Examples that were predicted before they were learned (``evaluation.online``): trial, train_task, correct,
+        total."""
+        return read_online(self._folder)
 
     @cached_property
     def matrices(self) -> Mapping[str, AccuracyMatrix]:

@@ -13,12 +13,13 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from raycl.errors import DataError, UnknownName, nearest
+from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.options import MemoryConfig, Options, StreamConfig, TrainingConfig
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.setting import BLOCK_NAMES, Names, Registries, Setting
 from raycl.spec.source import Path, dotted
 from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
-from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
+from raycl.spec.sweep_options import LimitsConfig
 
 MOST_COMBINED = 64
 """Ends of several dimensions that are looked at together."""

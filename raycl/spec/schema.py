@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.options import EXACT, LARGEST, MemoryConfig, TrainingConfig
 from raycl.spec.overrides import STRATEGY_OVERRIDES, VARIANT_OVERRIDES
 from raycl.spec.setting import Registries
 from raycl.spec.space import DISTRIBUTIONS, MOST_CHOICES, SEARCH
 from raycl.spec.sweep_file import NAME, REQUIRED, TOP_KEYS
 from raycl.spec.sweep_options import (
-    EvaluationConfig,
     FinalConfig,
     LimitsConfig,
     PrunerConfig,

@@ -13,10 +13,11 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.needs import SHARED_BLOCKS, Extent
 from raycl.spec.options import MemoryConfig, ModelConfig, Options, StreamConfig, TrainingConfig
 from raycl.spec.published import as_published, departures, per_task_head
-from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig
+from raycl.spec.sweep_options import LimitsConfig
 
 B = TypeVar("B", bound=BaseModel)
 Registered: TypeAlias = Mapping[str, Mapping[str, tuple[Any, str]]]

@@ -158,15 +158,24 @@ class SweepSpec(SweepContents):
         values = {path: found.decode(point[point_path(path)]) for path, found in blocks.space.items()}
         return blocks.resolve(self.catalog, values).as_published()
 
-    def trial(self, entry: Entry, point: Mapping[str, Scalar], seed: int, phase: SweepPhase) -> TrialSpec:
+    def trial(
+        self, entry: Entry, point: Mapping[str, Scalar], seed: int, phase: SweepPhase, whole: bool = False
+    ) -> TrialSpec:
         """The fully resolved trial of an entry at a point of its space.
 
         Search and finalists score on validation data, the final phase on test data.
+
+        Args:
+            whole: measure all that the file asks for, in a search too.
         """
         resolved = self.resolved(entry, point)
         scored = phase == "final"
         decided = trial_fields(resolved, self.catalog)
         decided |= {name: self._pin(decided[name]) for name in ("stream", "model")}
+        if not (scored or whole):
+            decided["evaluation"] = resolved.evaluation.needed(
+                self.metric, self.pruner.grace_tasks if self.pruner else None
+            )
         return TrialSpec(
             **decided,
             variant=entry.variant,

@@ -152,13 +152,6 @@ class LimitsConfig(Options):
     max_compression_ratio: Positive | None = Field(None, description="hypernetworks: trainable over target weights")
 
 
-class EvaluationConfig(Options):
-    """What is measured after every task."""
-
-    future_tasks: bool = Field(True, description="also tasks not yet learned, where their output units exist")
-    max_examples: Count | None = Field(None, description="at most so many examples of each task, the first ones")
-
-
 def _whole_above_one(gpus: float) -> float:
     if (gpus > 1 and gpus != int(gpus)) or 0 < gpus < 1e-4:
         raise ValueError("must be a share of one GPU, from 0.0001 to 1, or a whole number of them, as Ray has it")

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.options import MemoryConfig, Options, StreamConfig, TrainingConfig
 from raycl.spec.revisions import revisions
 from raycl.spec.setting import PLAIN_BLOCKS, Registries, Setting, checked_block
-from raycl.spec.sweep_options import EvaluationConfig, LimitsConfig, ResourcesConfig
+from raycl.spec.sweep_options import LimitsConfig, ResourcesConfig
 
 FORMAT_VERSION = 1
 """Of the specification itself. What the same options give is told by revisions (:mod:`raycl.spec.revisions`)."""

@@ -254,6 +254,14 @@ class Strategy:
         logits: Tensor = self.network(x)
         return logits
 
+    @property
+    def ignores_task(self) -> bool:
+        """Whether :meth:`predict` answers alike whatever task it is told; then rows of several tasks share a batch.
+
+        A method that overrides :meth:`predict` says so itself.
+        """
+        return type(self).predict is Strategy.predict
+
     def train(self, mode: bool) -> None:
         """Switch every network that is an attribute to training or evaluation mode."""
         for value in vars(self).values():

@@ -135,13 +135,21 @@ class Piggyback(Strategy):
         counts, *negative = self.masked.unpack(bits).float()
         return self.masked.split(counts - 2 * negative[0] if negative else counts)
 
+    def _mask(self, task: int) -> dict[str, Tensor] | None:
+        """A task's mask, that of its scores while it is being learned; None where it has none."""
+        if task == len(self.bits):
+            return self._decided() if self.scores else None
+        bits = self.bits[task]
+        return None if bits is None else self._stored(bits)
+
     # -- the update and prediction -----------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> Losses:
         """Cross-entropy over the task's own units."""
         labels = batch.y - self.context.scenario.offset(self.task)
-        masks = self._decided() if self.scores else None
-        logits = self.network.head.own(self._features(masks, batch.x), self.context.scenario.units(self.task))
+        logits = self.network.head.own(
+            self._features(self._mask(self.task), batch.x), self.context.scenario.units(self.task)
+        )
         return {"task": nn.functional.cross_entropy(logits, labels)}
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
@@ -154,8 +162,7 @@ class Piggyback(Strategy):
         """Logits ``[batch, outputs so far]``; minus infinity outside the task's units."""
         if task is None:
             raise MethodError("piggyback: needs the task id to predict; use scenario task")
-        bits = self.bits[task]
-        features = self._features(None if bits is None else self._stored(bits), x)
+        features = self._features(self._mask(task), x)
         return self.network.head.alone(features, self.context.scenario.units(task))
 
     def _features(self, masks: Mapping[str, Tensor] | None, x: Tensor) -> Tensor:

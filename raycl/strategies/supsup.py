@@ -170,6 +170,10 @@ class SupSup(Strategy):
         return {f"scores {task}": Trainable.of(list(self.scores.values()))}
 
     def end_task(self, task: int, data: TaskData) -> None:
+        self._settle()
+
+    def _settle(self) -> None:
+        """Keep the mask of the task being learned, and forget its scores."""
         self.bits.append(self.masked.pack(self._decided()))
         self._normed.append(self.statistics.flat())
         self._unpacked = None
@@ -199,7 +203,23 @@ class SupSup(Strategy):
     # -- prediction --------------------------------------------------------------------------------------------
 
     def predict(self, x: Tensor, task: int | None) -> Tensor:
-        """Logits ``[batch, outputs so far]``: those of one task's units, minus infinity elsewhere."""
+        """Logits ``[batch, outputs so far]``: those of one task's units, minus infinity elsewhere.
+
+        A task that is being learned answers with the mask that its scores stand for now.
+        """
+        if not self.scores:
+            return self._answer(x, task)
+        kept = self.bits, self._normed, self.scores
+        try:
+            self.bits, self._normed = list(self.bits), list(self._normed)
+            self._settle()
+            return self._answer(x, task)
+        finally:
+            self.bits, self._normed, self.scores = kept
+            self._unpacked = None
+
+    def _answer(self, x: Tensor, task: int | None) -> Tensor:
+        """:meth:`predict` with the masks that are kept."""
         if task is not None:
             chosen = torch.full((len(x),), task, device=x.device)
             logits = self._logits(task, x)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from raycl.matrix import AccuracyMatrix
+from raycl.matrix import AccuracyMatrix, Verdict
 from raycl.results.outcomes import ASHA, Record
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.store import ResultsFolder
 from raycl.spec.sweep_options import DEFAULT_METRIC
 from raycl.spec.trial import TrialSpec
 

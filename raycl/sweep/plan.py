@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import optuna
 
+from raycl.matrix import Verdict
 from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.outcomes import Outcome, ranked, score
 from raycl.results.standing import Asked, no_finalist_finished, no_suggestion_finished
-from raycl.results.store import Verdict
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import SearchConfig
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec

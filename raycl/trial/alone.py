@@ -159,4 +159,4 @@ def _spec(
     if unknown:
         searched = ", ".join(entry.space) or "nothing"
         raise UnknownName(f"{entry.key} searches {searched} (got {', '.join(unknown)}); set other values in the sweep")
-    return sweep.trial(entry, {**entry.middle, **(point or {})}, seed, phase), root
+    return sweep.trial(entry, {**entry.middle, **(point or {})}, seed, phase, whole=True), root

@@ -98,7 +98,16 @@ def build(
     rows = TrainingRows(source, scenario, pixels, memory, device, setting.hidden)
     strategy: Strategy = setting.strategy(setting.options, context)
     require(replace(setting, extent=Extent(scenario.sizes)))
-    evaluator = Evaluator(source, trial.score_on, scenario, pixels, setting.evaluation, device, setting.hidden)
+    evaluator = Evaluator(
+        source,
+        trial.score_on,
+        scenario,
+        pixels,
+        setting.evaluation,
+        device,
+        seed=trial.seed,
+        boundaries_hidden=setting.hidden,
+    )
     return Parts(setting, scenario, strategy, networks, memory, optimizers, rows, evaluator, random, meter, work)
 
 

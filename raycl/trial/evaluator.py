@@ -1,21 +1,24 @@
-"""Measures a strategy on every task: counts of correct predictions, in large batches."""
+"""Measures a strategy on tasks: counts of correct predictions, in large batches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from raycl.spec.sweep_options import EvaluationConfig
+from raycl.spec.evaluation import EvaluationConfig
 from raycl.strategies.base import Strategy
 from raycl.streams.scenario import Scenario
-from raycl.streams.task import SplitName, TaskSource
-from raycl.trial.loading import Pixels, RowPool, part_segment
+from raycl.streams.task import Batch, SplitName, TaskSource
+from raycl.trial.loading import Pixels, Segment, part_segment, side_by_side
 
 BATCH_SIZE = 1000
-CACHED_TASKS = 32
-"""Tasks whose evaluation rows are kept at hand; others are fetched again."""
+KEPT_BYTES = 64_000_000
+"""Of evaluation rows that are kept at hand, the first ones; others are fetched again. Base images are shared."""
 
 
 class Evaluator:
@@ -23,6 +26,7 @@ class Evaluator:
 
     Args:
         split: ``validation`` during a search, ``test`` in the final phase.
+        seed: of the samples of tasks.
         boundaries_hidden: whether the learner is not told which classes have come; then all units may win.
     """
 
@@ -34,6 +38,8 @@ class Evaluator:
         pixels: Pixels,
         options: EvaluationConfig,
         device: torch.device,
+        *,
+        seed: int = 0,
         boundaries_hidden: bool = False,
     ) -> None:
         self._source = source
@@ -42,50 +48,107 @@ class Evaluator:
         self._pixels = pixels
         self._options = options
         self._device = device
+        self._seed = seed
         self._hidden_policy: Literal["seen", "all"] = "all" if boundaries_hidden else "seen"
-        self._pools: dict[int, RowPool] = {}
+        self._kept: dict[int, Segment] = {}
+        self._room = KEPT_BYTES
 
     def measure(self, strategy: Strategy, learned: int) -> tuple[np.ndarray, np.ndarray]:
         """Correct and total counts, int64 ``[num_tasks]`` each, after tasks 0..learned (-1: none).
 
-        A total of 0 marks a null cell: no output units for that task, or a task the strategy cannot answer for yet.
+        A total of 0 marks a null cell: not asked for, no output units for that task, or a task the strategy cannot
+        answer for yet.
         """
-        correct = np.zeros(self._scenario.num_tasks, dtype=np.int64)
-        total = np.zeros(self._scenario.num_tasks, dtype=np.int64)
+        return self.count(strategy, self.batches(strategy, self.asked(strategy, learned)), learned)
+
+    def asked(self, strategy: Strategy, learned: int) -> list[int]:
+        """The tasks that are measured after tasks 0..learned."""
+        options, count = self._options, self._scenario.num_tasks
+        if not options.measures_row(learned, count):
+            return []
+        future = options.measures_future(count) and strategy.zero_shot
+        to_come = [task for task in range(learned + 1, count) if future and self._scenario.answerable(task, learned)]
+        return [*self.followed(learned), *to_come]
+
+    def followed(self, learned: int) -> list[int]:
+        """Of tasks 0..learned, those that are measured. A smaller sample is the start of a larger one."""
+        wanted, count = self._options.sample(self._scenario.num_tasks), self._scenario.num_tasks
+        if wanted is None or learned == count - 1 or wanted >= learned:
+            return list(range(learned + 1))
+        drawn = np.random.default_rng((self._seed, learned)).permutation(learned)[:wanted]
+        return [*sorted(drawn.tolist()), learned]
+
+    def count(
+        self, strategy: Strategy, batches: Iterable[tuple[int, Batch]], learned: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Correct and total counts, int64 ``[num_tasks]`` each, on what :meth:`batches` gives."""
+        correct = torch.zeros(self._scenario.num_tasks, dtype=torch.int64, device=self._device)
+        total = torch.zeros_like(correct)
         strategy.train(False)
         with torch.no_grad():
-            for task in range(self._scenario.num_tasks):
-                if self._answerable(strategy, task, learned):
-                    correct[task], total[task] = self._count(strategy, task, learned)
-        return correct, total
+            for task, batch in batches:
+                hits = self._hits(strategy, batch, task, learned)
+                correct += torch.bincount(batch.task[hits], minlength=len(correct))
+                total += torch.bincount(batch.task, minlength=len(total))
+        return correct.cpu().numpy(), total.cpu().numpy()
 
-    def _answerable(self, strategy: Strategy, task: int, learned: int) -> bool:
-        if task <= learned:
-            return True
-        wanted = self._options.future_tasks and strategy.zero_shot
-        return wanted and self._scenario.answerable(task, learned)
+    def predict(self, strategy: Strategy, batch: Batch, task: int) -> tuple[int, int]:
+        """How many rows of a batch of one task are answered rightly while it is learned, and how many there are."""
+        strategy.train(False)
+        with torch.no_grad():
+            seen = replace(batch, x=self._pixels.normalize(batch.image))
+            return int(self._hits(strategy, seen, task, task).sum()), len(batch)
 
-    def _count(self, strategy: Strategy, task: int, learned: int) -> tuple[int, int]:
-        scenario, pool = self._scenario, self._pool(task)
+    def _hits(self, strategy: Strategy, batch: Batch, task: int, learned: int) -> Tensor:
+        """Which rows are answered rightly, bool ``[batch]``."""
+        scenario = self._scenario
         given = task if scenario.task_given else None
         policy: Literal["own", "seen", "all"] = "own" if scenario.task_given else self._hidden_policy
-        hits = torch.zeros((), dtype=torch.int64, device=self._device)
-        for batch in pool.batches(torch.arange(len(pool)), BATCH_SIZE, augment=False):
-            logits = strategy.predict(batch.x, given)
-            mask = scenario.mask(batch.task, policy, max(learned, 0))
-            units = logits.masked_fill(~mask, float("-inf")).argmax(1)
-            hits += (scenario.answers(units) == scenario.answers(batch.y)).sum()
-        return int(hits), len(pool)
+        logits = strategy.predict(batch.x, given)
+        mask = scenario.mask(batch.task, policy, max(learned, 0))
+        units = logits.masked_fill(~mask, float("-inf")).argmax(1)
+        return scenario.answers(units) == scenario.answers(batch.y)
 
-    def _pool(self, task: int) -> RowPool:
+    def batches(
+        self, strategy: Strategy, tasks: Sequence[int], limit: int | None = None
+    ) -> Iterator[tuple[int, Batch]]:
+        """The rows of some tasks in batches, each with the task of its first row; small tasks share one where the
+        answer does not depend on the task.
+
+        Args:
+            limit: at most so many examples of each task, the first ones.
+        """
+        shared = strategy.inference_batch == 1 and (not self._scenario.task_given or strategy.ignores_task)
+        waiting: list[Segment] = []
+        rows = first = 0
+        for place, task in enumerate(tasks):
+            segment = self._segment(task, tasks[place + 1] if place + 1 < len(tasks) else None).first(limit)
+            if waiting and (not shared or rows + len(segment) > BATCH_SIZE):
+                yield from self._read(waiting, first)
+                waiting, rows = [], 0
+            first = first if waiting else task
+            waiting.append(segment)
+            rows += len(segment)
+        yield from self._read(waiting, first)
+
+    def _read(self, segments: Sequence[Segment], task: int) -> Iterator[tuple[int, Batch]]:
+        """Several small segments as one batch, or a single one as batches; ``task`` is that of the first row."""
+        if len(segments) > 1:
+            yield task, side_by_side(segments, self._pixels)
+        elif segments:
+            for index in torch.arange(len(segments[0]), device=self._device).split(BATCH_SIZE):
+                yield task, segments[0].gather(index, self._pixels, augment=False)
+
+    def _segment(self, task: int, following: int | None) -> Segment:
         """The rows of a task; the first ones stay, as tasks are visited in turn, the others are fetched ahead."""
-        if task in self._pools:
-            return self._pools[task]
+        if task in self._kept:
+            return self._kept[task]
         part = self._source.part(task, self._split)
-        if CACHED_TASKS <= task + 1 < self._scenario.num_tasks:
-            self._source.prefetch(task + 1, self._split)
         y = self._scenario.labels(torch.from_numpy(part.labels.astype(np.int64)), task)
-        pool = RowPool([part_segment(part, y, task, self._device, self._options.max_examples)], self._pixels)
-        if task < CACHED_TASKS:
-            self._pools[task] = pool
-        return pool
+        segment = part_segment(part, y, task, self._device, self._options.max_examples)
+        self._room -= segment.own_bytes
+        if self._room >= 0:
+            self._kept[task] = segment
+        elif following is not None and following not in self._kept:
+            self._source.prefetch(following, self._split)
+        return segment

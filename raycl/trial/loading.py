@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -114,12 +114,31 @@ class Segment:
         rows, y = torch.cat([self.rows, other.rows]), torch.cat([self.y, other.y])
         return Segment(self.images, rows, y, torch.cat([self.task, other.task]), None)
 
+    @property
+    def own_bytes(self) -> int:
+        """What the segment holds beside a base array that other tasks read too."""
+        own = [self.y, self.task, self.images if self.rows is None else self.rows]
+        return sum(tensor.numel() * tensor.element_size() for tensor in own)
+
+    def first(self, limit: int | None) -> Segment:
+        """The first ``limit`` rows; None: all."""
+        if limit is None or limit >= len(self):
+            return self
+        images, rows = (self.images[:limit], None) if self.rows is None else (self.images, self.rows[:limit])
+        columns = self.columns and {name: column[:limit] for name, column in self.columns.items()}
+        return replace(self, images=images, rows=rows, y=self.y[:limit], task=self.task[:limit], columns=columns)
+
+    def image(self, index: Tensor | None) -> Tensor:
+        """uint8 or float ``[n, channels, height, width]``: the rows ``index``, or all, as the recipe leaves them."""
+        rows = self.rows
+        if index is not None:
+            rows = index if rows is None else rows[index]
+        image = self.images if rows is None else self.images.index_select(0, rows)
+        return image if self.recipe is None else self.recipe.apply(image)
+
     def gather(self, index: Tensor, pixels: Pixels, augment: bool) -> Batch:
         """The rows ``index`` as a batch."""
-        rows = index if self.rows is None else self.rows[index]
-        image = self.images.index_select(0, rows)
-        if self.recipe is not None:
-            image = self.recipe.apply(image)
+        image = self.image(index)
         x = pixels.normalize(image)
         columns = {name: column[index] for name, column in (self.columns or {}).items()}
         replayed = torch.full((len(index),), self.replayed, device=image.device)
@@ -138,6 +157,13 @@ def part_segment(part: Part, y: Tensor, task: int, device: torch.device, limit: 
         return Segment(part.recipe.apply(images.index_select(0, rows)).to(device), None, y, tasks, None)
     plain = part.recipe.pad == 0 and part.recipe.permutation is None
     return Segment(images.to(device), rows.to(device), y, tasks, None if plain else part.recipe)
+
+
+def side_by_side(segments: Sequence[Segment], pixels: Pixels) -> Batch:
+    """All rows of several tasks as one batch, in their order, not augmented."""
+    image = torch.cat([segment.image(None) for segment in segments])
+    y, task = (torch.cat([getattr(segment, name) for segment in segments]) for name in ("y", "task"))
+    return Batch(image, pixels.normalize(image), y, task, torch.zeros_like(y, dtype=torch.bool))
 
 
 def table_segment(rows: Table, device: torch.device) -> Segment:

@@ -22,6 +22,7 @@ from raycl.spec.setting import Registries
 from raycl.spec.sweep_options import DEFAULT_METRIC
 from raycl.streams.task import TaskSource
 from raycl.trial import checkpoint
+from raycl.trial.device import processor
 from raycl.trial.keeper import Keeper
 from raycl.trial.provenance import trial_code, trial_packages
 from raycl.trial.trainer import Trainer
@@ -196,8 +197,10 @@ class TrialSession:
         if trainer is None:
             return {}
         seen = {"weights_seen": trainer.weights_seen} if trainer.weights_seen else {}
+        part = trainer.trial.evaluation.told(trainer.num_tasks)
         return {
             **seen,
+            **({"measured": part} if part else {}),
             "raycl": raycl.__version__,
             "commit": commit(),
             "code": " ".join(f"{part}:{name}" for part, name in trial_code(trainer.trial, trainer.catalog).items()),
@@ -211,7 +214,7 @@ class TrialSession:
             "upper_bound": trainer.strategy.upper_bound,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "cpu_capability": processor(),
             **({"warnings": list(self._warnings)} if self._warnings else {}),
         }
 

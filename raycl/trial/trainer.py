@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +26,7 @@ from raycl.streams.task import TaskSource
 from raycl.trial.batching import BatchPlan, refuse_single_row
 from raycl.trial.build import build
 from raycl.trial.cost import check_limits, task_cost
+from raycl.trial.inside import InsideTask
 from raycl.trial.meter import TaskClock
 from raycl.trial.rows import CurrentData
 from raycl.trial.warm_up import warm_up
@@ -130,18 +133,33 @@ class Trainer:
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
         self._build_optimizers(task, self._keeps_moments)
+        inside = self._new_inside(task, clock)
         data = CurrentData(self._rows.pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
         if not self.setting.hidden:
             strategy.begin_task(task, data)
             self._meter.settle()
         for phase in strategy.phases(self._told(task)):
-            self._run_phase(phase, task)
+            self._run_phase(phase, task, inside)
         if not self.setting.hidden:
             strategy.end_task(task, data)
         self.next_task = task + 1
-        rows.append(self._measure(task, self._cost(clock)))
+        points, online = (None, None) if inside is None else inside.ended()
+        rows.append(replace(self._measure(task, self._cost(clock)), points=points, online=online))
         return rows
+
+    def _new_inside(self, task: int, clock: TaskClock) -> InsideTask | None:
+        """What measures while the task is learned; None where nobody asked, or where the network means nothing yet."""
+        asked = self.trial.evaluation
+        if (asked.inside is None and not asked.online) or not self.strategy.measured(task):
+            return None
+
+        @contextmanager
+        def unseen() -> Iterator[None]:
+            with clock.stopped(), self._meter.paused():
+                yield
+
+        return InsideTask(self._evaluator, self.strategy, asked, task, unseen)
 
     def _build_optimizers(self, task: int, keep_state: bool = False) -> None:
         strategy, told = self.strategy, self._told(task)
@@ -162,7 +180,7 @@ class Trainer:
             self.strategy.grow(task)
         self._meter.watch_attributes(self.strategy)
 
-    def _run_phase(self, phase: Phase, task: int) -> None:
+    def _run_phase(self, phase: Phase, task: int, inside: InsideTask | None) -> None:
         strategy = self.strategy
         if phase.start is not None:
             phase.start()
@@ -180,12 +198,16 @@ class Trainer:
                 epoch = at.epoch
             if phase.learning_rate is not None:
                 self._optimizers.scale_learning_rate(phase.learning_rate(at))
+            if inside is not None:
+                inside.incoming(batch, at)
             try:
                 losses = step(batch, at)
             except ValueError as error:
                 refuse_single_row(error, self.trial.strategy)
                 raise
             self._work.count(1, len(batch))
+            if inside is not None:
+                inside.updated()
         self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
         self._meter.settle()
 

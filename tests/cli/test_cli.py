@@ -75,6 +75,17 @@ def test_check_counts_trials_actors_and_memory(tiny: Path) -> None:
     assert "strategies.replay.memory.capacity: choice(10, 20) buys accuracy by size" in told
 
 
+def test_check_says_which_cells_are_measured(tiny: Path) -> None:
+    def told(more: str) -> str:
+        path = tiny.with_name("asking.yaml")
+        path.write_text(tiny.read_text() + more)
+        return " ".join(raycl("check", path).output.split("measured")[1].split("actors")[0].split())
+
+    assert told("") == "search: the last row alone; final: all rows, each whole"
+    every = told("evaluation: {search: all, every: 2}\n")
+    assert every == "search: every 2 tasks, and the whole last row; final: every 2 tasks, and the whole last row"
+
+
 def test_check_exits_with_2_and_every_error_on_stderr(tiny: Path) -> None:
     tiny.write_text(TINY.replace("tasks: 5", "tasks: 0").replace("naive", "niave").replace("epochs", "epoch"))
     result = raycl("check", tiny, code=2)

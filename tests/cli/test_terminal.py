@@ -17,7 +17,8 @@ from rich.table import Table
 from raycl.addresses import shown
 from raycl.cli.terminal import Output, standard_output, written_as
 from raycl.errors import REFUSED, OutputError
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.matrix import Verdict
+from raycl.results.store import ResultsFolder
 
 RAYCL = Path(sys.executable).with_name("raycl")
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from sweeping import HEAD, content, parsed
+from sweeping import HEAD, TASKS, content, parsed
 
 from raycl.distributed.environment import environment
 from raycl.results.reading import read_cells, read_trials
@@ -79,7 +79,12 @@ class Chaos(threading.Thread):
         self._wait(lambda: self._rows() >= before + 2)
 
     def _rows(self) -> int:
-        return len(list(self._folder.glob("trials/*/manifests/*.json")))
+        """Tasks that are stored; a finished trial keeps all of its own in one file."""
+        trials = list(self._folder.glob("trials/*"))
+        return sum(
+            TASKS if (trial / "verdict.json").exists() else len(list(trial.glob("manifests/*.json")))
+            for trial in trials
+        )
 
     def _wait(self, ready: Callable[[], object]) -> None:
         deadline = time.monotonic() + 200

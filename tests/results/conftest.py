@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from results.made_results import PROVENANCE
 
-from raycl.matrix import TaskRow
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.matrix import TaskRow, Verdict
+from raycl.results.store import ResultsFolder
 from raycl.spec.trial import TrialSpec
 
 

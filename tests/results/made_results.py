@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from raycl.catalog import catalog
-from raycl.matrix import Cost, TaskRow
+from raycl.matrix import Cost, TaskRow, Verdict
 from raycl.results.comparison import Line, lines
 from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.outcomes import Record
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.store import ResultsFolder
 from raycl.results.trackers.mlflow import MLflowMirror
 from raycl.spec.options import MemoryConfig, TrainingConfig
 from raycl.spec.sweep import SweepSpec

@@ -12,9 +12,10 @@ import pytest
 from results.made_results import PROVENANCE, row, rows, spec
 
 from raycl.errors import StoreError, TornFile
+from raycl.matrix import Verdict
 from raycl.results import reading, schema
 from raycl.results.reading import matrices, matrix_of, opened, read_cells, read_trials, unfinished
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.store import ResultsFolder
 
 Record = Callable[..., Any]
 

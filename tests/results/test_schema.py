@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from results.made_results import PROVENANCE, row, rows, spec
 
-from raycl.matrix import COST_COLUMNS, Cost, TaskRow
+from raycl.matrix import COST_COLUMNS, Cost, TaskRow, Verdict
 from raycl.results import schema
 from raycl.results.reading import read_trials
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.store import ResultsFolder
 from raycl.results.trackers.mlflow import _metrics
 
 STORED = Path(__file__).parent / "stored" / "rows_before_meter.parquet"

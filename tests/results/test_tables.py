@@ -14,11 +14,11 @@ from results.made_results import PROVENANCE, row, rows, spec
 from rich.console import Console
 
 from raycl.catalog import catalog
-from raycl.matrix import TaskRow
+from raycl.matrix import TaskRow, Verdict
 from raycl.results.comparison import Spread
 from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.reading import matrices, read_cells, read_trials
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.store import ResultsFolder
 from raycl.results.tables import compared_matrices, comparison, human_bytes
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec

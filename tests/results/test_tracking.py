@@ -15,8 +15,9 @@ import pytest
 from results.made_results import HEAD, PROVENANCE, Made, mirrored, row, rows, spec
 
 from raycl.errors import InfrastructureError
+from raycl.matrix import Verdict
 from raycl.results.files import Files
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.results.store import ResultsFolder
 from raycl.results.trackers import mlflow as tracking
 from raycl.results.trackers.mlflow import sync, tracking_uri, ui_command
 

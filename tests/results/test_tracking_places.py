@@ -14,7 +14,8 @@ import pytest
 from results.made_results import PROVENANCE, mirrored, rows, spec
 
 from raycl.errors import InfrastructureError
-from raycl.results.store import ResultsFolder, Verdict
+from raycl.matrix import Verdict
+from raycl.results.store import ResultsFolder
 from raycl.results.trackers import mlflow as tracking
 from raycl.results.trackers.mlflow import sync, tracking_uri, ui_command
 from raycl.results.trackers.mlflow_address import beside, unusable

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import counts, finish, matrix, trainer, trial
+from support import counts, evaluation_rows, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.catalog import catalog
@@ -147,16 +147,23 @@ class TestEveryMethod:
         assert (last.cost.buffer_bytes > 0) == running.strategy.uses_memory
 
     def test_measuring_does_not_change_learning(self, name: str, scenario: str) -> None:
-        seen, _ = straight(name, scenario)
-        less = trainer(small(name, scenario, seed=3, evaluation={"future_tasks": False, "max_examples": 5}))
-        finish(less)
-        assert_equal_state(less.strategy.state_dict(), seen.strategy.state_dict())
+        """Fewer examples after tasks, and many points inside them; the state, the random generators' too, is equal."""
+        seen, rows = straight(name, scenario)
+        inside = {"inside": {"updates": 3, "examples": 4}, "online": True}
+        other = trainer(small(name, scenario, seed=3, evaluation={"future_tasks": False, "max_examples": 5, **inside}))
+        watched = finish(other)
+        assert_equal_state(other.state_dict(), seen.state_dict())
+        assert [row.cost.forward_examples for row in watched] == [row.cost.forward_examples for row in rows]
+        for row in watched:
+            if row.total.any():
+                assert row.points is not None
+                assert row.points.tasks.tolist() == list(range(row.task + 1))
+                assert row.points.total.tolist() == [4] * (row.task + 1)
 
 
 def pixels_of_all_tasks(running: Trainer) -> Tensor:
     """Evaluation inputs of every task, one task after another."""
-    parts = [running._evaluator._pool(task) for task in range(running.num_tasks)]
-    return torch.cat([pool.gather(torch.arange(len(pool)), augment=False).x for pool in parts])
+    return torch.cat([evaluation_rows(running, task).x for task in range(running.num_tasks)])
 
 
 def leaks(strategy: Strategy, x: Tensor) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, finish, trainer, trial
+from support import TINY, evaluation_rows, finish, trainer, trial
 from torch import Tensor
 
 from raycl.catalog import catalog
@@ -176,8 +176,7 @@ def test_the_check_fails_for_a_mean_over_weights_and_without_lookahead() -> None
 
 
 def pixels(running: Trainer, rows: int = 40) -> Tensor:
-    parts = [running._evaluator._pool(task) for task in range(running.num_tasks)]
-    x = torch.cat([pool.gather(torch.arange(len(pool)), augment=False).x for pool in parts])
+    x = torch.cat([evaluation_rows(running, task).x for task in range(running.num_tasks)])
     return x[:: len(x) // rows]
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from pydantic import ValidationError
-from support import ahead, finish, matrix, trainer, trial
+from support import ahead, evaluation_rows, finish, matrix, trainer, trial
 from torch import Tensor, nn
 
 from raycl.catalog import catalog
@@ -65,8 +65,7 @@ def learned() -> Trainer:
 
 def pixels(running: Trainer, rows: int = 60) -> tuple[Tensor, Tensor]:
     """Rows of all tasks, mixed, and their tasks."""
-    parts = [running._evaluator._pool(task) for task in range(running.num_tasks)]
-    batches = [pool.gather(torch.arange(len(pool)), augment=False) for pool in parts]
+    batches = [evaluation_rows(running, task) for task in range(running.num_tasks)]
     x, task = torch.cat([batch.x for batch in batches]), torch.cat([batch.task for batch in batches])
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:rows]
     return x[order], task[order]

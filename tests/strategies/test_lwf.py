@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raycl.errors import MethodError
 from raycl.models.network import Network
-from raycl.spec.sweep_options import EvaluationConfig
+from raycl.spec.evaluation import EvaluationConfig
 from raycl.strategies.base import Losses
 from raycl.strategies.lwf import LwF
 from raycl.streams.task import Batch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pretraining import made, weights_file
-from support import TINY, counts, finish, local_source, matrix, trainer, trial
+from support import TINY, counts, evaluation_rows, finish, local_source, matrix, trainer, trial
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -171,8 +171,7 @@ def begun() -> Trainer:
 
 
 def batch_of(learning: Trainer, task: int) -> Batch:
-    pool = learning._evaluator._pool(task)
-    return pool.gather(torch.arange(20), augment=False)
+    return evaluation_rows(learning, task)[torch.arange(20)]
 
 
 def check_score_gradients() -> None:
@@ -322,3 +321,17 @@ def test_what_does_not_go_together_is_refused(blocks: dict[str, Any], error: typ
 def test_it_needs_the_task_id() -> None:
     with pytest.raises(MethodError, match="needs the task id"):
         running().strategy.predict(torch.zeros(1, 1, 8, 8), None)
+
+
+def test_a_task_answers_while_it_is_learned_as_it_does_once_it_has_ended() -> None:
+    learning = begun()
+    strategy, x = method(learning), evaluation_rows(learning, 1).x
+    strategy.train(False)
+    with torch.no_grad():
+        next(iter(strategy.scores.values()))[::2] = -1.0
+        during = strategy.predict(x, 1)
+        assert len(strategy.bits) == 1
+        strategy.bits.append(strategy._packed())
+        assert torch.equal(strategy.predict(x, 1), during)
+        strategy.bits[1] = None
+        assert not torch.equal(strategy.predict(x, 1), during)  # the mutant: the whole backbone answers

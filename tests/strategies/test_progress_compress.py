@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from strategies.progress_compress_trials import DECAY, NORM, PATH, method, running
-from support import PERMUTED, finish, matrix, penalty_of, trial
+from support import PERMUTED, evaluation_rows, finish, matrix, penalty_of, trial
 from torch import Tensor
 from torch.nn.functional import kl_div
 
@@ -242,8 +242,7 @@ def test_compression_on_all_rows_at_once_never_goes_up() -> None:
 def agreement(learning: Trainer, task: int) -> float:
     """The share of a task's rows on which the base and the active column say the same."""
     strategy = method(learning)
-    pool = learning._evaluator._pool(task)
-    x = pool.gather(torch.arange(len(pool)), augment=False).x
+    x = evaluation_rows(learning, task).x
     strategy.train(False)
     with torch.no_grad():
         return float((strategy.network(x).argmax(1) == strategy._answers(x).argmax(1)).float().mean())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, counts, finish, matrix, trainer, trial
+from support import TINY, counts, evaluation_rows, finish, matrix, trainer, trial
 from torch import Tensor
 
 from raycl.errors import MethodError, SpecError
@@ -195,8 +195,7 @@ def test_laterals_alone_can_answer_from_features_that_others_learned() -> None:
     column = strategy.columns[1]
     for name, parameter in column.named_parameters():
         parameter.requires_grad_(name.startswith("laterals"))
-    pool = learning._evaluator._pool(0)
-    rows = pool.gather(torch.arange(len(pool)), augment=False)
+    rows = evaluation_rows(learning, 0)
     optimizer = torch.optim.Adam([p for p in column.parameters() if p.requires_grad], 1e-2)
     for _ in range(100):
         loss = torch.nn.functional.cross_entropy(strategy.columns(rows.x[:10], 1), rows.y[:10])

@@ -10,7 +10,7 @@ import pytest
 from support import matrix, trial
 
 from raycl.catalog import catalog
-from raycl.spec.sweep_options import EvaluationConfig
+from raycl.spec.evaluation import EvaluationConfig
 
 SEEDS = range(5)
 T = 2.776

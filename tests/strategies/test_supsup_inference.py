@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from strategies.supsup_trials import PERMUTED, images, method, running
-from support import TINY, finish, local_source, trial
+from support import TINY, evaluation_rows, finish, local_source, trial
 from torch import Tensor
 
 from raycl.errors import MethodError, SpecError
@@ -23,8 +23,7 @@ from raycl.trial.trainer import Trainer
 
 
 def evaluated(running: Trainer, task: int) -> Tensor:
-    pool = running._evaluator._pool(task)
-    return pool.gather(torch.arange(len(pool)), augment=False).x
+    return evaluation_rows(running, task).x
 
 
 def permuted(tasks: int, **options: Any) -> Trainer:
@@ -266,3 +265,30 @@ def test_tasks_of_one_class_are_refused_where_the_id_is_hidden() -> None:
     with pytest.raises(MethodError, match=r"supsup: a network of one class .*got tasks of 1, 2, 2 classes"):
         running("class", stream=one)
     running("task", stream=one)
+
+
+@pytest.mark.parametrize("inference", ["linear", "one_shot", "binary"])
+def test_a_task_answers_while_it_is_learned_as_it_does_once_it_has_ended(inference: str) -> None:
+    learning = permuted(3, inference=inference)
+    learning.run_task()
+    learning.run_task()
+    strategy, x = method(learning), evaluated(learning, 1)
+    masks, scores = strategy.bits.pop(), strategy.scores
+    normed = strategy._normed.pop()
+    assert not scores
+    strategy._unpacked = None
+    strategy.train(False)
+    with torch.no_grad():
+        without = strategy.predict(x, None)
+        strategy.scores = {
+            name: mask.float() - 0.5 for name, mask in strategy.masked.split(strategy.masked.unpack(masks)).items()
+        }
+        strategy.config = strategy.config.model_copy(update={"selection": "threshold"})
+        during = strategy.predict(x, None)
+        assert len(strategy.bits) == 1
+        strategy.scores = {}
+        strategy.bits.append(masks)
+        strategy._normed.append(normed)
+        strategy._unpacked = None
+        assert torch.equal(strategy.predict(x, None), during)
+    assert not torch.equal(without, during)

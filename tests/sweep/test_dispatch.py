@@ -16,8 +16,8 @@ import pytest
 from results.made_results import spec
 
 from raycl.errors import StoreError
+from raycl.matrix import Verdict
 from raycl.results.outcomes import Record
-from raycl.results.store import Verdict
 from raycl.spec.trial import TrialSpec
 from raycl.sweep.dispatch import LOST_AFTER, MOST_STALLS, STORAGE_AWAY, Dispatcher, NothingLeft, configuration
 from raycl.sweep.plan import Job, Plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.options import HeadKind, ScenarioName
-from raycl.spec.sweep_options import EvaluationConfig
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Layout, Part, Recipe, SplitName
 from raycl.trial import evaluator
@@ -56,6 +57,8 @@ class Shown:
 
     rule: Any
     zero_shot: bool = True
+    inference_batch: int = 1
+    ignores_task: bool = False
     calls: list[tuple[Tensor, int | None]] = field(default_factory=list)
     modes: list[bool] = field(default_factory=list)
     gradients: list[bool] = field(default_factory=list)
@@ -78,7 +81,7 @@ def made(own: Scenario, source: Source | None = None, hidden: bool = False, **op
     source = source or Source(own.sizes)
     pixels = Pixels("none", "crop_flip", source.layout, torch.Generator().manual_seed(0), CPU)
     config = EvaluationConfig(**options)
-    return Evaluator(source, "test", own, pixels, config, CPU, hidden), source
+    return Evaluator(source, "test", own, pixels, config, CPU, boundaries_hidden=hidden), source
 
 
 def unit(number: int, outputs: int) -> Any:
@@ -113,8 +116,7 @@ def test_a_task_id_that_is_hidden_is_never_handed_over(name: ScenarioName, head:
     own = scenario(name, head, sizes)
     _, total, strategy = measured(own, lambda x: torch.zeros(len(x), own.outputs(2)), 2, hidden=hidden)
     assert total == [ROWS] * 3
-    assert len(strategy.calls) == 3
-    assert [task for _, task in strategy.calls] == [None] * 3
+    assert [(len(x), task) for x, task in strategy.calls] == [(3 * ROWS, None)]
 
 
 def test_a_task_id_that_is_given_is_the_rows_own() -> None:
@@ -128,8 +130,8 @@ def test_a_strategy_sees_pixels_and_nothing_else(name: ScenarioName) -> None:
     """Plain float pixels, as they are: no batch, no label, no id, no augmentation; nothing else could leak."""
     own = scenario(name, sizes=(2, 2, 2))
     _, _, strategy = measured(own, lambda x: torch.zeros(len(x), own.outputs(2)), 2)
-    for task, (x, _) in enumerate(strategy.calls):
-        assert type(x) is Tensor
+    assert all(type(x) is Tensor for x, _ in strategy.calls)
+    for task, x in enumerate(torch.cat([x for x, _ in strategy.calls]).split(ROWS)):
         assert (x.shape, x.dtype) == ((ROWS, 1, 4, 4), torch.float32)
         assert (x[:, 0, 1:] == task).all()
         assert x[:, 0, 0, 0].tolist() == [0, 1] * 4
@@ -147,7 +149,7 @@ def test_it_measures_in_evaluation_mode_and_without_gradients() -> None:
     own = scenario()
     _, _, strategy = measured(own, right(own, 2), 2)
     assert strategy.modes == [False]
-    assert strategy.gradients == [False] * 3
+    assert strategy.gradients == [False]
     assert torch.is_grad_enabled()
 
 
@@ -211,7 +213,7 @@ def limited(**options: Any) -> Mapping[str, Any]:
     """Which rows of a task of eight are measured, and how many count."""
     own = scenario("class", sizes=(4, 4))
     _, total, strategy = measured(own, right(own, 1), 1, **options)
-    return {"total": total, "labels": strategy.calls[1][0][:, 0, 0, 0].tolist()}
+    return {"total": total, "labels": strategy.calls[0][0][total[0] :, 0, 0, 0].tolist()}
 
 
 def test_at_most_so_many_examples_of_each_task_are_measured_the_first_ones() -> None:
@@ -235,14 +237,120 @@ def test_batches_bound_the_memory_and_every_row_counts_once() -> None:
     assert [len(x) for x, _ in strategy.calls] == [evaluator.BATCH_SIZE, evaluator.BATCH_SIZE, 1] * 3
 
 
-def test_it_asks_for_its_own_split_once_a_task_and_fetches_ahead_what_it_does_not_keep() -> None:
-    tasks = evaluator.CACHED_TASKS + 3
+def test_it_asks_for_its_own_split_once_a_task_and_fetches_ahead_what_it_does_not_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks, kept = 7, range(4)
+    monkeypatch.setattr(evaluator, "KEPT_BYTES", len(kept) * ROWS * 3 * 8)  # rows, answers and tasks of each
     own = scenario("class", sizes=(2,) * tasks)
     strategy = Shown(lambda x: torch.zeros(len(x), own.num_outputs))
     evaluating, source = made(own)
     for _ in range(2):
         evaluating.measure(strategy, tasks - 1)  # type: ignore[arg-type]
-    kept, others = range(evaluator.CACHED_TASKS), range(evaluator.CACHED_TASKS, tasks)
-    asked = [*kept, *others, *others]
-    assert source.asked == [(task, "test") for task in asked]
-    assert set(source.ahead) == {(task, "test") for task in others}
+    others = range(len(kept), tasks)
+    assert source.asked == [(task, "test") for task in (*kept, *others, *others)]
+    assert set(source.ahead) == {(task, "test") for task in others[1:]}
+
+
+# -- rows of several tasks in one batch --------------------------------------------------------------------------------
+
+
+@dataclass
+class Drawn(Source):
+    """Random images; each task has a permutation of its own, is turned, or is as it is."""
+
+    recipes: tuple[Recipe, ...] = ()
+
+    def part(self, task: int, split: SplitName) -> Part:
+        part = super().part(task, split)
+        images = np.random.default_rng(0).integers(0, 256, (self.rows, 1, 4, 4), dtype=np.uint8)
+        return Part(images, part.rows, part.labels, self.recipes[task], f"{split}")
+
+
+def permutation(seed: int) -> Recipe:
+    return Recipe(permutation=np.random.default_rng(seed).permutation(16))
+
+
+@pytest.mark.parametrize(
+    "recipes",
+    [
+        (permutation(1), permutation(2), permutation(3)),
+        (Recipe(pad=1), Recipe(pad=1, permutation=np.arange(36)[::-1].copy()), Recipe(pad=1)),
+        (Recipe(angle=30.0), Recipe(angle=0.0), Recipe(angle=75.0)),
+    ],
+)
+def test_tasks_that_share_a_batch_are_shown_as_they_are_alone(recipes: tuple[Recipe, ...]) -> None:
+    own = scenario("domain", sizes=(2, 2, 2))
+    shown = []
+    for inference_batch in (1, 2):
+        strategy = Shown(lambda x: torch.zeros(len(x), own.outputs(2)), inference_batch=inference_batch)
+        made(own, Drawn(recipes=recipes))[0].measure(strategy, 2)  # type: ignore[arg-type]
+        shown.append(strategy.calls)
+    together, alone = shown
+    assert [len(x) for x, _ in together] == [3 * ROWS]
+    assert [len(x) for x, _ in alone] == [ROWS] * 3  # rows that are pooled for an answer are those of one task
+    assert torch.equal(together[0][0], torch.cat([x for x, _ in alone]))
+
+
+def test_a_task_that_is_named_shares_a_batch_only_where_the_answer_is_the_same() -> None:
+    own = scenario("task")
+    for ignores, calls in ((True, [(3 * ROWS, 0)]), (False, [(ROWS, 0), (ROWS, 1), (ROWS, 2)])):
+        strategy = Shown(right(own, 2), ignores_task=ignores)
+        correct, _ = made(own)[0].measure(strategy, 2)  # type: ignore[arg-type]
+        assert [(len(x), task) for x, task in strategy.calls] == calls
+        assert correct.tolist() == [ROWS] * 3
+
+
+def test_a_shared_batch_is_no_larger_than_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluator, "BATCH_SIZE", 2 * ROWS + 1)
+    own = scenario("class")
+    _, total, strategy = measured(own, right(own, 2), 2)
+    assert [len(x) for x, _ in strategy.calls] == [2 * ROWS, ROWS]
+    assert total == [ROWS] * 3
+
+
+# -- cells that are asked for ------------------------------------------------------------------------------------------
+
+
+def cells(learned: int, count: int = 6, seed: int = 0, **options: Any) -> list[int]:
+    """The tasks that are measured after task ``learned`` of a domain-incremental stream."""
+    own = scenario("domain", sizes=(2,) * count)
+    source = Source(own.sizes)
+    pixels = Pixels("none", "none", source.layout, torch.Generator(), CPU)
+    config = EvaluationConfig.model_validate_json(json.dumps(options))
+    total = Evaluator(source, "test", own, pixels, config, CPU, seed=seed).measure(
+        Shown(lambda x: torch.zeros(len(x), 2)),  # type: ignore[arg-type]
+        learned,
+    )[1]
+    return list(total.nonzero()[0].tolist())
+
+
+def test_all_tasks_are_measured_after_each_by_default() -> None:
+    assert [cells(row) for row in range(-1, 6)] == [list(range(6))] * 7
+    assert [cells(row, tasks="seen") for row in range(-1, 6)] == [list(range(row + 1)) for row in range(-1, 6)]
+
+
+def test_rows_between_are_left_out_and_the_last_never() -> None:
+    assert [len(cells(row, every=4)) for row in range(-1, 6)] == [6, 0, 0, 0, 6, 0, 6]
+    assert [len(cells(row, every=2, from_task=3)) for row in range(-1, 6)] == [0, 0, 0, 0, 6, 0, 6]
+    assert [len(cells(row, every="end")) for row in range(-1, 6)] == [0] * 6 + [6]
+
+
+def sampled(learned: int, sample: int = 2, seed: int = 0) -> list[int]:
+    return cells(learned, count=9, seed=seed, tasks={"sample": sample})
+
+
+def test_a_sample_of_the_earlier_tasks_is_measured_beside_the_task_itself() -> None:
+    rows = [sampled(row) for row in range(9)]
+    assert [len(row) for row in rows] == [1, 2, 3, 3, 3, 3, 3, 3, 9]  # all in the end
+    assert all(row[-1] == task for task, row in enumerate(rows))
+    assert sampled(-1) == []
+    assert [sampled(row) for row in range(9)] == rows
+    assert len({tuple(sampled(7, seed=seed)) for seed in range(30)}) > 10
+    assert all(set(sampled(7, 2, seed)) < set(sampled(7, 4, seed)) for seed in range(10))
+
+
+def test_more_than_a_hundred_tasks_are_sampled_by_default() -> None:
+    assert len(cells(60, count=100)) == 100
+    assert len(cells(60, count=101)) == 21
+    assert len(cells(60, count=101, tasks="all")) == 101

@@ -22,11 +22,13 @@ from raycl.errors import InfrastructureError, RayclError
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.results import plots, schema
 from raycl.results.comparison import owners_of
+from raycl.results.inside import inside_metrics
 from raycl.results.outcomes import Record
 from raycl.results.reading import Folder, opened
-from raycl.results.store import ResultsFolder, TrialStore
+from raycl.results.store import ResultsFolder
 from raycl.results.tables import comparison
 from raycl.results.trackers.mlflow_address import DATABASE, beside, nowhere, tracking_uri, ui_command, unusable
+from raycl.results.trial_store import TrialStore
 from raycl.spec.entry import entry_key
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
@@ -211,11 +213,12 @@ class _Runs:
         if not rows:
             return
         spec = store.spec
-        matrix = AccuracyMatrix.of(rows, len(rows[0].total))
-        picture = plots.heat_map(matrix, f"{spec.alias}, seed {spec.seed}")
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "matrix.parquet").write_bytes(schema.to_parquet(schema.cells_table(spec.hash, rows)))
-            (Path(folder) / "matrix.png").write_bytes(plots.png(picture))
+            if spec.phase == "final" or spec.evaluation.search == "all":  # of other matrices one row is measured
+                matrix = AccuracyMatrix.of(rows, len(rows[0].total))
+                picture = plots.heat_map(matrix, f"{spec.alias}, seed {spec.seed}")
+                (Path(folder) / "matrix.png").write_bytes(plots.png(picture))
             (Path(folder) / "trial.json").write_text(spec.dumps())
             self._client.log_artifacts(run_id, folder)
 
@@ -330,7 +333,7 @@ def _metrics(rows: Sequence[TaskRow]) -> Iterator[tuple[int, str, float]]:
         if num_tasks <= MOST_TASK_METRICS:
             for task, value in enumerate(matrix.accuracy[row.task], start=1):
                 yield row.task, f"accuracy/task_{task:02d}", float(value)
-    for name, value in matrix.metrics().items():
+    for name, value in (matrix.metrics() | inside_metrics(learned)).items():
         yield learned[-1].task, f"final/{name}", value
 
 
