@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from raycl.learning.layer_gradients import LayerCall
 from raycl.learning.per_example import add_linear, mean_over_rows, mean_power_of_gradients
 from raycl.learning.perceptron import is_perceptron, squared_errors
+from raycl.spec.revisions import Change
 from raycl.streams.task import Batch
 
 FisherLabels = Literal["exact", "sampled", "empirical"]
 FISHER_BATCH = 128
 """Rows that go through the network at once; every row counts by itself, however many there are."""
+
+CLOSED_FORM = Change("fisher", 2, lambda _, blocks: getattr(blocks.options, "fisher", None) == "exact")
+"""Of methods with an option ``fisher``: in perceptrons ``exact`` sums in another order than by backward passes."""
 
 
 def diagonal_fisher(

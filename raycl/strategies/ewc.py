@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from raycl.learning.fisher import FISHER_BATCH, FisherLabels, diagonal_fisher
+from raycl.learning.fisher import CLOSED_FORM, FISHER_BATCH, FisherLabels, diagonal_fisher
 from raycl.learning.quadratic import require_finite
 from raycl.spec.needs import Costly, Idle
 from raycl.spec.options import Count, Fraction
@@ -29,9 +29,6 @@ from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
 from raycl.strategies.base import TaskData
 
 MANY_UNITS = 50
-
-CLOSED_FORM = Change("fisher", 2, lambda _, blocks: getattr(blocks.options, "fisher", None) == "exact")
-"""In perceptrons ``exact`` sums in another order than by a backward pass for every unit."""
 
 
 def _active_units(at: Setting) -> int:

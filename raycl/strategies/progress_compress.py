@@ -34,12 +34,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.learning.distillation import distillation, frozen_copy, unit_groups
-from raycl.learning.fisher import FISHER_BATCH, diagonal_fisher
+from raycl.learning.fisher import CLOSED_FORM, FISHER_BATCH, diagonal_fisher
 from raycl.learning.own_units import competing_units, own_head_only, require_own_units
 from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, require_finite
 from raycl.models.columns import Column, GatedAdapter, Taps
 from raycl.spec.needs import Need
 from raycl.spec.options import Count, Fraction, Positive, Width
+from raycl.spec.revisions import Change
 from raycl.strategies.anchored import Strength
 from raycl.strategies.base import (
     Context,
@@ -84,6 +85,7 @@ class ProgressCompress(Strategy):
     Config = ProgressCompressConfig
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("the active column"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "domain"})
+    changes: ClassVar[tuple[Change, ...]] = (CLOSED_FORM,)
     paper: ClassVar[str] = "Schwarz et al. 2018, Progress & Compress (arXiv 1805.06370)"
 
     config: ProgressCompressConfig
