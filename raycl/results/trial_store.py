@@ -24,6 +24,8 @@ DATA_PARTS = ("cells", "trials", "inside", "online")
 """Of the data set; the last two only where trials measured inside tasks."""
 MOST_TRACEBACK = 200_000
 """Characters of a traceback that are kept, from its end."""
+EVERY_CELL = {"search": "all", "tasks": "all"}
+"""What trials measured before they could be asked for less; their verdicts do not say so."""
 _ATTEMPT = re.compile(r"(\d{4,})\.json")
 _CHECKPOINT = re.compile(r"(\d{4,})-\d{4,}")
 log = logging.getLogger(__name__)
@@ -154,7 +156,7 @@ class TrialStore:
         record = self._files.read_json(f"{self._folder}/verdict.json")
         if record is None:
             return None
-        held = EvaluationConfig.model_validate_json(json.dumps(record.get("evaluation", {"search": "all"})))
+        held = EvaluationConfig.model_validate_json(json.dumps(record.get("evaluation", EVERY_CELL)))
         num_tasks = record["provenance"].get("num_tasks") or 0
         return Verdict(**record["verdict"]) if held.covers(self.spec.evaluation, num_tasks) else None
 

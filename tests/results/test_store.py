@@ -21,6 +21,7 @@ from raycl.results.files import Files
 from raycl.results.reading import read_cells, read_trials
 from raycl.results.store import ResultsFolder
 from raycl.results.trial_store import TrialStore
+from raycl.spec.evaluation import EvaluationConfig
 
 
 class Crash(BaseException):
@@ -463,3 +464,19 @@ def test_a_damaged_history_is_named_and_never_believed(
         store.rewrite_parts()
     store.restart()
     assert not path.exists()
+
+
+def test_a_verdict_of_before_says_that_every_cell_is_there(results: ResultsFolder) -> None:
+    """In a stream of so many tasks a trial measures a sample today, unless all are asked for."""
+    store = results.trial(spec())
+    store.write_task(store.begin(), 0, [row(0, [1.0] * 300)], {})
+    store.finish(Verdict("finished", task=0), {**PROVENANCE, "num_tasks": 300})
+    whole = EvaluationConfig.model_validate_json('{"tasks": "all"}')
+    asking = results.trial(spec().model_copy(update={"evaluation": whole}))
+    assert store.verdict() is not None
+    assert asking.verdict() is None
+    path = _folder(store, results) / "verdict.json"
+    record = json.loads(path.read_text())
+    del record["evaluation"]
+    path.write_text(json.dumps(record))
+    assert asking.verdict() is not None
