@@ -1,6 +1,7 @@
-"""Replay rows in Ray actors: slot s lives in shard s % n. The actors belong to the trial that makes them.
+"""Replay rows in Ray actors: slot s lives in shard s % n. The actors belong to the worker that makes them, and are lent
+to its trials one after another: to start and end one takes a second.
 
-Ray starts the actors beside the trial, ends them and says when they are gone. Rows travel over a line of the trial's
+Ray starts the actors beside the worker, ends them and says when they are gone. Rows travel over a line of the trial's
 own to each of them, a Unix socket, since a draw is worth a tenth of a millisecond of the trial's time, and a call
 through Ray takes several.
 """
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
@@ -57,6 +58,9 @@ class _Line:
     def tell(self, change: SlotChange) -> None:
         self._send((change, None))
 
+    def forget(self) -> None:
+        self._send((None, None))
+
     def ask(self, slots: np.ndarray, places: Any) -> _Part:
         self._send((None, slots))
         self._owed.append(_Part(self, places))
@@ -92,9 +96,9 @@ class _Line:
 class ShardedStorage:
     """Rows in ``shards`` actors; meets :class:`raycl.memory.local.Storage`.
 
-    The actors take no CPU slot and live on the trial's node. They are never restarted: their rows stand in the trial's
-    checkpoint, from which the trial goes on. Each handles its messages in order, so a read shows every write begun
-    before it and none after.
+    The actors take no CPU slot and live on this process's node. They are never restarted: their rows stand in the
+    trial's checkpoint, from which the trial goes on. Each handles its messages in order, so a read shows every write
+    begun before it and none after.
 
     Args:
         shards: number of actors.
@@ -141,6 +145,26 @@ class ShardedStorage:
 
         return fetch
 
+    @property
+    def shards(self) -> int:
+        """Number of actors; 0 once they have ended."""
+        return len(self._lines)
+
+    def lent(self) -> LentStorage:
+        """The same actors, empty, for one trial.
+
+        Raises:
+            InfrastructureError: an actor was lost.
+        """
+        self.empty()
+        return LentStorage(self)
+
+    def empty(self) -> None:
+        """Forget all rows and columns."""
+        self._schema = {}
+        for line in self._lines:
+            line.forget()
+
     def close(self) -> None:
         """End the actors and wait until Ray counts them as gone; their memory is the next trial's."""
         shards, self._shards = self._shards, []
@@ -166,6 +190,20 @@ class ShardedStorage:
         owners, own = slots % count, slots // count
         parts = [(line, np.flatnonzero(owners == number)) for number, line in enumerate(self._lines)]
         return [(line, places, own[places]) for line, places in parts if len(places)]
+
+
+class LentStorage:
+    """Storage of a worker in the hands of one trial, whose close gives it back empty and ends no actor."""
+
+    def __init__(self, storage: ShardedStorage) -> None:
+        self._storage = storage
+        self.declare = storage.declare
+        self.write = storage.write
+        self.begin_read = storage.begin_read
+
+    def close(self) -> None:
+        with suppress(InfrastructureError):  # a trial that is closed has no more to lose; the next one will find out
+            self._storage.empty()
 
 
 def _connection(shard: Any, name: str, timeout: float) -> Connection:

@@ -16,17 +16,17 @@ SlotChange = tuple[ColumnTypes, np.ndarray, Mapping[str, np.ndarray]]
 """Columns to declare, then slots int64 ``[n]`` and the columns to write there."""
 
 Message = tuple[SlotChange | None, np.ndarray | None]
-"""A change, or the slots int64 ``[n]`` to read: an answer follows."""
+"""A change, or the slots int64 ``[n]`` to read: an answer follows; neither: forget everything."""
 
 
 class ReplayShard:
-    """Rows by slot, for the one trial that holds the other end of the line."""
+    """Rows by slot, for the one process that holds the other end of the line."""
 
     def __init__(self) -> None:
         self._columns = Columns()
 
     def join(self, address: str) -> None:
-        """Call the trial, which listens at ``address``, and do what it says for as long as the line stands."""
+        """Call the process that listens at ``address``, and do what it says for as long as the line stands."""
         Thread(target=self._serve, args=(Client(address),), daemon=True).start()
 
     def _serve(self, line: Connection) -> None:
@@ -34,6 +34,8 @@ class ReplayShard:
         with line, suppress(EOFError, ConnectionError):
             while True:
                 change, slots = pickle.loads(line.recv_bytes())
+                if change is None and slots is None:
+                    self._columns = Columns()
                 if change is not None:
                     schema, written, columns = change
                     self._columns.declare(schema)

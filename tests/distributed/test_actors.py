@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -18,6 +19,7 @@ from support import counts, finish, local_source, trial
 from raycl.catalog import catalog
 from raycl.distributed import replay
 from raycl.distributed.replay import ShardedStorage
+from raycl.distributed.trainable import TrialRunner
 from raycl.errors import InfrastructureError
 from raycl.memory.buffer import Table, everything
 from raycl.memory.clusters import Clusters
@@ -173,6 +175,39 @@ class TestReplayActors:
         storage.close()
         storage.close()
         assert all(gone(process) for process in processes)
+
+    def test_are_handed_on_empty_from_trial_to_trial(self) -> None:
+        """Each trial of a worker meets what a new storage would give it, in the same processes."""
+        storage = ShardedStorage(2)
+        processes = [process_of(shard) for shard in storage._shards]
+        for number in range(3):
+            lent, local = storage.lent(), LocalStorage()
+            ours, theirs = history(buffer(lent)), history(buffer(local))
+            assert all(equal(one, other) for one, other in zip(ours, theirs, strict=True))
+            lent.declare({f"of trial {number}": (np.dtype(np.int64), (2,))})
+            lent.close()
+            assert [line.answer(line.ask(np.arange(3), slice(None))) for line in storage._lines] == [{}, {}]
+        assert not any(gone(process) for process in processes)
+        storage.close()
+        assert all(gone(process) for process in processes)
+
+    def test_a_worker_replaces_actors_that_were_lost_or_are_too_few(self) -> None:
+        runner = object.__new__(TrialRunner)
+        runner._replay = None
+        assert runner._storage(2) is not None
+        first = runner._replay
+        runner._storage(2)
+        assert runner._replay is first
+        lost = process_of(first._shards[1])
+        os.kill(lost, signal.SIGKILL)
+        assert gone(lost)
+        runner._storage(2)
+        second = runner._replay
+        assert second is not first
+        runner._storage(3)
+        assert runner._replay.shards == 3
+        assert second.shards == 0
+        runner._end_replay()
 
     @pytest.mark.parametrize("shards", [1, 3])
     def test_equal_the_local_storage(self, shards: int) -> None:
