@@ -124,8 +124,13 @@ class EvaluationConfig(Options):
         changed: dict[str, Any] = {"inside": None, "online": False}
         if not isinstance(self.tasks, SampledTasks):
             changed["tasks"] = SampledTasks(sample="auto") if self.tasks == "auto" else "seen"
-        if not metric.endswith("incremental_accuracy"):
-            changed |= {"every": "end"} if pruned_from is None else {"from_task": max(self.from_task, pruned_from)}
+        whole_curve = metric.endswith("incremental_accuracy")
+        if not whole_curve and pruned_from is None:
+            changed["every"] = "end"
+        elif self.every == "end":  # of final trials; the search reads more
+            changed["every"] = 1
+        if not whole_curve and pruned_from is not None:
+            changed["from_task"] = max(self.from_task, pruned_from)
         return self.model_copy(update=changed)
 
 

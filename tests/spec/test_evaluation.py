@@ -40,6 +40,15 @@ def test_a_mean_over_rows_reads_all_of_them_and_no_future_task(metric: str) -> N
     assert not needed.measures_future(TASKS)
 
 
+def test_a_search_reads_its_rows_where_final_trials_measure_the_last_alone() -> None:
+    """Else a pruner would never prune, and a mean over rows would be that of one."""
+    last = options(every="end")
+    for metric, pruned_from, first in (("average_accuracy", 4, 3), ("average_incremental_accuracy", None, 0)):
+        needed = last.needed(metric, pruned_from)
+        assert [row for row in range(TASKS) if needed.measures_row(row, TASKS)] == list(range(first, TASKS))
+    assert last.needed("average_accuracy", None).every == "end"
+
+
 def test_a_search_that_is_asked_for_all_measures_all() -> None:
     asked = options(search="all")
     assert asked.needed("average_accuracy", None) == asked
