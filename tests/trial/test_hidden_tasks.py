@@ -48,7 +48,7 @@ def told(running: Trainer) -> set[int]:
         watch(name)
     gather = running._run_phase
 
-    def run_phase(phase: Any, task: int) -> None:
+    def run_phase(phase: Any, task: int, inside: Any) -> None:
         step = phase.step or strategy.step
 
         def stepped(batch: Batch, at: Position) -> Losses:
@@ -58,7 +58,7 @@ def told(running: Trainer) -> set[int]:
             return losses
 
         object.__setattr__(phase, "step", stepped)
-        gather(phase, task)
+        gather(phase, task, inside)
 
     running._run_phase = run_phase  # type: ignore[method-assign]
     finish(running)
