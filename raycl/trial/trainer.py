@@ -159,7 +159,8 @@ class Trainer:
             with clock.stopped(), self._meter.paused():
                 yield
 
-        return InsideTask(self._evaluator, self.strategy, asked, task, unseen)
+        with unseen():
+            return InsideTask(self._evaluator, self.strategy, asked, task, unseen)
 
     def _build_optimizers(self, task: int, keep_state: bool = False) -> None:
         strategy, told = self.strategy, self._told(task)
