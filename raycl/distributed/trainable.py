@@ -68,7 +68,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         if replay is not None:
             replay.close()
 
-    def _storage(self, shards: int) -> LentStorage:
+    def _lent_replay(self, shards: int) -> LentStorage:
         """This process's replay actors: made for its first trial that keeps examples, and lent to those that follow."""
         if self._replay is not None and self._replay.shards == shards:
             with suppress(InfrastructureError):  # one was lost since
@@ -88,7 +88,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             metric=self._job["metric"],
             cutoffs={int(task): value for task, value in self._job["cutoffs"].items()},
             catalog=self._catalog,
-            storage=self._storage(spec.memory.shards) if held else None,
+            storage=self._lent_replay(spec.memory.shards) if held else None,
             device=device,
             data_root=Path(self._job["data_root"]) if self._job.get("data_root") else None,
             lost=LOST,

@@ -194,17 +194,17 @@ class TestReplayActors:
     def test_a_worker_replaces_actors_that_were_lost_or_are_too_few(self) -> None:
         runner = object.__new__(TrialRunner)
         runner._replay = None
-        assert runner._storage(2) is not None
+        assert runner._lent_replay(2) is not None
         first = runner._replay
-        runner._storage(2)
+        runner._lent_replay(2)
         assert runner._replay is first
         lost = process_of(first._shards[1])
         os.kill(lost, signal.SIGKILL)
         assert gone(lost)
-        runner._storage(2)
+        runner._lent_replay(2)
         second = runner._replay
         assert second is not first
-        runner._storage(3)
+        runner._lent_replay(3)
         assert runner._replay.shards == 3
         assert second.shards == 0
         runner._end_replay()
