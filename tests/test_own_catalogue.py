@@ -161,6 +161,7 @@ def test_a_whole_sweep_runs_here_and_its_results_name_the_code(mine: Catalog, ow
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_workers_on_ray_are_given_it(mine: Catalog, tmp_path: Path) -> None:
     for backend in ("here", "ray"):

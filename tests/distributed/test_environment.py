@@ -96,6 +96,7 @@ def test_the_check_finds_the_directories_of_rays_own_choice(shadowing: Path) -> 
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shadowing: Path) -> None:
     """And though the reader of what it prints leaves after the first line, and its results have a name in Latin-1,
     which Ray cannot take: it stands on the command line."""
