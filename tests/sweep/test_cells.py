@@ -28,7 +28,7 @@ ALL = SEARCH + "evaluation: {search: all}\n"
 
 
 def run(text: str, folder: Path) -> Path:
-    assert run_sweep(parsed(text), folder).complete
+    assert run_sweep(parsed(text), folder, backend="here").complete
     return folder
 
 
