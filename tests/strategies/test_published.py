@@ -108,7 +108,14 @@ def test_every_method_makes_a_claim_or_says_why_not() -> None:
     assert not CLAIMS.keys() & NONE.keys()
 
 
-@pytest.mark.parametrize(("name", "scenario"), [(name, one) for name, claimed in CLAIMS.items() for one in claimed])
+@pytest.mark.parametrize(
+    ("name", "scenario"),
+    [
+        pytest.param(name, one, marks=() if name == "replay" else pytest.mark.slow)
+        for name, claimed in CLAIMS.items()
+        for one in claimed
+    ],
+)
 def test_it_keeps_five_points_more_than_fine_tuning(name: str, scenario: str) -> None:
     check_keeps(name, scenario)
 
