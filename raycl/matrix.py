@@ -237,15 +237,22 @@ class AccuracyMatrix:
 
         NaN where the last task alone was measured right after it was learned.
         """
+        return _mean(self._right_after)
+
+    @property
+    def _right_after(self) -> np.ndarray:
+        """``[num_tasks]``: each task right after it was learned; all NaN where the last alone has a row of its own, as
+        in joint training, which says nothing of how tasks are learned one after another."""
         diagonal = np.diagonal(self.accuracy)
-        return math.nan if self.num_tasks > 1 and np.isnan(diagonal[:-1]).all() else _mean(diagonal)
+        alone = self.num_tasks > 1 and np.isnan(diagonal[:-1]).all()
+        return np.full_like(diagonal, np.nan) if alone else diagonal
 
     def backward_transfer(self) -> float:
         """BWT: mean over j < T of R[T, j] - R[j, j]; negative means forgetting. NaN for one task.
 
         Tasks that were not measured right after they were learned are left out.
         """
-        return _mean(self.accuracy[-1, :-1] - np.diagonal(self.accuracy)[:-1])
+        return _mean(self.accuracy[-1, :-1] - self._right_after[:-1])
 
     def forward_transfer(self) -> float:
         """FWT: mean over j >= 2 of R[j-1, j] - b_j, over the tasks of which both were measured."""
@@ -271,12 +278,15 @@ class AccuracyMatrix:
     def _lost(self, counts: np.ndarray) -> float:
         """Mean over j < T of the best cell among those that count, the last row aside, minus R[T, j]."""
         known = np.where(counts & ~np.isnan(self.accuracy), self.accuracy, -np.inf)[:-1, :-1]
-        best = np.where(np.isnan(np.diagonal(self.accuracy)[:-1]), np.nan, known.max(axis=0, initial=-np.inf))
+        best = np.where(np.isnan(self._right_after[:-1]), np.nan, known.max(axis=0, initial=-np.inf))
         return _mean(best - self.accuracy[-1, :-1])
 
     def intransigence(self, reference: Sequence[float] | np.ndarray) -> float:
-        """Mean over t of a*_t - R[t, t]; a*_t is a reference, of cumulative training (Chaudhry et al. 2018)."""
-        return _mean(np.asarray(reference, dtype=float) - np.diagonal(self.accuracy))
+        """Mean over t of a*_t - R[t, t]; a*_t is a reference, of cumulative training (Chaudhry et al. 2018).
+
+        Over the tasks that were measured right after they were learned; NaN where that is the last alone.
+        """
+        return _mean(np.asarray(reference, dtype=float) - self._right_after)
 
     def metrics(self) -> dict[str, float]:
         """All metrics that need no reference, by their names in results."""

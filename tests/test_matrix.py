@@ -213,6 +213,7 @@ def test_a_last_row_alone_tells_of_accuracy_and_of_nothing_that_was_lost() -> No
     matrix = partly([[None] * 3, [None] * 3, [0.2, 0.4, 0.9]])
     assert matrix.average_accuracy() == pytest.approx(0.5)
     known = {name: value for name, value in matrix.metrics().items() if not math.isnan(value)}
+    assert math.isnan(matrix.intransigence([0.9, 0.9, 0.95]))  # as of joint training, which has one row
     assert set(known) == {
         "average_accuracy",
         "average_incremental_accuracy",
