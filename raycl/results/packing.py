@@ -45,8 +45,9 @@ def pack(folder: Folder, target: Path) -> tuple[int, int]:
         raise StoreError(f"{target}: must be a folder to write into ({error.strerror}); name another") from error
     told = json.loads(results.sweep_json)
     told |= {"file": Path(told.get("file", "")).name}  # where it lay concerns one machine alone
-    more = [(name, read(results)) for name, read in MORE.items()]
-    for name, table in ((TRIALS_FILE, trials), (CELLS_FILE, cells), *((n, table) for n, table in more if len(table))):
+    more = {name: read(results) for name, read in MORE.items()}
+    tables = {TRIALS_FILE: trials, CELLS_FILE: cells, **{name: table for name, table in more.items() if len(table)}}
+    for name, table in tables.items():
         _write(table.replace_schema_metadata({SWEEP: json.dumps(told).encode()}), target / name)
     return trials.num_rows, cells.num_rows
 

@@ -65,9 +65,8 @@ def read_online(folder: Folder) -> pa.Table:
 
 def _some(results: ResultsFolder, kind: str, form: pa.Schema) -> pa.Table:
     """The parts of a kind that not every trial has."""
-    ended = set(results.ended())
-    names = [part_name(kind, trial) for trial in ended]
-    tables = [_part(results, name, form) for name in results.files.existing(sorted(names))]
+    there = results.files.existing([part_name(kind, trial) for trial in results.ended()])
+    tables = _read(results, there, form)
     return pa.concat_tables(tables) if tables else form.empty_table()
 
 
@@ -109,8 +108,10 @@ def unfinished(folder: Folder) -> list[str]:
 
 def _parts(results: ResultsFolder, kind: str, form: pa.Schema | None) -> list[pa.Table]:
     """The parts of all trials that have ended, by hash; others belong to a trial that is just ending."""
-    names = [part_name(kind, trial) for trial in results.ended()]
+    return _read(results, [part_name(kind, trial) for trial in results.ended()], form)
 
+
+def _read(results: ResultsFolder, names: Sequence[str], form: pa.Schema | None) -> list[pa.Table]:
     with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
         return list(pool.map(lambda name: _part(results, name, form), names))
 

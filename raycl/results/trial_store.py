@@ -51,9 +51,9 @@ class TrialStore:
         written = (self.spec.dumps() + "\n").encode()
         if not self._files.write_once(f"{self._folder}/spec.json", written):
             held = self._held()
-            if held is not None and not held.covers(self.spec.evaluation, self._num_tasks()):
-                self.restart()
             if held != self.spec.evaluation:
+                if held is not None and not held.covers(self.spec.evaluation, self._num_tasks()):
+                    self.restart()
                 self._files.write(f"{self._folder}/spec.json", written)
         self._continued = None
         names = self._files.children(f"{self._folder}/attempts")
@@ -138,16 +138,17 @@ class TrialStore:
         Raises:
             TornFile: the trial is said to have finished, but rows of its tasks are lost.
         """
-        parts = self._write_parts(verdict, provenance)
+        history = self.history()
+        parts = self._write_parts(history, verdict, provenance)
         if traceback:
             self._files.write(traceback_path(self.spec.hash), traceback[-MOST_TRACEBACK:].encode(errors="replace"))
-        finished = verdict.status == "finished"
-        if finished:
-            self._files.write(f"{self._folder}/{COMPACT}", self.history().compact())
+        dropped: list[str] = []
+        if verdict.status == "finished":
+            self._files.write(f"{self._folder}/{COMPACT}", history.compact())
+            dropped = ["manifests", "rows", *([] if self.spec.keep_checkpoint else ["ckpt"])]
         record = {"verdict": asdict(verdict), "provenance": dict(provenance), "parts": seals(parts)}
         record["evaluation"] = self.spec.evaluation.model_dump(mode="json")
         self._files.write(f"{self._folder}/verdict.json", dump_json(record))
-        dropped = [] if not finished else ["manifests", "rows", *([] if self.spec.keep_checkpoint else ["ckpt"])]
         for folder in dropped:
             self._files.delete_folder(f"{self._folder}/{folder}")
 
@@ -200,8 +201,7 @@ class TrialStore:
         if record is not None:
             self.finish(Verdict(**record["verdict"]), record["provenance"])
 
-    def _write_parts(self, verdict: Verdict, provenance: Mapping[str, Any]) -> dict[str, bytes]:
-        history = self.history()
+    def _write_parts(self, history: History, verdict: Verdict, provenance: Mapping[str, Any]) -> dict[str, bytes]:
         rows = history.rows()
         done = max((row.task for row in rows), default=-1)
         if verdict.status == "finished" and done < verdict.task:

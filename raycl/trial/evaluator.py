@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -72,7 +73,8 @@ class Evaluator:
 
     def followed(self, learned: int) -> list[int]:
         """Of tasks 0..learned, those that are measured. A smaller sample is the start of a larger one."""
-        wanted, count = self._options.sample(self._scenario.num_tasks), self._scenario.num_tasks
+        count = self._scenario.num_tasks
+        wanted = self._options.sample(count)
         if wanted is None or learned == count - 1 or wanted >= learned:
             return list(range(learned + 1))
         drawn = np.random.default_rng((self._seed, learned)).permutation(learned)[:wanted]
@@ -119,25 +121,23 @@ class Evaluator:
             limit: at most so many examples of each task, the first ones.
         """
         shared = strategy.inference_batch == 1 and (not self._scenario.task_given or strategy.ignores_task)
-        waiting: list[Segment] = []
-        rows = first = 0
-        for place, task in enumerate(tasks):
-            segment = self._segment(task, tasks[place + 1] if place + 1 < len(tasks) else None).first(limit)
-            if waiting and (not shared or rows + len(segment) > BATCH_SIZE):
-                yield from self._read(waiting, first)
-                waiting, rows = [], 0
-            first = first if waiting else task
-            waiting.append(segment)
-            rows += len(segment)
-        yield from self._read(waiting, first)
+        waiting: dict[int, Segment] = {}
+        for task, following in zip_longest(tasks, tasks[1:]):
+            segment = self._segment(task, following).first(limit)
+            if not shared or len(segment) + sum(map(len, waiting.values())) > BATCH_SIZE:
+                yield from self._read(waiting)
+                waiting = {}
+            waiting[task] = segment
+        yield from self._read(waiting)
 
-    def _read(self, segments: Sequence[Segment], task: int) -> Iterator[tuple[int, Batch]]:
-        """Several small segments as one batch, or a single one as batches; ``task`` is that of the first row."""
+    def _read(self, segments: Mapping[int, Segment]) -> Iterator[tuple[int, Batch]]:
+        """Several small segments, by their tasks, as one batch; or a single one as batches."""
         if len(segments) > 1:
-            yield task, side_by_side(segments, self._pixels)
-        elif segments:
-            for index in torch.arange(len(segments[0]), device=self._device).split(BATCH_SIZE):
-                yield task, segments[0].gather(index, self._pixels, augment=False)
+            yield next(iter(segments)), side_by_side(list(segments.values()), self._pixels)
+            return
+        for task, segment in segments.items():
+            for index in torch.arange(len(segment), device=self._device).split(BATCH_SIZE):
+                yield task, segment.gather(index, self._pixels, augment=False)
 
     def _segment(self, task: int, following: int | None) -> Segment:
         """The rows of a task; the first ones stay, as tasks are visited in turn, the others are fetched ahead."""
@@ -146,8 +146,8 @@ class Evaluator:
         part = self._source.part(task, self._split)
         y = self._scenario.labels(torch.from_numpy(part.labels.astype(np.int64)), task)
         segment = part_segment(part, y, task, self._device, self._options.max_examples)
-        self._room -= segment.own_bytes
-        if self._room >= 0:
+        if segment.own_bytes <= self._room:
+            self._room -= segment.own_bytes
             self._kept[task] = segment
         elif following is not None and following not in self._kept:
             self._source.prefetch(following, self._split)

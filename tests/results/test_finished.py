@@ -119,3 +119,16 @@ def test_a_verdict_of_before_says_that_every_cell_is_there(results: ResultsFolde
     del record["evaluation"]
     path.write_text(json.dumps(record))
     assert asking.verdict() is not None
+
+
+def test_the_end_of_a_trial_reads_each_of_its_rows_once(
+    results: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _two_attempts(results, 6)
+    asked: list[str] = []
+    read = Files.read
+    monkeypatch.setattr(Files, "read", lambda self, relative: (asked.append(relative), read(self, relative))[1])
+    store.finish(Verdict("finished", task=5), {**PROVENANCE, "num_tasks": 6})
+    rows = [name for name in asked if "/rows/" in name]
+    assert sorted(rows) == sorted(set(rows))
+    assert len(rows) == 6

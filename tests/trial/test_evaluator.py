@@ -252,6 +252,21 @@ def test_it_asks_for_its_own_split_once_a_task_and_fetches_ahead_what_it_does_no
     assert set(source.ahead) == {(task, "test") for task in others[1:]}
 
 
+def test_a_task_that_is_too_large_to_keep_leaves_the_room_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Uneven(Source):
+        def part(self, task: int, split: SplitName) -> Part:
+            self.rows = 50 if task == 0 else ROWS
+            return super().part(task, split)
+
+    monkeypatch.setattr(evaluator, "KEPT_BYTES", 2 * ROWS * 3 * 8)
+    own = scenario("class", sizes=(2, 2, 2))
+    evaluating, source = made(own, Uneven(own.sizes))
+    for _ in range(2):
+        evaluating.measure(Shown(lambda x: torch.zeros(len(x), own.num_outputs)), 2)  # type: ignore[arg-type]
+    assert [task for task, _ in source.asked] == [0, 1, 2, 0]
+
+
 # -- rows of several tasks in one batch --------------------------------------------------------------------------------
 
 
