@@ -71,9 +71,8 @@ class _RayEngine:
             "metric": errand.metric,
             "streams": self.shards.names.to_dict(),
             "data_root": self.data_root,
-            "registered": packed(
-                self.sweep.catalog, "strategies", "streams", "models"
-            ),  # the data are with the stream actors
+            # the data are with the stream actors
+            "registered": packed(self.sweep.catalog, "strategies", "streams", "models"),
         }
         pulse = cluster.Pulse()
 

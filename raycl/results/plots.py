@@ -69,18 +69,13 @@ def accuracy_curves(matrices: Mapping[str, Sequence[AccuracyMatrix]], title: str
     figure, axes = _figure(7.6, 4.4, title)
     tasks = max((matrix.num_tasks for group in matrices.values() for matrix in group), default=1)
     for index, (name, group) in enumerate(matrices.items()):
-        colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
         curves = np.array([[matrix.average_accuracy(task) for task in range(matrix.num_tasks)] for matrix in group])
         known = np.isfinite(curves).all(axis=0)
-        steps, mean = np.flatnonzero(known) + 1, curves[:, known].mean(axis=0)
+        steps = np.flatnonzero(known) + 1
         if len(steps) == 1 and tasks > 1:
-            axes.axhline(mean[0], color=INK, linestyle=(0, (7, 3)), linewidth=1.3, label=name)
+            axes.axhline(curves[:, known].mean(), color=INK, linestyle=(0, (7, 3)), linewidth=1.3, label=name)
             continue
-        marker = "o" if tasks <= 20 else None
-        axes.plot(steps, mean, style, color=colour, marker=marker, markersize=4, linewidth=1.8, label=name)
-        if len(group) > 1:
-            spread = curves[:, known].std(axis=0, ddof=1)
-            axes.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+        _line(axes, index, name, steps, curves[:, known], marker="o" if tasks <= 20 else None)
     axes.set_xlim(1 - 0.02 * tasks, tasks + 0.02 * tasks)
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
@@ -88,7 +83,7 @@ def accuracy_curves(matrices: Mapping[str, Sequence[AccuracyMatrix]], title: str
     axes.set_ylabel("average accuracy over the tasks learned")
     _percent_grid(axes, axes.yaxis)
     if matrices:
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=INK)
+        _legend(axes)
     return figure
 
 
@@ -111,19 +106,14 @@ def inside_curves(inside: pa.Table, names: Mapping[str, str], task: int = 0, tit
             curves += [accuracy] if len(accuracy) else []
         if not curves:
             continue
-        colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
-        mean = np.mean(curves, axis=0)
-        axes.plot(progress, mean, style, color=colour, linewidth=1.8, label=name)
-        if len(curves) > 1:
-            spread = np.std(curves, axis=0, ddof=1)
-            axes.fill_between(progress, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+        _line(axes, index, name, progress, np.array(curves))
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
     axes.xaxis.grid(color="#DDDDDD", linewidth=0.8)
     axes.set_xlabel("tasks learned; between two of them by share of the updates")
     axes.set_ylabel(f"accuracy on task {task + 1}")
     _percent_grid(axes, axes.yaxis)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=INK)
+    _legend(axes)
     return figure
 
 
@@ -188,6 +178,20 @@ def _figure(
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     return figure, axes
+
+
+def _line(axes: Axes, index: int, name: str, steps: np.ndarray, curves: np.ndarray, marker: str | None = None) -> None:
+    """The mean of curves ``[seeds, steps]``, and a band of one deviation where there are several."""
+    colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+    mean = curves.mean(axis=0)
+    axes.plot(steps, mean, style, color=colour, marker=marker, markersize=4, linewidth=1.8, label=name)
+    if len(curves) > 1:
+        spread = curves.std(axis=0, ddof=1)
+        axes.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=INK)
 
 
 def _percent_grid(axes: Axes, axis: mpl.axis.Axis) -> None:

@@ -46,39 +46,17 @@ POINTS = pa.struct({name: pa.list_(pa.int32()) for name in ("update", "tasks", "
 ONLINE = pa.struct({"correct": pa.int64(), "total": pa.int64()})
 """A further column ``online``, where examples were predicted before they were learned."""
 
-CELLS = pa.schema(
-    [
-        pa.field("trial", pa.string(), nullable=False),
-        pa.field("train_task", pa.int32(), nullable=False),
-        pa.field("eval_task", pa.int32(), nullable=False),
-        pa.field("correct", pa.int32(), nullable=False),
-        pa.field("total", pa.int32(), nullable=False),
-    ],
-    metadata=_METADATA,
-)
 
-INSIDE = pa.schema(
-    [
-        pa.field("trial", pa.string(), nullable=False),
-        pa.field("train_task", pa.int32(), nullable=False),
-        pa.field("update", pa.int32(), nullable=False),
-        pa.field("eval_task", pa.int32(), nullable=False),
-        pa.field("correct", pa.int32(), nullable=False),
-        pa.field("total", pa.int32(), nullable=False),
-    ],
-    metadata=_METADATA,
-)
+def _keyed(**columns: pa.DataType) -> pa.Schema:
+    """A table of one trial's numbers beside its name; none of them is null."""
+    fields = [pa.field(name, kind, nullable=False) for name, kind in {"trial": pa.string(), **columns}.items()]
+    return pa.schema(fields, metadata=_METADATA)
+
+
+CELLS = _keyed(train_task=pa.int32(), eval_task=pa.int32(), correct=pa.int32(), total=pa.int32())
+INSIDE = _keyed(train_task=pa.int32(), update=pa.int32(), eval_task=pa.int32(), correct=pa.int32(), total=pa.int32())
 """Accuracies while tasks were learned, one row per point and task; ``update`` counts within ``train_task``."""
-
-ONLINE_ROWS = pa.schema(
-    [
-        pa.field("trial", pa.string(), nullable=False),
-        pa.field("train_task", pa.int32(), nullable=False),
-        pa.field("correct", pa.int64(), nullable=False),
-        pa.field("total", pa.int64(), nullable=False),
-    ],
-    metadata=_METADATA,
-)
+ONLINE_ROWS = _keyed(train_task=pa.int32(), correct=pa.int64(), total=pa.int64())
 """Examples of each task that were predicted before they were learned."""
 
 COUNTED_LATER = ("forward_examples", "gradient_examples")

@@ -60,7 +60,6 @@ class EvaluationConfig(Options):
         f"task just learned, and all after the last; auto: all, in streams of more than {EXACT_UP_TO} tasks "
         f"{{sample: {SAMPLED}}}",
     )
-
     inside: InsideConfig | None = Field(
         None,
         description="accuracies while a task is learned: {updates: 10, examples: 100}; for the stability gap, "
@@ -135,3 +134,4 @@ class EvaluationConfig(Options):
 
 
 WHICH_CELLS = frozenset(EvaluationConfig.model_fields) - {"future_tasks", "max_examples"}
+"""Keys that say which cells are measured, and stand in no hash."""

@@ -173,9 +173,8 @@ class SweepSpec(SweepContents):
         decided = trial_fields(resolved, self.catalog)
         decided |= {name: self._pin(decided[name]) for name in ("stream", "model")}
         if not (scored or whole):
-            decided["evaluation"] = resolved.evaluation.needed(
-                self.metric, self.pruner.grace_tasks if self.pruner else None
-            )
+            pruned_from = self.pruner.grace_tasks if self.pruner else None
+            decided["evaluation"] = resolved.evaluation.needed(self.metric, pruned_from)
         return TrialSpec(
             **decided,
             variant=entry.variant,

@@ -147,9 +147,8 @@ class Piggyback(Strategy):
     def loss(self, batch: Batch) -> Losses:
         """Cross-entropy over the task's own units."""
         labels = batch.y - self.context.scenario.offset(self.task)
-        logits = self.network.head.own(
-            self._features(self._mask(self.task), batch.x), self.context.scenario.units(self.task)
-        )
+        features = self._features(self._mask(self.task), batch.x)
+        logits = self.network.head.own(features, self.context.scenario.units(self.task))
         return {"task": nn.functional.cross_entropy(logits, labels)}
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:

@@ -23,9 +23,9 @@ class Meter:
 
     One row through one network is one forward, and its backward one gradient; k backward passes of one row, as for the
     exact Fisher information over k units, are k, and what has a closed form, as that of an MLP, is none: its seconds
-    tell. A row counts as well where a part of a network runs alone; parts that
-    run in the same phase, such as a frozen trunk and the head above it, are one pass, and the part that saw most rows
-    says how many. What makes weights from embeddings is no network in this sense: no example passes through it.
+    tell. A row counts as well where a part of a network runs alone; parts that run in the same phase, such as a frozen
+    trunk and the head above it, are one pass, and the part that saw most rows says how many. What makes weights from
+    embeddings is no network in this sense: no example passes through it.
     """
 
     def __init__(self) -> None:
