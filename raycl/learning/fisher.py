@@ -24,7 +24,7 @@ FisherLabels = Literal["exact", "sampled", "empirical"]
 FISHER_BATCH = 128
 """Rows that go through the network at once; every row counts by itself, however many there are."""
 
-CLOSED_FORM = Change("fisher", 2, lambda _, blocks: getattr(blocks.options, "fisher", None) == "exact")
+CLOSED_FORM = Change("fisher", 2, lambda at: getattr(at.options, "fisher", None) == "exact")
 """Of methods with an option ``fisher``: in perceptrons ``exact`` sums in another order than by backward passes."""
 
 

@@ -37,7 +37,7 @@ CERTAINTY = Need(
 )
 """What :func:`undecidable` refuses, as the reader of a sweep file can tell it."""
 
-COMPARED_AS_SHARES = Change("task selection", 2, lambda _, blocks: _by_certainty(blocks) and not _even(blocks.stream))
+COMPARED_AS_SHARES = Change("task selection", 2, lambda at: _by_certainty(at) and not _even(at.stream))
 """Of ensembles and SupSup: tasks of different sizes were compared by their uncertainties as they are."""
 
 

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raycl.spec.published import per_task_head
-
 if TYPE_CHECKING:
     from raycl.spec.setting import Registries, Setting
 
@@ -24,26 +22,26 @@ class Change:
     Attributes:
         part: what changed, in a word.
         revision: 2 for its first change.
-        touches: (strategy, blocks) -> whether a trial's numbers changed.
+        touches: whether a trial's numbers changed.
     """
 
     part: str
     revision: int
-    touches: Callable[[Any, Setting], bool]
+    touches: Callable[[Setting], bool]
 
 
-def _leaves_rows_idle(strategy: Any, blocks: Setting) -> bool:
+def _leaves_rows_idle(setting: Setting) -> bool:
     """Whether a head has rows that a task's losses do not reach, and that an optimiser would move all the same."""
-    training, rows = blocks.training, getattr(strategy, "idle_rows", "by policy")
+    training, rows = setting.training, getattr(setting.strategy, "idle_rows", "by policy")
     moves = training.weight_decay > 0 or not training.reset_optimizer
-    policy, heads = training.active_logits, per_task_head(blocks.model.head, blocks.stream.scenario)
-    own = policy in ("own", "current") or (policy == "auto" and heads)
+    policy = training.active_logits
+    own = policy in ("own", "current") or (policy == "auto" and setting.per_task_head)
     return moves and (rows == "always" or (rows == "by policy" and own))
 
 
-def _learns_single_rows(strategy: Any, blocks: Setting) -> bool:
-    own = getattr(blocks.options, "batch_size", None)  # of methods that fit a network in a phase of their own
-    return own == 1 or (blocks.training.batch_size == 1 and blocks.training.epochs is not None)
+def _learns_single_rows(setting: Setting) -> bool:
+    own = getattr(setting.options, "batch_size", None)  # of methods that fit a network in a phase of their own
+    return own == 1 or (setting.training.batch_size == 1 and setting.training.epochs is not None)
 
 
 CHANGES: tuple[Change, ...] = (
@@ -52,9 +50,7 @@ CHANGES: tuple[Change, ...] = (
 )
 """Every change since the first results, a line each; the latest of a part counts. Methods add their own ``changes``."""
 
-LATE_ROWS = Change(
-    "late rows", 2, lambda _, blocks: blocks.training.iterations is not None and blocks.memory.insert != "every_epoch"
-)
+LATE_ROWS = Change("late rows", 2, lambda at: at.training.iterations is not None and at.memory.insert != "every_epoch")
 """Of methods that offer rows as they are learned: those that the first pass left over are offered when they come."""
 
 
@@ -71,7 +67,7 @@ def revisions(setting: Setting, catalog: Registries) -> dict[str, int]:
     found |= {
         change.part: change.revision
         for change in (*CHANGES, *getattr(strategy, "changes", ()))
-        if change.touches(strategy, setting)
+        if change.touches(setting)
     }
     return {part: revision for part, revision in found.items() if revision > 1}
 

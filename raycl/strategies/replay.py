@@ -30,7 +30,7 @@ from raycl.spec.revisions import LATE_ROWS, Change
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig, TaskData
 from raycl.streams.task import Batch
 
-LONE_ROWS = Change("lone rows", 2, lambda _, blocks: blocks.memory.combine == "mean")
+LONE_ROWS = Change("lone rows", 2, lambda at: at.memory.combine == "mean")
 """New rows without any replayed ones count whole."""
 
 

@@ -93,7 +93,7 @@ def test_a_revision_renames_the_trials_of_its_method_alone() -> None:
 
 def test_a_change_of_the_loop_renames_the_trials_that_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:
     before = hashes(asked())
-    small = changes.Change("order", 2, lambda strategy, resolved: strategy.uses_memory)
+    small = changes.Change("order", 2, lambda setting: setting.strategy.uses_memory)
     monkeypatch.setattr(changes, "CHANGES", (small,))
     after = asked()
     assert {key for key, name in hashes(after).items() if name != before[key]} == {"replay"}
@@ -145,7 +145,7 @@ def test_a_trial_that_was_stored_by_an_earlier_raycl_keeps_its_name() -> None:
 def test_a_change_inside_a_space_marks_its_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Suggestions and the winner of before come from other numbers, though no end of one dimension alone is touched."""
 
-    def both(_: Any, blocks: Any) -> bool:
+    def both(blocks: Any) -> bool:
         return bool(blocks.training.weight_decay) and blocks.training.batch_size == 64
 
     searched = "weight_decay: {uniform: [0, 0.1]}, batch_size: {choice: [32, 64]}"

@@ -58,7 +58,7 @@ def test_a_trial_whose_numbers_stayed_keeps_its_name(
 
 
 def test_mutant_decay_alone_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    decays = revisions.Change("idle rows", 2, lambda strategy, blocks: blocks.training.weight_decay > 0)
+    decays = revisions.Change("idle rows", 2, lambda at: at.training.weight_decay > 0)
     monkeypatch.setattr(revisions, "CHANGES", (decays,))
     assert "idle rows" not in trial("naive", "task", **KEPT).revisions
     assert "idle rows" in trial("naive", "class", **DECAY).revisions
