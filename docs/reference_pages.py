@@ -22,8 +22,7 @@ from raycl.catalog import catalog
 from raycl.cli.ls import dataset, flow, metric, options, scenarios
 from raycl.cli.shipped import question, shipped
 from raycl.matrix import METRICS
-from raycl.results import schema
-from raycl.results.columns import MEANING
+from raycl.results.columns import MEANING, TABLES
 from raycl.spec.options import ModelConfig, StreamConfig
 from raycl.spec.overrides import STRATEGY_OVERRIDES, VARIANT_OVERRIDES
 from raycl.spec.schema import BLOCKS as SHARED
@@ -263,19 +262,12 @@ Any of these may stand as `dataset` in the `stream` block. All but `digits` are 
 
 
 def _columns() -> str:
-    tables = {
-        "trials": ("One row for each trial: `data/trials/*.parquet`.", schema.TRIALS),
-        "cells": ("One row for each cell of each matrix: `data/cells/*.parquet`.", schema.CELLS),
-        "inside": ("One row for each point inside a task and each task: `data/inside/*.parquet`.", schema.INSIDE),
-        "online": ("One row for each task predicted as it came: `data/online/*.parquet`.", schema.ONLINE_ROWS),
-        "rows": ("One row for each learned task of a trial, its own log: `trials/<hash>/rows/`.", schema.ROWS),
-    }
     parts = [
         "# Columns of the results\n\nBeside these, `trials` has a column `hp.PATH` for every option that the trial ran "
         "with (what `auto` came to stands there), `measure.NAME` for numbers of a method's own after the last task, "
         "and the metrics inside tasks where they were measured."
     ]
-    for name, (told, form) in tables.items():
+    for name, (told, form) in TABLES.items():
         rows = ((f"`{field.name}`", str(field.type), _meaning(field.name)) for field in form)
         parts.append(f"## {name}\n\n{told}\n\n{table(('column', 'type', 'meaning'), rows)}")
     return "\n\n".join(parts)

@@ -24,7 +24,7 @@ from raycl.cli.app import app
 from raycl.cli.ls import options
 from raycl.errors import MethodError
 from raycl.matrix import METRICS
-from raycl.results import schema
+from raycl.results.columns import TABLES
 from raycl.spec.own_files import FILES, import_code
 from raycl.spec.space import DISTRIBUTIONS
 from raycl.spec.sweep import SweepSpec
@@ -106,8 +106,7 @@ def test_a_method_is_told_with_its_paper_its_auto_and_its_sweeps(pages: dict[str
 
 
 def test_every_column_of_the_results_has_a_meaning(pages: dict[str, str]) -> None:
-    forms = (schema.TRIALS, schema.CELLS, schema.INSIDE, schema.ONLINE_ROWS, schema.ROWS)
-    columns = {field.name for form in forms for field in form}
+    columns = {field.name for _, form in TABLES.values() for field in form}
     assert columns - set(METRICS) == MADE.MEANING.keys()
     assert all(f"| {column} | " in pages["reference/columns.md"] for column in columns)
 

@@ -1,6 +1,17 @@
-"""What the columns of the results hold, in words."""
+"""The tables of the results, and what their columns hold, in words."""
 
 from __future__ import annotations
+
+from raycl.results import schema
+
+TABLES = {
+    "trials": ("One row for each trial: `data/trials/*.parquet`.", schema.TRIALS),
+    "cells": ("One row for each cell of each matrix: `data/cells/*.parquet`.", schema.CELLS),
+    "inside": ("One row for each point inside a task and each task: `data/inside/*.parquet`.", schema.INSIDE),
+    "online": ("One row for each task predicted as it came: `data/online/*.parquet`.", schema.ONLINE_ROWS),
+    "rows": ("One row for each learned task of a trial, its own log: `trials/<hash>/rows/`.", schema.ROWS),
+}
+"""By name: what a row is, and the columns that every one of its kind has."""
 
 MEANING = {
     "task": "the task just learned; -1 before training",
