@@ -13,7 +13,7 @@ from shared import report
 
 from raycl.memory.local import LocalStorage
 from raycl.memory.replay import ReplayMemory
-from raycl.spec.options import MemoryConfig
+from raycl.spec.memory import MemoryConfig
 
 GOAL = 50_000
 ROWS, BATCH = 10_000, 10

@@ -33,6 +33,8 @@ class Cost:
         forward_examples: rows through networks, each row once for every network and every pass, as
             :class:`raycl.trial.meter.Meter` counts them.
         gradient_examples: backward passes of rows, alike. Both are None where nobody counted, as in results of before.
+        budget_spent: of these, in the unit of ``training.budget``, what the updates took; the rest was spent before or
+            after them. None without a budget.
     """
 
     wall_seconds: float = 0.0
@@ -46,6 +48,7 @@ class Cost:
     buffer_examples: int = 0
     forward_examples: int | None = None
     gradient_examples: int | None = None
+    budget_spent: int | None = None
 
     def evaluated(self, seconds: float) -> Cost:
         """The same cost with the seconds of evaluation filled in."""

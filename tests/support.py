@@ -14,7 +14,8 @@ from raycl.catalog import catalog
 from raycl.learning.quadratic import Quadratic
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.spec.evaluation import EvaluationConfig
-from raycl.spec.options import MemoryConfig, TrainingConfig
+from raycl.spec.memory import MemoryConfig
+from raycl.spec.options import TrainingConfig
 from raycl.spec.setting import Setting
 from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import TrialSpec, stream_config, trial_fields

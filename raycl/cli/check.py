@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.results.tables import human_bytes
-from raycl.spec.options import MemoryConfig, ModelConfig
+from raycl.spec.memory import MemoryConfig
+from raycl.spec.options import ModelConfig
 from raycl.spec.setting import Registries
 from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec

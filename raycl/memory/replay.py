@@ -16,7 +16,7 @@ from raycl.memory.columns import ColumnTypes, absent, widened
 from raycl.memory.draws import distinct
 from raycl.memory.local import Fetch, Storage
 from raycl.memory.selection import Selection
-from raycl.spec.options import MemoryConfig
+from raycl.spec.memory import MemoryConfig
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ MEANING = {
     "buffer_examples": "rows in the replay memory",
     "forward_examples": "rows through networks, once for each network and pass",
     "gradient_examples": "backward passes of rows, counted alike",
+    "budget_spent": "of these, what updates spent of `training.budget`, in its unit; null without one",
     "spec": "all options, as JSON",
 }
 """Columns by name; metrics speak for themselves (:class:`raycl.matrix.AccuracyMatrix`)."""

@@ -59,7 +59,7 @@ INSIDE = _keyed(train_task=pa.int32(), update=pa.int32(), eval_task=pa.int32(), 
 ONLINE_ROWS = _keyed(train_task=pa.int32(), correct=pa.int64(), total=pa.int64())
 """Examples of each task that were predicted before they were learned."""
 
-COUNTED_LATER = ("forward_examples", "gradient_examples")
+COUNTED_LATER = ("forward_examples", "gradient_examples", "budget_spent")
 """Costs that results of before do not have: null where they are read."""
 
 PROVENANCE = {

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from raycl.errors import DataError, UnknownName, nearest
 from raycl.spec.evaluation import EvaluationConfig
-from raycl.spec.options import MemoryConfig, Options, StreamConfig, TrainingConfig
+from raycl.spec.memory import MemoryConfig
+from raycl.spec.options import BUDGETS, LENGTHS, ModelConfig, Options, StreamConfig, TrainingConfig, one_of
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.setting import BLOCK_NAMES, Names, Registries, Setting
 from raycl.spec.source import Path, dotted
@@ -49,24 +50,32 @@ class Blocks:
     checked: Checked = field(default_factory=dict, repr=False, compare=False)
 
     def put(self, path: Path, value: Any, origin: Path) -> None:
-        """Set the value at ``path``, made where it does not exist. Epochs and iterations replace each other.
+        """Set the value at ``path``, made where it does not exist. It takes the place of its rivals, such as epochs of
+        iterations.
 
         Raises:
-            BrokenRules: ``path`` runs through a value, or one block of the file gives both epochs and iterations.
+            BrokenRules: ``path`` runs through a value, or one block of the file gives two rivals.
         """
         inner = self.data
-        for part in path[:-1]:
+        for depth, part in enumerate(path[:-1]):
+            self._put_off_rivals(path[: depth + 1], inner, origin)
             child = inner.get(str(part), {})
             if not isinstance(child, dict):
                 raise BrokenRules([Broken(path, f"{part} holds a value, no keys", key=True)])
             inner[str(part)] = inner = dict(child)  # the file's own data serve every method
-        rival = _RIVALS.get(path)
-        if rival is not None and rival[1] in inner:
-            if self.origins.get(rival, ())[:-1] == origin[:-1]:
-                raise BrokenRules([Broken(path, "set epochs or iterations, not both", key=True)])
-            del inner[rival[1]]
+        self._put_off_rivals(path, inner, origin)
         inner[str(path[-1])] = value
         self.origins[path] = origin
+
+    def _put_off_rivals(self, path: Path, inner: dict[str, Any], origin: Path) -> None:
+        """Take what cannot stand beside ``path`` out of ``inner``, the mapping that holds it."""
+        names = RIVALS.get(path[:-1], ())
+        for name in (name for name in names if path[-1] in names and name != path[-1] and name in inner):
+            rival = (*path[:-1], name)
+            beside = (place for key, place in self.origins.items() if key[: len(rival)] == rival)
+            if any(place[:-1] == origin[:-1] for place in beside):
+                raise BrokenRules([Broken(path, one_of(names), key=True)])
+            del inner[name]
 
     def source_path(self, path: Path) -> Path:
         """Where in the file the value at ``path`` stands."""
@@ -169,10 +178,10 @@ def _substituted(data: Any, path: Path, value: tuple[Any] | None) -> Any:
 
 _SEARCHED: dict[str, type[Options]] = {"training": TrainingConfig, "memory": MemoryConfig}
 _PLAIN: dict[str, type[BaseModel]] = {**_SEARCHED, "evaluation": EvaluationConfig, "limits": LimitsConfig}
-_RIVALS: dict[Path, tuple[str, str]] = {
-    ("training", "epochs"): ("training", "iterations"),
-    ("training", "iterations"): ("training", "epochs"),
-}
+SHARED_OPTIONS: dict[str, type[BaseModel]] = {"stream": StreamConfig, "model": ModelConfig, **_PLAIN}
+"""What every block of the file has, whatever stream or model is named."""
+RIVALS: dict[Path, tuple[str, ...]] = {("training",): LENGTHS, ("training", "budget"): BUDGETS}
+"""Options of which one stands: a method's own takes the place of the file's."""
 
 
 def point_path(path: Path) -> str:

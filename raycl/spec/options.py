@@ -1,8 +1,8 @@
-"""The base of every options class, and the blocks that methods learn with: stream, model, training, memory."""
+"""The base of every options class, and the blocks that methods learn with: stream, model, training."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,7 +11,7 @@ from raycl.errors import Problem, SpecError
 from raycl.spec.needs import Idle, Need
 
 if TYPE_CHECKING:
-    from raycl.spec.setting import Setting
+    pass
 
 ScenarioName = Literal["task", "domain", "class"]
 HeadKind = Literal["auto", "single", "per_task"]
@@ -104,21 +104,59 @@ class Options(BaseModel):
         return found
 
 
-def _at_home(setting: Setting) -> bool:
-    return setting.memory.home == "local"
+LENGTHS = ("epochs", "iterations", "budget")
+"""Of ``training``: how long a task is learned."""
+BUDGETS = ("gradient_examples", "forward_examples")
 
 
-def _freezes(setting: Setting) -> bool:
-    """Whether random replacement would be asked more often than it has rows to give."""
-    offers = setting.offers
-    if offers is not None and setting.memory.unit == "task" and setting.extent is not None:
-        offers //= len(setting.extent.sizes)
-    return offers is not None and offers > setting.memory.capacity
+def one_of(names: Sequence[str]) -> str:
+    """The rule for options of which one may stand."""
+    return f"set one of {', '.join(names)}"
+
+
+class BudgetConfig(Options):
+    """What the updates of one task may cost, in rows through networks, as results count them.
+
+    Training ends at the last update that fits, which is cut to what is left; passes before and after training, such as
+    those for Fisher information or herding, are no part of it.
+    """
+
+    gradient_examples: Count | None = Field(None, description="backward passes of rows; or set forward_examples")
+    forward_examples: Count | None = Field(None, description="rows through networks; or set gradient_examples")
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> BudgetConfig:
+        if sum(getattr(self, name) is not None for name in BUDGETS) != 1:
+            raise ValueError(one_of(BUDGETS))
+        return self
+
+    @property
+    def unit(self) -> str:
+        return next(name for name in BUDGETS if getattr(self, name) is not None)
+
+    @property
+    def examples(self) -> int:
+        """The budget, in its unit."""
+        return int(getattr(self, self.unit))
 
 
 class TrainingConfig(Options):
     """How one task is learned."""
 
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "training.real_time",
+            "batches come once, one a tick; set training.epochs: 1",
+            lambda at: not at.training.real_time or at.training.epochs == 1,
+        ),
+        Need(
+            "training.real_time",
+            "batches pass by as they come, and this method learns a task in other ways than by one pass over them; "
+            "leave it out, or use training.budget",
+            lambda at: not at.training.real_time or getattr(at.strategy, "one_pass", True),
+            bars=True,
+        ),
+    )
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(
             ("training.momentum",),
@@ -147,8 +185,16 @@ class TrainingConfig(Options):
         description="times a weight, added to its gradient; of adamw, taken off it times learning_rate",
     )
     batch_size: Count = Field(128, description="new examples per update")
-    epochs: Count | None = Field(None, description="passes over the phase's source per task; or set iterations")
-    iterations: Count | None = Field(None, description="updates per task; or set epochs")
+    epochs: Count | None = Field(None, description="passes over the phase's source per task; or set iterations, budget")
+    iterations: Count | None = Field(None, description="updates per task; or set epochs, budget")
+    budget: Annotated[BudgetConfig | None, Later()] = Field(
+        None, description="what the updates of a task may cost, so that methods compare at equal compute; or set epochs"
+    )
+    real_time: Annotated[bool, Later()] = Field(
+        False,
+        description="the stream does not wait: a method whose update costs C times naive's learns one batch in C "
+        "(Ghunaim et al. 2023)",
+    )
     reset_optimizer: bool = Field(True, description="a new optimiser for every task")
     active_logits: ActiveLogits = Field(
         "auto",
@@ -159,67 +205,11 @@ class TrainingConfig(Options):
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:
-        if self.epochs is not None and self.iterations is not None:
-            raise ValueError("set epochs or iterations, not both")
-        if self.epochs is None and self.iterations is None:
+        if sum(getattr(self, name) is not None for name in LENGTHS) > 1:
+            raise ValueError(one_of(LENGTHS))
+        if all(getattr(self, name) is None for name in LENGTHS):
             object.__setattr__(self, "epochs", 1)
         return self
-
-
-class MemoryConfig(Options):
-    """The replay memory of methods that keep examples."""
-
-    needs: ClassVar[tuple[Need, ...]] = (
-        Need(
-            "memory.combine",
-            "weighs by the number of tasks seen, which nobody tells where stream.boundaries is 'hidden'; "
-            "use another weighting",
-            lambda at: not (at.hidden and at.memory.combine == "task_share"),
-        ),
-        Need(
-            "memory.unit",
-            "counts rows per task, and nobody tells tasks apart where stream.boundaries is 'hidden'; "
-            "use total or class",
-            lambda at: not (at.hidden and at.memory.unit == "task"),
-        ),
-        Need(
-            "memory.selection",
-            "replaces capacity / i rows when rows are offered for the i-th time: with fewer rows than offers the "
-            "memory freezes; use reservoir, or enlarge memory.capacity",
-            lambda at: at.selection != "random" or at.memory.unit == "class" or not _freezes(at),
-        ),
-    )
-    ignores: ClassVar[tuple[Idle, ...]] = (
-        Idle(("memory.shards",), "only replay actors are divided; set memory.home: actor", _at_home),
-        Idle(("memory.insert",), "with one epoch the first is every one", lambda at: at.training.epochs == 1),
-    )
-
-    capacity: Count = Field(500, description="examples, counted per unit")
-    unit: Literal["total", "class", "task"] = Field("total", description="what the capacity counts for")
-    selection: Literal["auto", "reservoir", "class_balanced", "random", "ring", "greedy", "ranked"] = Field(
-        "auto", description="which examples stay; auto: the method's own rule"
-    )
-    batch_size: Count | None = Field(
-        None, description="replayed examples per update; default: as the method's authors have it, else training's"
-    )
-    combine: Annotated[Literal["auto", "sum", "mean", "union", "task_share"], Later(before="sum")] = Field(
-        "auto",
-        description="mean losses of new and of replayed examples: added, averaged, one mean over the union of both, or "
-        "weighted 1/t and 1 - 1/t; auto: as the method's authors have it, else sum",
-    )
-    insert: Annotated[Literal["auto", "first_epoch", "every_epoch"], Later(before="first_epoch")] = Field(
-        "auto",
-        description="when examples are offered to the memory; auto: as the method's authors have it, else first_epoch",
-    )
-    mix: Literal["size", "equal", "paired"] = Field(
-        "size",
-        description="where one shuffled union is trained on: in proportion to the sizes, memory repeated to about the "
-        "size of the new data, or a batch of each in every update",
-    )
-    home: Literal["actor", "local"] = Field(
-        "actor", description="who holds the rows in a sweep: Ray actors or the trial itself; results are equal"
-    )
-    shards: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="replay actors per trial; results are equal")
 
 
 WeightsName = Annotated[str, Field(min_length=1, description=WEIGHTS_HELP)]

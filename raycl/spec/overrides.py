@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raycl.errors import nearest
-from raycl.spec.options import MemoryConfig, TrainingConfig
+from raycl.spec.memory import MemoryConfig
+from raycl.spec.options import TrainingConfig
 from raycl.spec.problems import Problems
 from raycl.spec.source import Path
 from raycl.spec.space import SEARCH, format_value

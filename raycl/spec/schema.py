@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from raycl.spec.evaluation import EvaluationConfig
-from raycl.spec.options import EXACT, LARGEST, MemoryConfig, TrainingConfig
+from raycl.spec.memory import MemoryConfig
+from raycl.spec.options import EXACT, LARGEST, TrainingConfig
 from raycl.spec.overrides import STRATEGY_OVERRIDES, VARIANT_OVERRIDES
 from raycl.spec.setting import Registries
 from raycl.spec.space import DISTRIBUTIONS, MOST_CHOICES, SEARCH

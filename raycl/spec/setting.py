@@ -14,8 +14,9 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from raycl.spec.evaluation import EvaluationConfig
+from raycl.spec.memory import MemoryConfig
 from raycl.spec.needs import SHARED_BLOCKS, Extent
-from raycl.spec.options import MemoryConfig, ModelConfig, Options, StreamConfig, TrainingConfig
+from raycl.spec.options import ModelConfig, Options, StreamConfig, TrainingConfig
 from raycl.spec.published import as_published, departures, per_task_head
 from raycl.spec.sweep_options import LimitsConfig
 
@@ -174,7 +175,7 @@ class Setting:
     @property
     def offers(self) -> int | None:
         """How often rows are offered to the memory, at the least; None where it is not known."""
-        if self.extent is None or self.extent.rows is None:
+        if self.extent is None or self.extent.rows is None or self.training.budget is not None:
             return None
         tasks = len(self.extent.sizes)
         if getattr(self.strategy, "offers", "batch") == "task":

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from raycl.errors import nearest
-from raycl.spec.blocks import Blocks, Checked, Corner, corner_points, look_up, point_path
+from raycl.spec.blocks import SHARED_OPTIONS, Blocks, Checked, Corner, corner_points, look_up, point_path
 from raycl.spec.check import (
     Extents,
     IdleOptions,
@@ -167,7 +167,8 @@ class SweepFile:
     def _top_level(self) -> None:
         for key in self.data:
             if key not in TOP_KEYS:
-                self._problems.refuse((key,), f"unknown key{nearest(key, TOP_KEYS) or _known(TOP_KEYS)}", key=True)
+                hint = _home(key) or nearest(key, TOP_KEYS) or _known(TOP_KEYS)
+                self._problems.refuse((key,), f"unknown key{hint}", key=True)
         for key in REQUIRED:
             if key not in self.data:
                 self._problems.refuse((key,), f"is required: {TOP_KEYS[key]}")
@@ -367,6 +368,12 @@ _NAME_RULE = "must consist of letters, digits, '_', '-' and '.', and begin with 
 def _most_tasks(complete: Sequence[_Complete]) -> int:
     """Tasks of the longest stream on which something is searched."""
     return max((blocks[2].stream.tasks for blocks in complete if blocks[0].space and not blocks[0].barred), default=0)
+
+
+def _home(key: str) -> str:
+    """Where an option stands that was written at the top; empty where no block has it."""
+    blocks = (name for name, options in SHARED_OPTIONS.items() if key in options.model_fields)
+    return next((f"; it stands in another block: {name}: {{{key}: ...}}" for name in blocks), "")
 
 
 def _known(names: Iterable[str]) -> str:

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from raycl.spec.evaluation import EvaluationConfig
-from raycl.spec.options import MemoryConfig, Options, StreamConfig, TrainingConfig
+from raycl.spec.memory import MemoryConfig
+from raycl.spec.options import Options, StreamConfig, TrainingConfig
 from raycl.spec.revisions import revisions
 from raycl.spec.setting import PLAIN_BLOCKS, Registries, Setting, checked_block
 from raycl.spec.sweep_options import LimitsConfig, ResourcesConfig

@@ -58,7 +58,7 @@ class AGEM(Constrained[Tensor]):
         """Take the old rows of this update, and ask for those of the next."""
         self._reference = None
         if at.task > 0:
-            rows = self.replayed(self.memory.sample(self.config.reference_batch_size, at.task))
+            rows = at.part_of(self.replayed(self.memory.sample(self.config.reference_batch_size, at.task)))
             self._reference = rows if len(rows) else None
             if not at.last:
                 self.memory.request(self.config.reference_batch_size, at.task)

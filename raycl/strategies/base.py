@@ -18,19 +18,33 @@ from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Options
 from raycl.spec.revisions import Change
 from raycl.strategies.context import Context, NewNetwork, Optimizers, TaskData
-from raycl.strategies.phases import Epochs, Losses, Phase, Position, Rows, Source, Trainable, Updates, total
+from raycl.strategies.phases import (
+    Epochs,
+    Length,
+    Losses,
+    Phase,
+    Position,
+    Rows,
+    Share,
+    Source,
+    Trainable,
+    Updates,
+    total,
+)
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
 __all__ = [
     "Context",
     "Epochs",
+    "Length",
     "Losses",
     "NewNetwork",
     "Optimizers",
     "Phase",
     "Position",
     "Rows",
+    "Share",
     "Source",
     "Strategy",
     "StrategyConfig",
@@ -78,6 +92,10 @@ class Strategy:
     """Can answer for tasks that have not begun, where the scenario's output units exist."""
     compresses: ClassVar[bool] = False
     """Has a compression ratio, for ``limits.max_compression_ratio``."""
+    one_pass: ClassVar[bool] = True
+    """Learns a task by passes over its rows as they come, which ``training.real_time`` asks for."""
+    divisible: ClassVar[bool] = True
+    """An update on a part of a batch costs that part: the last one of ``training.budget`` is cut to what is left."""
     offers: ClassVar[Literal["batch", "task"]] = "batch"
     """When rows are offered to the memory."""
     needs: ClassVar[tuple[Need, ...]] = ()
@@ -157,9 +175,11 @@ class Strategy:
         """The loops of this task, in order. Lengths come from ``training`` by :meth:`length`."""
         return (Phase("train", self.length()),)
 
-    def length(self) -> Epochs | Updates:
-        """``training.epochs`` or ``training.iterations``."""
+    def length(self) -> Length:
+        """``training.epochs``, ``training.iterations`` or ``training.budget``."""
         training = self.context.training
+        if training.budget is not None:
+            return Share(training.budget.examples)
         return Updates(training.iterations) if training.iterations is not None else Epochs(training.epochs or 1)
 
     def measured(self, task: int) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
-from raycl.spec.options import MemoryConfig, TrainingConfig
+from raycl.spec.memory import MemoryConfig
+from raycl.spec.options import TrainingConfig
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 

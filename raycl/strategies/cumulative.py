@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from raycl.strategies.base import Phase, Source, Strategy, StrategyConfig, Updates
+from raycl.strategies.base import Phase, Source, Strategy, StrategyConfig
 
 
 class CumulativeConfig(StrategyConfig):
@@ -26,13 +26,12 @@ class Cumulative(Strategy):
     """Learn tasks 0..t at task t."""
 
     Config = CumulativeConfig
+    one_pass: ClassVar[bool] = False
     idle_rows = "never"
     upper_bound: ClassVar[bool] = True
 
     def phases(self, task: int) -> Sequence[Phase]:
-        length = self.length()
-        if isinstance(length, Updates):
-            length = Updates(length.count * (task + 1))
+        length = self.length().for_tasks(task + 1)
         scratch = self.config.start == "scratch" and task > 0
         start = self._renew if scratch else None
         return (Phase("train", length, Source.SEEN, start=start, new_optimizers=scratch),)

@@ -98,7 +98,10 @@ class DER(Strategy):
         self._new, self._at, self._draws = batch, at, {}
         batches = [batch]
         for name in self._drawn() if len(self.memory) else ():
-            batches.append(self.replayed(self.memory.sample(self.replay_size)))
+            rows = at.part_of(self.replayed(self.memory.sample(self.replay_size)))
+            if not len(rows):
+                continue
+            batches.append(rows)
             self._draws[name] = len(batches[-1])
         return Batch.cat(batches)
 

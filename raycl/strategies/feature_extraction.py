@@ -37,6 +37,7 @@ from raycl.strategies.base import (
     StrategyConfig,
     TaskData,
     Trainable,
+    Updates,
 )
 from raycl.strategies.lower_part import FREEZE, Freeze, LowerPart
 from raycl.streams.task import Batch
@@ -119,9 +120,11 @@ class FeatureExtraction(Strategy):
 
     def _is_seen_again(self, data: TaskData) -> bool:
         """Whether the same row comes more than once."""
-        length = self.length()
-        batch_size = self.context.training.batch_size
-        passes = length.count if isinstance(length, Epochs) else length.count * batch_size / len(data)
+        length, rows = self.length(), len(data)
+        if isinstance(length, Updates):
+            passes = length.count * self.context.training.batch_size / rows
+        else:
+            passes = length.count if isinstance(length, Epochs) else length.examples / rows
         return passes > 1 and not self.context.augments
 
     def _extract(self, data: TaskData) -> Rows:

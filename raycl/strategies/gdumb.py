@@ -65,6 +65,7 @@ class GDumb(Strategy):
     """Collect, then fit from scratch."""
 
     Config = GDumbConfig
+    one_pass: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (
         Need(
             "stream.boundaries",

@@ -87,6 +87,7 @@ class GenerativeReplay(Strategy):
     """A solver and a generator that learn from new data and from what their predecessors make."""
 
     Config = GenerativeReplayConfig
+    divisible: ClassVar[bool] = False
     paper: ClassVar[str] = "Shin et al. 2017, Continual learning with deep generative replay (arXiv 1705.08690)"
     naive_when: ClassVar[Mapping[str, Any] | None] = {"replay_share": 0.0}
 

@@ -37,7 +37,8 @@ Departures:
   dropout.
 - Epochs of fewer than five updates share a rise of s with the next ones: with one batch an epoch the paper's formula
   has no value, and with two s jumps between its ends.
-- With ``training.iterations``, s rises as many times as whole passes over the task's rows fit into them, at least once.
+- With ``training.iterations`` or a budget, s rises as many times as whole passes over the task's rows fit into them, at
+  least once.
 - Batch norm (the paper's networks have none) is kept per task, affine parameters and running statistics; a task
   begins with those of the new network.
 - Only the task's own rows of the head learn, even under weight decay.
@@ -64,6 +65,7 @@ from raycl.strategies.base import (
     Losses,
     Phase,
     Position,
+    Share,
     Strategy,
     StrategyConfig,
     TaskData,
@@ -163,6 +165,8 @@ class HAT(Strategy):
         length = self.length()
         if isinstance(length, Epochs):
             return length.count
+        if isinstance(length, Share):
+            return max(1, length.examples // rows)
         return max(1, length.count // max(1, rows // self.context.training.batch_size))
 
     def used(self) -> Tensor:

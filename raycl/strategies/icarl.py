@@ -84,6 +84,7 @@ class ICaRL(Strategy):
     """Incremental classifier and representation learning."""
 
     Config = ICaRLConfig
+    one_pass: ClassVar[bool] = False
     offers: ClassVar[Literal["batch", "task"]] = "task"
     needs: ClassVar[tuple[Need, ...]] = (
         Need(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from raycl.spec.needs import Idle
-from raycl.strategies.base import Epochs, Phase, Source, Strategy, StrategyConfig, Updates
+from raycl.strategies.base import Phase, Source, Strategy, StrategyConfig
 
 
 class JointConfig(StrategyConfig):
@@ -21,6 +21,7 @@ class Joint(Strategy):
     """One shuffled pass over all tasks' data, ``training.epochs`` times."""
 
     Config = JointConfig
+    one_pass: ClassVar[bool] = False
     idle_rows = "never"
     ignores: ClassVar[tuple[Idle, ...]] = (Idle(("training.reset_optimizer",), "all tasks are learned at once"),)
     upper_bound: ClassVar[bool] = True
@@ -28,9 +29,7 @@ class Joint(Strategy):
     def phases(self, task: int) -> Sequence[Phase]:
         if not self.measured(task):
             return ()
-        length = self.length()
-        scaled = Updates(length.count * self.context.num_tasks) if isinstance(length, Updates) else Epochs(length.count)
-        return (Phase("train", scaled, Source.ALL),)
+        return (Phase("train", self.length().for_tasks(self.context.num_tasks), Source.ALL),)
 
     def measured(self, task: int) -> bool:
         return task == self.context.num_tasks - 1

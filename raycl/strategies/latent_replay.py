@@ -70,6 +70,7 @@ class LatentReplay(Strategy):
     """Replay activations."""
 
     Config = LatentReplayConfig
+    one_pass: ClassVar[bool] = False
     offers: ClassVar[Literal["batch", "task"]] = "task"
     ignores: ClassVar[tuple[Idle, ...]] = REHEARSES
     uses_memory: ClassVar[bool] = True
@@ -146,7 +147,8 @@ class LatentReplay(Strategy):
         if not at.last:
             self.memory.request(count)
         y, task = rows["label"].to(device), rows["task"].to(device)
-        return Batch(no_pixels(len(y)), rows["image"].to(device), y, task, torch.ones_like(y, dtype=torch.bool))
+        replayed = torch.ones_like(y, dtype=torch.bool)
+        return at.part_of(Batch(no_pixels(len(y)), rows["image"].to(device), y, task, replayed))
 
     def loss(self, batch: Batch) -> Losses:
         return {"task": self.cross_entropy(self.network.head(self.upper(batch.x)), batch)}

@@ -78,6 +78,12 @@ class LwF(Strategy):
             "warms up output units that are new, and tasks share theirs here; set 0, or model.head: per_task",
             lambda at: not (at.options.warmup_epochs and at.shared_units),
         ),
+        Need(
+            "warmup_epochs",
+            "is a pass over the task before the one that learns it, and where training.real_time is set batches come "
+            "once; use 0",
+            lambda at: not (at.options.warmup_epochs and at.training.real_time),
+        ),
     )
     paper = "Li and Hoiem 2016, arXiv 1606.09282"
     naive_when = {"penalty": 0.0}

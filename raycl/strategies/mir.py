@@ -56,6 +56,7 @@ class MIR(Replay):
     """The most interfered of the drawn rows in every update."""
 
     Config = MIRConfig
+    divisible: ClassVar[bool] = False  # candidates are scored all the same
     revision: ClassVar[int] = 2  # a forward pass for the replayed rows
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         scenario: {"memory.batch_size": 10} for scenario in get_args(ScenarioName)

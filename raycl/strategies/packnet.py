@@ -29,13 +29,11 @@ from raycl.spec.needs import Need
 from raycl.spec.options import Fraction, Positive
 from raycl.strategies.base import (
     Context,
-    Epochs,
     Phase,
     Position,
     Strategy,
     StrategyConfig,
     TaskData,
-    Updates,
     nested_bytes,
 )
 from raycl.streams.task import Batch
@@ -60,6 +58,7 @@ class PackNet(Strategy):
     """Iterative pruning with an owner for every weight of the backbone's linear and convolutional layers."""
 
     Config = PackNetConfig
+    one_pass: ClassVar[bool] = False
     idle_rows = "always"
     needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS,)
     scenarios = frozenset({"task"})
@@ -90,18 +89,19 @@ class PackNet(Strategy):
         self._freeze()
 
     def phases(self, task: int) -> Sequence[Phase]:
-        train = Phase("train", self.length())
+        length = self.length()
+        train = Phase("train", length)
         if self._prune_fraction() == 0:
             return (train,)
         factor = self.config.retrain_learning_rate
         retrain = Phase(
-            "retrain", self._retrain_length(), start=self._prune, new_optimizers=True, learning_rate=lambda at: factor
+            "retrain",
+            length.times(self.config.retrain_fraction),
+            start=self._prune,
+            new_optimizers=True,
+            learning_rate=lambda at: factor,
         )
         return train, retrain
-
-    def _retrain_length(self) -> Epochs | Updates:
-        length = self.length()
-        return type(length)(max(1, round(length.count * self.config.retrain_fraction)))
 
     def _prune_fraction(self) -> float:
         if self.config.prune_fraction != "equal_share":

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Flag, auto
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from raycl.spec.options import TrainingConfig
 from raycl.streams.task import Batch
 
+R = TypeVar("R", Batch, Tensor)
 Losses = dict[str, Tensor]
 """Named scalar parts; their sum is what is minimised."""
 
@@ -46,12 +47,54 @@ class Epochs:
 
     count: int
 
+    def times(self, factor: float) -> Epochs:
+        """So many times as long, at least one pass."""
+        return Epochs(max(1, round(self.count * factor)))
+
+    def for_tasks(self, tasks: int) -> Epochs:
+        """For so many tasks that are learned as one: a pass over their rows is a pass over each."""
+        return self
+
 
 @dataclass(frozen=True)
 class Updates:
     """So many updates."""
 
     count: int
+
+    def times(self, factor: float) -> Updates:
+        """So many times as long, at least one update."""
+        return Updates(max(1, round(self.count * factor)))
+
+    def for_tasks(self, tasks: int) -> Updates:
+        """For so many tasks that are learned as one."""
+        return Updates(self.count * tasks)
+
+
+@dataclass(frozen=True)
+class Share:
+    """As long as a share of ``training.budget`` lasts: phases divide what is left in proportion to their counts.
+
+    Attributes:
+        examples: the whole budget of a task.
+        budgets: how many tasks' budgets are spent; upper bounds learn several tasks as one.
+    """
+
+    examples: int
+    count: float = 1.0
+    budgets: int = 1
+
+    def times(self, factor: float) -> Share:
+        """So many times as long as without the factor."""
+        return replace(self, count=self.count * factor)
+
+    def for_tasks(self, tasks: int) -> Share:
+        """For so many tasks that are learned as one."""
+        return replace(self, budgets=self.budgets * tasks)
+
+
+Length = Epochs | Updates | Share
+"""How long a phase is."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +105,8 @@ class Position:
         task: the task that is learned; 0 throughout where boundaries are hidden.
         fraction: share of the phase's updates that are done, 0 <= fraction < 1.
         last: whether this is the last update of the phase.
+        share: of a full update that this one is, below 1 where a budget ends: so much of the batch is there, and a
+            method takes as much of what it adds to a batch.
         late: bool ``[batch]``, rows that come for the first time after epoch 0, whose full batches had left them over;
             None where there are none.
     """
@@ -73,6 +118,11 @@ class Position:
     fraction: float
     last: bool
     late: Tensor | None = None
+    share: float = 1.0
+
+    def part_of(self, rows: R) -> R:
+        """Of the rows that a method adds to a full update, those that it adds to this one: the first ones."""
+        return rows if self.share == 1 else rows[: int(len(rows) * self.share)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +139,7 @@ class Phase:
     """
 
     name: str
-    length: Epochs | Updates
+    length: Length
     source: Source | Rows = Source.CURRENT
     batch_size: int | None = None
     order: Literal["shuffled", "stream"] = "shuffled"

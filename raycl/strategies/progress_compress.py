@@ -83,6 +83,7 @@ class ProgressCompress(Strategy):
     """Learn in an active column, then compress what it learned into the network that answers."""
 
     Config = ProgressCompressConfig
+    one_pass: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("the active column"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "domain"})
     changes: ClassVar[tuple[Change, ...]] = (CLOSED_FORM,)
@@ -125,7 +126,7 @@ class ProgressCompress(Strategy):
 
     def phases(self, task: int) -> Sequence[Phase]:
         length = self.length()
-        shorter = type(length)(max(1, round(length.count * self.config.compress_length)))
+        shorter = length.times(self.config.compress_length)
         return (
             Phase("progress", length, step=self._progress, start=self._begin_progress),
             Phase("compress", shorter, step=self._compress, start=self._begin_compress),

@@ -36,6 +36,7 @@ class Rehearsal(Strategy):
     """Train on CURRENT | MEMORY, then remember the task."""
 
     Config = RehearsalConfig
+    one_pass: ClassVar[bool] = False
     offers: ClassVar[Literal["batch", "task"]] = "task"
     ignores: ClassVar[tuple[Idle, ...]] = REHEARSES
     uses_memory: ClassVar[bool] = True

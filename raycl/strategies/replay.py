@@ -80,12 +80,12 @@ class Replay(Strategy):
 
     @property
     def draw_size(self) -> int:
-        """Rows drawn for every update."""
+        """Rows drawn for every full update."""
         return self.replay_size
 
     def draw(self, batch: Batch, at: Position) -> Batch:
         memory = self.memory
-        replayed = self.select(batch) if len(memory) else None
+        replayed = at.part_of(self.select(batch)) if len(memory) else None
         rows = self.offered(at)
         if rows is not None:
             memory.add({"image": batch.image[rows], "label": batch.y[rows], "task": batch.task[rows]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from raycl.errors import MethodError
-from raycl.strategies.base import Epochs, Phase, Position
+from raycl.strategies.base import Epochs, Phase, Position, Share
 from raycl.streams.task import Batch
+from raycl.trial.budget import Allowance, Turn
 from raycl.trial.loading import RowPool
 
 
@@ -20,9 +22,9 @@ class BatchPlan:
     """The batches of one phase.
 
     Epochs see every row: a last batch may be smaller, but a single left-over row joins the batch before it, so that
-    batch statistics exist (one row an update is what ``batch_size: 1`` asks for). Updates see full batches only, from
-    one shuffled pass after another; rows that the first pass leaves over are told when they come
-    (:attr:`raycl.strategies.phases.Position.late`).
+    batch statistics exist (one row an update is what ``batch_size: 1`` asks for). Updates, and a budget, see full
+    batches only, from one shuffled pass after another, but for the last one of a budget; rows that the first pass
+    leaves over are told when they come (:attr:`raycl.strategies.phases.Position.late`).
 
     Attributes:
         pool: the rows; those from ``fresh`` on are the memory's, in a union of current task and memory.
@@ -30,6 +32,7 @@ class BatchPlan:
         memory_batch_size: rows that ``paired`` adds to every update.
         mix: how a union is composed, as in the sweep file.
         generator: draws orders.
+        allowance: what the phase may spend, where there is a budget.
     """
 
     pool: RowPool
@@ -39,27 +42,48 @@ class BatchPlan:
     memory_batch_size: int
     mix: Literal["size", "equal", "paired"]
     generator: torch.Generator
+    allowance: Allowance | None = None
 
     def batches(self, task: int) -> Iterator[tuple[Batch, Position]]:
         """Every update's batch and position."""
         if not len(self.pool):
             return
-        length, name = self.phase.length, self.phase.name
-        update = epoch = 0
-        total = -1
+        name, update, epoch, total = self.phase.name, 0, 0, math.inf
         waiting = _Waiting()
-        while total < 0 or update < total:
+        while update < total:
             index = self._index()
             splits = self._split(index)
-            if total < 0:
-                total = length.count * len(splits) if isinstance(length, Epochs) else length.count
+            if not epoch:
+                total = self._updates(len(splits))
                 waiting = _Waiting(index[sum(map(len, splits)) :])
-            for rows in splits[: total - update]:
+            for rows in splits:
+                turn = self._turn(len(rows), update, total)
+                if not turn.rows:
+                    return
+                share = turn.rows / len(rows)
+                rows = rows[: turn.rows]
                 late = waiting.among(rows) if epoch else None
-                at = Position(task, name, epoch, update, update / total, update == total - 1, late)
-                yield self.pool.gather(self._with_memory(rows)), at
+                at = Position(task, name, epoch, update, turn.fraction, turn.last, late, share)
+                yield self.pool.gather(self._with_memory(rows, at)), at
                 update += 1
             epoch += 1
+
+    def _updates(self, a_pass: int) -> float:
+        """Updates of the phase, of which so many are a pass; without end where the budget alone ends it."""
+        length = self.phase.length
+        if isinstance(length, Share):
+            return math.inf
+        return length.count * a_pass if isinstance(length, Epochs) else length.count
+
+    def _turn(self, rows: int, update: int, total: float) -> Turn:
+        """The next update, by the phase's length and by its budget."""
+        if update >= total:
+            return Turn(0, 1.0, True)
+        turn = Turn(rows, update / total, update == total - 1)
+        if self.allowance is None:
+            return turn
+        allowed = self.allowance.next(rows)
+        return Turn(allowed.rows, max(allowed.fraction, turn.fraction), allowed.last or turn.last)
 
     def _split(self, index: Tensor) -> list[Tensor]:
         """Row indices of each update of one pass."""
@@ -85,13 +109,13 @@ class BatchPlan:
             return rows
         return rows[torch.randperm(len(rows), generator=self.generator)]
 
-    def _with_memory(self, index: Tensor) -> Tensor:
+    def _with_memory(self, index: Tensor, at: Position) -> Tensor:
         """``paired``: add rows of the memory, drawn without replacement."""
         remembered = len(self.pool) - self.fresh
         if self.mix != "paired" or not remembered or not self.fresh:
             return index
         drawn = torch.randperm(remembered, generator=self.generator)[: self.memory_batch_size]
-        return torch.cat([index, drawn + self.fresh])
+        return torch.cat([index, at.part_of(drawn) + self.fresh])
 
 
 def refuse_single_row(error: ValueError, strategy: str) -> None:

@@ -102,6 +102,12 @@ class Meter:
             self._gradients += max(tally.gradients)
             tally.forwards[:] = tally.gradients[:] = [0] * len(tally.forwards)
 
+    def so_far(self) -> tuple[int, int]:
+        """Rows forward and backward since :meth:`reset`, as if the meter were settled now."""
+        forwards = sum(max(tally.forwards) for tally in self._tallies)
+        gradients = sum(max(tally.gradients) for tally in self._tallies)
+        return self._forwards + forwards, self._gradients + gradients
+
     def reset(self) -> None:
         """Begin at 0."""
         self.settle()

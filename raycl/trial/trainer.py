@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -24,6 +24,7 @@ from raycl.strategies.base import Losses, Phase, Position, Rows, Source, total
 from raycl.streams.contents import seen
 from raycl.streams.task import TaskSource
 from raycl.trial.batching import BatchPlan, refuse_single_row
+from raycl.trial.budget import Allowance, TaskBudget, Ticks
 from raycl.trial.build import build
 from raycl.trial.cost import check_limits, task_cost
 from raycl.trial.inside import InsideTask
@@ -69,6 +70,7 @@ class Trainer:
         self._networks, self._memory, self._optimizers = parts.networks, parts.memory, parts.optimizers
         self._rows, self._evaluator, self._random = parts.rows, parts.evaluator, parts.random
         self._meter, self._work = parts.meter, parts.work
+        self._ticks = Ticks(self._meter)
 
     @property
     def num_tasks(self) -> int:
@@ -125,6 +127,7 @@ class Trainer:
         clock = TaskClock()
         self._work.reset()
         self._meter.reset()
+        self._ticks.begin_task()
         self._grow(task)
         rows = []
         if task == 0:
@@ -139,13 +142,14 @@ class Trainer:
         if not self.setting.hidden:
             strategy.begin_task(task, data)
             self._meter.settle()
-        for phase in strategy.phases(self._told(task)):
-            self._run_phase(phase, task, inside)
+        spent = self._run_phases(strategy.phases(self._told(task)), task, inside)
         if not self.setting.hidden:
             strategy.end_task(task, data)
+        self._ticks.charge()
         self.next_task = task + 1
         points, online = (None, None) if inside is None else inside.ended()
-        rows.append(replace(self._measure(task, self._cost(clock)), points=points, online=online))
+        cost = replace(self._cost(clock), budget_spent=spent)
+        rows.append(replace(self._measure(task, cost), points=points, online=online))
         return rows
 
     def _new_inside(self, task: int, clock: TaskClock) -> InsideTask | None:
@@ -181,8 +185,23 @@ class Trainer:
             self.strategy.grow(task)
         self._meter.watch_attributes(self.strategy)
 
-    def _run_phase(self, phase: Phase, task: int, inside: InsideTask | None) -> None:
-        strategy = self.strategy
+    def _run_phases(self, phases: Sequence[Phase], task: int, inside: InsideTask | None) -> int | None:
+        """Learn a task; returns what its updates have spent of the budget, where there is one."""
+        config = self.trial.training.budget
+        if config is None:
+            for phase in phases:
+                self._run_phase(phase, task, inside)
+            return None
+        budget = TaskBudget(config, self._meter, phases, self.strategy.divisible)
+        for phase in phases:
+            self._run_phase(phase, task, inside, budget.allow(phase))
+        budget.check()
+        return budget.spent
+
+    def _run_phase(
+        self, phase: Phase, task: int, inside: InsideTask | None, allowance: Allowance | None = None
+    ) -> None:
+        strategy, real_time = self.strategy, self.trial.training.real_time
         if phase.start is not None:
             phase.start()
             self._meter.settle()
@@ -193,7 +212,7 @@ class Trainer:
         step = phase.step or strategy.step
         losses: Losses = {}
         epoch = 0
-        for batch, at in self._plan(phase, task).batches(self._told(task)):
+        for batch, at in self._plan(phase, task, allowance).batches(self._told(task)):
             if at.epoch > epoch:
                 self._check_finite(losses, at)
                 epoch = at.epoch
@@ -201,18 +220,22 @@ class Trainer:
                 self._optimizers.scale_learning_rate(phase.learning_rate(at))
             if inside is not None:
                 inside.incoming(batch, at)
+            if real_time and not self._ticks.takes(len(batch)):
+                continue
             try:
                 losses = step(batch, at)
             except ValueError as error:
                 refuse_single_row(error, self.trial.strategy)
                 raise
             self._work.count(1, len(batch))
+            if real_time:
+                self._ticks.learned(len(batch))
             if inside is not None:
                 inside.updated()
         self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
         self._meter.settle()
 
-    def _plan(self, phase: Phase, task: int) -> BatchPlan:
+    def _plan(self, phase: Phase, task: int, allowance: Allowance | None) -> BatchPlan:
         training, memory = self.trial.training, self.trial.memory
         self._check_source(phase.source)
         pool, fresh = self._rows.pool(phase.source, task)
@@ -224,6 +247,7 @@ class Trainer:
             memory.batch_size or training.batch_size,
             memory.mix,
             self._random("order"),
+            allowance,
         )
 
     def _check_source(self, source: Source | Rows) -> None:
@@ -280,6 +304,7 @@ class Trainer:
             "optimizers": self._optimizers.state_dict() if self._keeps_moments else {},
             "memory": None if self._memory is None else self._memory.state_dict(),
             "random": self._random.state_dict(),
+            "owed": self._ticks.owed,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -303,3 +328,4 @@ class Trainer:
         if self._memory is not None:
             self._memory.load_state_dict(state["memory"])
         self._random.load_state_dict(state["random"])
+        self._ticks = Ticks(self._meter, state.get("owed", 0))  # checkpoints of before have none

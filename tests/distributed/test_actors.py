@@ -25,7 +25,7 @@ from raycl.memory.buffer import Table, everything
 from raycl.memory.clusters import Clusters
 from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import ReplayMemory
-from raycl.spec.options import MemoryConfig
+from raycl.spec.memory import MemoryConfig
 from raycl.trial.checkpoint import decode, encode
 from raycl.trial.trainer import Trainer
 

@@ -17,7 +17,7 @@ from raycl.memory.buffer import everything
 from raycl.memory.draws import distinct
 from raycl.memory.local import LocalStorage
 from raycl.memory.replay import ReplayMemory
-from raycl.spec.options import MemoryConfig
+from raycl.spec.memory import MemoryConfig
 from raycl.trial.checkpoint import decode, encode
 
 Draw = Callable[[int, int, torch.Generator], Tensor]

@@ -15,7 +15,8 @@ from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.outcomes import Record
 from raycl.results.store import ResultsFolder
 from raycl.results.trackers.mlflow import MLflowMirror
-from raycl.spec.options import MemoryConfig, TrainingConfig
+from raycl.spec.memory import MemoryConfig
+from raycl.spec.options import TrainingConfig
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import SweepPhase, TrialSpec
 

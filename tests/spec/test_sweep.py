@@ -43,7 +43,25 @@ def problems(old: str, new: str, base: str = BASE) -> list[str]:
         ("hidden: [100]", "hidden: [0, x]", ["3:29: model.hidden.0: must be at least 1", "3:32: model.hidden.1: must"]),
         ("hidden: [100]", "hidden: []", ["3:28: model.hidden: must hold at least 1 item (got [])"]),
         ("hidden: [100]", "hidden: 100", ["3:28: model.hidden: must be a list (got 100)"]),
-        ("epochs: 4", "epochs: 4, iterations: 9", ["4:11: training: set epochs or iterations, not both"]),
+        ("epochs: 4", "epochs: 4, iterations: 9", ["4:11: training: set one of epochs, iterations, budget"]),
+        ("epochs: 4", "budget: {}", ["4:79: training.budget: set one of gradient_examples, forward_examples"]),
+        (
+            "naive: {}",
+            "naive: {training.budget.forward_examples: 9, training.budget.gradient_examples: 9}",
+            [
+                "7:48: strategies.naive.training.budget.gradient_examples: set one of gradient_examples, forward_examples"
+            ],
+        ),
+        (
+            "name: question",
+            "name: question\nbudget: {forward_examples: 9}",
+            ["2:1: budget: unknown key; it stands in another block: training: {budget: ...}"],
+        ),
+        (
+            "epochs: 4",
+            "real_time: true, iterations: 4",
+            ["4:82: training.real_time: batches come once, one a tick; set"],
+        ),
         ("[5e-4, 5e-3]", "[0, 5e-3]", ["4:41: training.learning_rate: a logarithmic range must begin above 0 (got 0)"]),
         ("loguniform: [5e-4", "uniform: [0", ["4:38: training.learning_rate: must be above 0 (got 0.0)"]),
         ("loguniform: [5e-4", "logunifom: [5e-4", ["4:27: training.learning_rate: unknown distribution 'logunifom'"]),
@@ -86,7 +104,7 @@ def problems(old: str, new: str, base: str = BASE) -> list[str]:
         (
             "naive: {}",
             "naive: {training.epochs: 1, training.iterations: 2}",
-            ["7:31: strategies.naive.training.iterations: set epochs or iterations, not both"],
+            ["7:31: strategies.naive.training.iterations: set one of epochs, iterations, budget"],
         ),
         ("naive: {}", "packnet: {}", ["7:3: strategies.packnet: this method cannot do scenario 'class', only task"]),
         ("{loguniform: [1, 1e10]}", "-1", ["8:18: strategies.ewc.penalty: must be at least 0 (got -1)"]),

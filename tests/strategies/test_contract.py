@@ -8,6 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from strategies.every_method import (
+    CASES,
+    assert_equal_state,
+    same_bits,
+    small,
+    stopped_after_every_task,
+    tensors,
+)
 from support import counts, evaluation_rows, finish, matrix, trainer, trial
 from torch import Tensor
 
@@ -23,32 +31,7 @@ from raycl.streams.task import Batch
 from raycl.trial import checkpoint
 from raycl.trial.trainer import Trainer
 
-SCENARIOS = ("task", "domain", "class")
-OPTIONS: dict[str, dict[str, Any]] = {
-    "exstream": {"rehearse_every": 8},
-    "gdumb": {"passes": 12},
-    "hypernetwork": {"chunk_size": 500, "task_embedding_dim": 8, "chunk_embedding_dim": 8},
-    "hypernetwork_replay": {"chunk_size": 1000, "latent_dim": 10, "encoder_hidden": [64], "decoder_hidden": [32]},
-    "hypernetwork_tir": {
-        "chunk_size": 500,
-        "task_embedding_dim": 8,
-        "chunk_embedding_dim": 8,
-        "vae": {"chunk_size": 1000, "latent_dim": 10, "encoder_hidden": [64], "decoder_hidden": [32]},
-    },
-}
-"""Where a method's defaults are sized for larger streams."""
-
-CASES = [
-    pytest.param(name, scenario, id=f"{name}-{scenario}")
-    for name in catalog().strategies.names()
-    for scenario in SCENARIOS
-    if scenario in catalog().strategies.get(name).scenarios
-]
 HIDDEN = [case for case in CASES if case.values[1] != "task"]
-
-
-def small(name: str, scenario: str, **blocks: Any) -> TrialSpec:
-    return trial(name, scenario, options={**OPTIONS.get(name, {}), **blocks.pop("options", {})}, **blocks)
 
 
 @cache
@@ -56,41 +39,6 @@ def straight(name: str, scenario: str) -> tuple[Trainer, list[TaskRow]]:
     """A trial that was never interrupted, and its rows; tests compare with it and leave it as it is."""
     running = trainer(small(name, scenario, seed=3))
     return running, finish(running)
-
-
-def tensors(state: Any, path: str = "") -> dict[str, Tensor]:
-    """Every tensor of a nested state, by path."""
-    if isinstance(state, Tensor):
-        return {path: state}
-    pairs = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
-    return {key: value for name, entry in pairs for key, value in tensors(entry, f"{path}/{name}").items()}
-
-
-def assert_equal_state(left: Any, right: Any) -> None:
-    ours, theirs = tensors(left), tensors(right)
-    assert ours.keys() == theirs.keys()
-    differing = [key for key, value in ours.items() if not same_bits(value, theirs[key])]
-    assert not differing
-
-
-def same_bits(left: Tensor, right: Tensor) -> bool:
-    if left.dtype != right.dtype or left.shape != right.shape:
-        return False
-    absent = left.isnan()  # what a memory's rows lack
-    return torch.equal(absent, right.isnan()) and torch.equal(left[~absent], right[~absent])
-
-
-def stopped_after_every_task(spec: TrialSpec) -> tuple[Trainer, list[Any]]:
-    """Run a trial in a new trainer for every task, handing over nothing but the bytes of a checkpoint."""
-    current, rows = trainer(spec), []
-    while True:
-        rows += current.run_task()
-        if current.done:
-            return current, rows
-        files = checkpoint.encode(current.state_dict())
-        current.close()
-        current = trainer(spec)
-        current.load_state_dict(checkpoint.decode(files))
 
 
 @pytest.mark.parametrize(("name", "scenario"), CASES)

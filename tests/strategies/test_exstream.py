@@ -19,7 +19,7 @@ from raycl.memory.buffer import Table, everything
 from raycl.memory.clusters import Clusters
 from raycl.memory.local import LocalStorage
 from raycl.memory.replay import ReplayMemory
-from raycl.spec.options import MemoryConfig
+from raycl.spec.memory import MemoryConfig
 from raycl.streams.task import Batch
 from raycl.trial.trainer import Trainer
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from trial.test_loading import numbers, pixels, plan, segment
 
-from raycl.strategies.base import Epochs, Phase, Updates
+from raycl.strategies.base import Epochs, Phase, Position, Updates
 from raycl.trial import loading
 from raycl.trial.batching import BatchPlan
 from raycl.trial.loading import Pixels
@@ -39,7 +39,7 @@ def test_paired_rows_are_drawn_without_replacement_and_anew_for_each_update() ->
 def test_the_check_sees_paired_rows_that_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mutant: rows of the memory are drawn with replacement."""
 
-    def replaced(self: BatchPlan, index: torch.Tensor) -> torch.Tensor:
+    def replaced(self: BatchPlan, index: torch.Tensor, at: Position) -> torch.Tensor:
         drawn = torch.randint(len(self.pool) - self.fresh, (self.memory_batch_size,), generator=self.generator)
         return torch.cat([index, drawn + self.fresh])
 

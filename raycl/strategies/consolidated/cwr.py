@@ -50,6 +50,7 @@ class CWR(Consolidated):
     """Copy weights, with re-initialisation."""
 
     Config = CWRConfig
+    one_pass: ClassVar[bool] = False
     paper: ClassVar[str] = "Lomonaco, Maltoni and Pellegrini 2020, CWR* (arXiv 1907.03799)"
 
     def __init__(self, config: CWRConfig, context: Context) -> None:

@@ -77,6 +77,7 @@ class GenerativeNegativeReplay(Consolidated):
     """Generate old activations, and learn what new classes are not."""
 
     Config = GenerativeNegativeReplayConfig
+    one_pass: ClassVar[bool] = False
     scenarios: ClassVar[frozenset[str]] = frozenset({"class"})
     idle_rows = "always"
     paper: ClassVar[str] = "Graffieti et al. 2023, Generative negative replay (arXiv 2204.05842)"
@@ -162,11 +163,9 @@ class GenerativeNegativeReplay(Consolidated):
 
     def phases(self, task: int) -> Sequence[Phase]:
         """The classifier learns with the generator of the tasks before, which then learns in its turn."""
-        length = self.length()
-        count = max(1, round(length.count * self.config.generator_length))
         generate = Phase(
             "generate",
-            replace(length, count=count),  # epochs or updates, as training counts
+            self.length().times(self.config.generator_length),
             self._latents or Source.CURRENT,
             step=self._generator_step,
             start=self._begin_generator,
@@ -188,7 +187,7 @@ class GenerativeNegativeReplay(Consolidated):
         x, y = self._generated(self.generator, self._replay_size)
         task = torch.zeros_like(y)  # no task's rows: replayed ones compete by their classes alone
         replayed = torch.ones_like(y, dtype=torch.bool)
-        return Batch.cat([batch, Batch(no_pixels(len(y)), x, y, task, replayed)])
+        return Batch.cat([batch, at.part_of(Batch(no_pixels(len(y)), x, y, task, replayed))])
 
     @torch.no_grad()
     def _generated(self, generator: ConditionalVAE, count: int) -> tuple[Tensor, Tensor]:

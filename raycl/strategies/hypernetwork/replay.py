@@ -36,7 +36,7 @@ from raycl.spec.needs import NEW_OPTIMIZERS, Idle
 from raycl.spec.options import Count, Fraction, Positive
 from raycl.strategies.base import (
     Context,
-    Epochs,
+    Length,
     Losses,
     Phase,
     Position,
@@ -44,7 +44,6 @@ from raycl.strategies.base import (
     StrategyConfig,
     TaskData,
     Trainable,
-    Updates,
     nested_bytes,
 )
 from raycl.strategies.generative_replay import ABSENT, check_pixels
@@ -73,6 +72,8 @@ class HypernetworkReplay(Strategy):
     """A classifier that learns from new images and from those that the old tasks' generators draw."""
 
     Config = HypernetworkReplayConfig
+    divisible: ClassVar[bool] = False
+    one_pass: ClassVar[bool] = False
     ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
     compresses: ClassVar[bool] = True
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
@@ -180,7 +181,7 @@ class HypernetworkReplay(Strategy):
         self.vae.load_state_dict(state["vae"])
 
 
-def draw_phase(vae: ProtectedVAE, context: Context, length: Epochs | Updates) -> Phase:
+def draw_phase(vae: ProtectedVAE, context: Context, length: Length) -> Phase:
     """The phase in which the current task's generator is learned."""
 
     def step(batch: Batch, at: Position) -> Losses:

@@ -66,6 +66,8 @@ class HypernetworkTIR(Hypernetwork):
     """Generated networks, selected by a classifier of tasks."""
 
     Config = HypernetworkTIRConfig
+    divisible: ClassVar[bool] = False
+    one_pass: ClassVar[bool] = False
     idle_rows = "never"
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"),)
     ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
