@@ -17,7 +17,7 @@ from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import SweepPhase
 from raycl.streams.source import Outline
-from raycl.trial.check import LARGEST_BUILD, Budget, TooLarge, network, outline_of
+from raycl.trial.check import LARGEST_BUILD, Budget, TooLarge, capacities, network, outline_of
 
 PROCESS_BYTES = 550e6
 """Resident memory of a trial's process before its network and batches: Python, torch and Ray, as measured on Linux."""
@@ -89,6 +89,8 @@ def _facts(sweep: SweepSpec) -> Table:
     needs = f"{cpus} CPU{'' if cpus == 1 else 's'}" + (f" and {gpus:g} GPU" if gpus else "")
     table.add_row("at once", f"at most {sweep.most_at_once} trials, {needs} each")
     table.add_row("memory", _memory(sweep))
+    if rooms := capacities(sweep):
+        table.add_row("capacity", "auto: " + ", ".join(f"{key} {rows:,}" for key, rows in rooms.items()))
     return table
 
 
@@ -157,12 +159,14 @@ def _memory(sweep: SweepSpec) -> str:
 
 
 def _replay_bytes(sweep: SweepSpec, entry: Entry) -> float:
-    """Pixels of a full replay memory at the largest capacity that is searched."""
+    """Pixels of a full replay memory at the largest capacity that is searched; as many as a limit allows."""
     blocks, outline = sweep.blocks[entry.key], outline_of(sweep, entry)
     if not blocks.strategy.uses_memory or outline is None:
         return 0.0
     memory = _replay(sweep, entry)
     searched = [found for path, found in blocks.space.items() if dotted(path) == "memory.capacity"]
+    if memory.capacity == "auto":
+        return float(sweep.resolved(entry, entry.middle).limits.max_state_bytes or 0)
     capacity = max([end for found in searched for _, end in found.ends] or [memory.capacity])
     units = {"total": 1, "class": sum(outline.sizes), "task": outline.num_tasks}[memory.unit]
     return float(capacity * units * math.prod(outline.image_shape))

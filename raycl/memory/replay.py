@@ -55,7 +55,7 @@ class ReplayMemory:
     """
 
     def __init__(self, config: MemoryConfig, selection: str, generator: torch.Generator, storage: Storage) -> None:
-        self._selection = Selection(selection, config.capacity, config.unit, generator)
+        self._selection = Selection(selection, config.examples, config.unit, generator)
         self._generator = generator
         self._storage = storage
         self._schema: ColumnTypes = {}

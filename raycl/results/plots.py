@@ -158,6 +158,53 @@ def bars(comparison: Comparison, title: str = "") -> Figure:
     return figure
 
 
+COSTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "compute": (("gradient_examples",), "examples backward through networks, all tasks"),
+    "memory": (("state_bytes", "buffer_bytes"), "bytes kept after the last task, replay memory included"),
+}
+"""What accuracy is paid with: columns of the table of trials, whose sum it is, and in words."""
+
+
+def trade_off(trials: pa.Table, cost: Literal["compute", "memory"] = "compute", title: str = "") -> Figure:
+    """Final average accuracy against what it costs: a point a method, bars of one deviation over seeds.
+
+    The variants of a sweep are points of one line. Filled are those of the Pareto set: none is better at no more cost.
+
+    Args:
+        trials: :func:`raycl.results.reading.read_trials`; the finished trials of the final phase are taken.
+    """
+    figure, axes = _figure(7.6, 4.4, title)
+    columns, label = COSTS[cost]
+    final = trials.filter((pc.field("phase") == "final") & (pc.field("status") == "finished"))
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in final.select(["alias", "variant", "average_accuracy", *columns]).to_pylist():
+        spent = sum(row[name] or 0 for name in columns)
+        found.setdefault((row["alias"], row["variant"]), []).append((spent, row["average_accuracy"]))
+    points = {key: np.array(values, dtype=float) for key, values in found.items()}  # [seeds, 2]
+    means = {key: values.mean(axis=0) for key, values in points.items()}
+    best = {key for key, mean in means.items() if not any(_beats(other, mean) for other in means.values())}
+    for index, alias in enumerate(dict.fromkeys(alias for alias, _ in points)):
+        own = sorted((key for key in points if key[0] == alias), key=lambda key: float(means[key][0]))
+        colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+        axes.plot(*np.array([means[key] for key in own]).T, style, color=colour, linewidth=1.2, label=alias)
+        for key in own:
+            spread = points[key][:, 1].std(ddof=1) if len(points[key]) > 1 else 0.0
+            inside = colour if key in best else "white"
+            axes.errorbar(*means[key], yerr=spread, fmt="o", color=colour, markerfacecolor=inside, capsize=3)
+    axes.set_xscale("log")
+    axes.set_xlabel(label)
+    axes.set_ylabel("average accuracy after the last task")
+    _percent_grid(axes, axes.yaxis)
+    if points:
+        _legend(axes)
+    return figure
+
+
+def _beats(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether one ``[cost, accuracy]`` is no worse in both, and better in one."""
+    return bool(one[0] <= other[0] and one[1] >= other[1] and (one != other).any())
+
+
 def png(figure: Figure, dpi: int = 120) -> bytes:
     """The picture as a file's bytes."""
     data = io.BytesIO()

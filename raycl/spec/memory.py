@@ -22,7 +22,8 @@ def _freezes(setting: Setting) -> bool:
     offers = setting.offers
     if offers is not None and setting.memory.unit == "task" and setting.extent is not None:
         offers //= len(setting.extent.sizes)
-    return offers is not None and offers > setting.memory.capacity
+    capacity = setting.memory.capacity
+    return offers is not None and capacity != "auto" and offers > capacity
 
 
 class MemoryConfig(Options):
@@ -47,13 +48,20 @@ class MemoryConfig(Options):
             "memory freezes; use reservoir, or enlarge memory.capacity",
             lambda at: at.selection != "random" or at.memory.unit == "class" or not _freezes(at),
         ),
+        Need(
+            "memory.capacity",
+            "is what limits.max_state_bytes leaves room for, and there is none; set the limit, or a number of examples",
+            lambda at: at.memory.capacity != "auto" or at.limits.max_state_bytes is not None,
+        ),
     )
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("memory.shards",), "only replay actors are divided; set memory.home: actor", _at_home),
         Idle(("memory.insert",), "with one epoch the first is every one", lambda at: at.training.epochs == 1),
     )
 
-    capacity: Count = Field(500, description="examples, counted per unit")
+    capacity: Count | Literal["auto"] = Field(
+        500, description="examples, counted per unit; auto: the most for which limits.max_state_bytes leaves room"
+    )
     unit: Literal["total", "class", "task"] = Field("total", description="what the capacity counts for")
     selection: Literal["auto", "reservoir", "class_balanced", "random", "ring", "greedy", "ranked"] = Field(
         "auto", description="which examples stay; auto: the method's own rule"
@@ -79,3 +87,9 @@ class MemoryConfig(Options):
         "actor", description="who holds the rows in a sweep: Ray actors or the trial itself; results are equal"
     )
     shards: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="replay actors per trial; results are equal")
+
+    @property
+    def examples(self) -> int:
+        """The capacity of a trial that is being built, where it is a number (:mod:`raycl.trial.room`)."""
+        assert self.capacity != "auto"
+        return self.capacity

@@ -152,9 +152,10 @@ class Setting:
     @property
     def fits_a_row_of_every_class(self) -> bool:
         """Whether the memory has room for one row of each class that its capacity counts for; so where not known."""
-        if self.extent is None or self.units is None or self.memory.unit == "class":
+        capacity = self.memory.capacity
+        if self.extent is None or self.units is None or self.memory.unit == "class" or capacity == "auto":
             return True
-        return self.memory.capacity >= (self.units if self.memory.unit == "total" else max(self.extent.sizes))
+        return capacity >= (self.units if self.memory.unit == "total" else max(self.extent.sizes))
 
     @property
     def replay_batch(self) -> int:

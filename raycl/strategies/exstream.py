@@ -71,6 +71,12 @@ class ExStream(Strategy):
             lambda at: at.fits_a_row_of_every_class,
         ),
         Need(
+            "memory.capacity",
+            "exstream keeps the distances between rows of a class, whose bytes do not grow evenly with the rows; give "
+            "a number in place of auto",
+            lambda at: at.memory.capacity != "auto",
+        ),
+        Need(
             "memory.batch_size",
             "batch norm has no statistics of one row, which batches of 2 leave over; enlarge it, or set model.norm",
             lambda at: not at.flat_batch_norm or at.replay_batch > 2,
@@ -97,7 +103,7 @@ class ExStream(Strategy):
     def __init__(self, config: ExStreamConfig, context: Context) -> None:
         super().__init__(config, context)
         memory = context.memory_config
-        self.clusters = Clusters(self.memory, memory.capacity, memory.unit == "class")
+        self.clusters = Clusters(self.memory, memory.examples, memory.unit == "class")
         self._batch_size = memory.batch_size or context.training.batch_size
         self._waiting = 0  # examples since the last epoch over the memory
 

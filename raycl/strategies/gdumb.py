@@ -76,7 +76,7 @@ class GDumb(Strategy):
         Need(
             "memory.capacity",
             "batch norm has no statistics of one row, and the memory is all that is learned; keep more rows",
-            lambda at: not at.flat_batch_norm or at.memory.unit != "total" or at.memory.capacity > 1,
+            lambda at: not at.flat_batch_norm or at.memory.unit != "total" or at.memory.capacity != 1,
         ),
         Need(
             "batch_size",

@@ -149,7 +149,7 @@ class ICaRL(Strategy):
     def _quota(self) -> int:
         """m, the exemplars of each class."""
         memory = self.context.memory_config
-        return memory.capacity // {"total": self._new.stop, "task": len(self._new), "class": 1}[memory.unit]
+        return memory.examples // {"total": self._new.stop, "task": len(self._new), "class": 1}[memory.unit]
 
     def _with_targets(self, data: TaskData) -> Rows:
         """The task's rows and the exemplars, with the answers of the network as it is."""

@@ -209,6 +209,22 @@ def _build(sweep: SweepSpec, entry: Entry) -> None:
         Trainer(sweep.trial(entry, entry.middle, 0, "final"), Unread(outline), catalog=sweep.catalog)
 
 
+def capacities(sweep: SweepSpec) -> dict[str, int]:
+    """What ``memory.capacity: auto`` comes to in the middle of each space, by :attr:`Entry.key`.
+
+    Entries whose stream is not known without its data are left out, and those with weights, which are read by a run.
+    """
+    found: dict[str, int] = {}
+    for entry in (entry for entry in sweep.entries if not entry.barred):
+        resolved, outline = sweep.resolved(entry, entry.middle), outline_of(sweep, entry)
+        asked = resolved.memory.capacity == "auto" and resolved.strategy.uses_memory
+        if asked and outline is not None and resolved.model.weights is None and resolved.stream.encode is None:
+            trial = sweep.trial(entry, entry.middle, 0, "final")
+            trainer = Trainer(trial, Unread(outline), catalog=sweep.catalog)
+            found[entry.key] = int(trainer.resolved["memory.capacity"])
+    return found
+
+
 def _check_weights(sweep: SweepSpec, entry: Entry) -> None:
     """Names of pretrained weights are known, or paths; whether the files are there is seen when the sweep runs."""
     resolved = sweep.resolved(entry, entry.middle)

@@ -20,7 +20,7 @@ from raycl.spec.came_to import came_to
 from raycl.spec.options import ActiveLogits
 from raycl.spec.setting import Registries
 from raycl.spec.trial import TrialSpec
-from raycl.strategies.base import Losses, Phase, Position, Rows, Source, total
+from raycl.strategies.base import Losses, Phase, Position, Rows, Source, Updates, total
 from raycl.streams.contents import seen
 from raycl.streams.task import TaskSource
 from raycl.trial.batching import BatchPlan, refuse_single_row
@@ -29,6 +29,7 @@ from raycl.trial.build import build
 from raycl.trial.cost import check_limits, task_cost
 from raycl.trial.inside import InsideTask
 from raycl.trial.meter import TaskClock
+from raycl.trial.room import with_room
 from raycl.trial.rows import CurrentData
 from raycl.trial.warm_up import warm_up
 
@@ -65,7 +66,13 @@ class Trainer:
         self.catalog = catalog or installed()
         self.next_task = 0
         self._source = source
-        parts = build(trial, source, self.catalog, storage, device or torch.device("cpu"), data_root)
+
+        def rehearse(brief: TrialSpec, blank: TaskSource) -> list[Cost]:
+            own = _Rehearsal(brief, blank, catalog=self.catalog, data_root=data_root)
+            return [own.run_task()[-1].cost for _ in range(own.num_tasks)]
+
+        sized = with_room(trial, source.layout, rehearse)
+        parts = build(sized, source, self.catalog, storage, device or torch.device("cpu"), data_root)
         self.strategy, self.scenario, self.setting = parts.strategy, parts.scenario, parts.setting
         self._networks, self._memory, self._optimizers = parts.networks, parts.memory, parts.optimizers
         self._rows, self._evaluator, self._random = parts.rows, parts.evaluator, parts.random
@@ -329,3 +336,10 @@ class Trainer:
             self._memory.load_state_dict(state["memory"])
         self._random.load_state_dict(state["random"])
         self._ticks = Ticks(self._meter, state.get("owed", 0))  # checkpoints of before have none
+
+
+class _Rehearsal(Trainer):
+    """A trial of one update a phase: what a method keeps is the same."""
+
+    def _run_phases(self, phases: Sequence[Phase], task: int, inside: InsideTask | None) -> int | None:
+        return super()._run_phases([replace(phase, length=Updates(1)) for phase in phases], task, inside)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 from results.made_results import rows, spec
@@ -64,3 +65,34 @@ def test_bars_mark_upper_bounds(results: ResultsFolder, record: Callable[..., An
 def test_nothing_to_draw_is_an_empty_picture(results: ResultsFolder) -> None:
     assert plots.png(plots.bars(comparison(results)))
     assert plots.png(plots.accuracy_curves({}))
+
+
+def _priced(*points: tuple[str, str, int, float]) -> pa.Table:
+    """Finished final trials: alias, variant, examples backward, accuracy."""
+    names = ("alias", "variant", "gradient_examples", "average_accuracy")
+    columns = {name: [point[at] for point in points] for at, name in enumerate(names)}
+    same = {"phase": "final", "status": "finished", "state_bytes": 100, "buffer_bytes": 20}
+    return pa.table(columns | {name: [value] * len(points) for name, value in same.items()})
+
+
+def test_accuracy_against_compute_has_a_line_a_method_and_fills_the_pareto_set() -> None:
+    """Of (cost, accuracy) (1, .5), (2, .7), (2, .6), (4, .7): the third costs as much as the second and is worse, the
+    fourth is no better than the second and costs more."""
+    table = _priced(
+        ("plain", "x1", 100, 0.4), ("plain", "x1", 100, 0.6), ("plain", "x2", 200, 0.7), ("clever", "x1", 200, 0.6),
+        ("clever", "x2", 400, 0.7),
+    )  # fmt: skip
+    axes = plots.trade_off(table).axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
+    assert set(lines) == {"plain", "clever"}
+    assert np.allclose(lines["plain"].get_xydata(), [[100, 0.5], [200, 0.7]])
+    filled = {tuple(bars[0].get_xydata()[0]): bars[0].get_markerfacecolor() != "white" for bars in axes.containers}
+    assert {(round(x), round(y, 9)): best for (x, y), best in filled.items()} == {
+        (100, 0.5): True,
+        (200, 0.7): True,
+        (200, 0.6): False,
+        (400, 0.7): False,
+    }
+    assert axes.get_xscale() == "log"
+    kept = plots.trade_off(table, "memory").axes[0]
+    assert {float(x) for line in kept.get_lines() for x in line.get_xdata()} == {120}

@@ -48,9 +48,7 @@ def problems(old: str, new: str, base: str = BASE) -> list[str]:
         (
             "naive: {}",
             "naive: {training.budget.forward_examples: 9, training.budget.gradient_examples: 9}",
-            [
-                "7:48: strategies.naive.training.budget.gradient_examples: set one of gradient_examples, forward_examples"
-            ],
+            ["7:48: strategies.naive.training.budget.gradient_examples: set one of gradient_examples, forward_"],
         ),
         (
             "name: question",

@@ -1,0 +1,89 @@
+"""How many examples a limit leaves room for: ``memory.capacity: auto``, so that methods compare at equal memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from raycl.errors import Problem, SpecError
+from raycl.matrix import Cost
+from raycl.spec.sweep_options import LimitsConfig
+from raycl.spec.trial import TrialSpec
+from raycl.streams.task import Layout, Part, Recipe, SplitName, TaskSource
+
+ROWS = (2, 4)
+"""Examples of each class that two rehearsals learn from; of the difference in bytes a row is known."""
+
+
+def with_room(
+    trial: TrialSpec, layout: Layout, rehearse: Callable[[TrialSpec, TaskSource], Sequence[Cost]]
+) -> TrialSpec:
+    """The same trial with a number for ``memory.capacity: auto``: the most examples that ``limits.max_state_bytes`` has
+    room for after every task, beside what the method itself keeps (networks, teachers, importances, stored logits).
+
+    Found by two rehearsals on blank images, with memories of two sizes: what a method keeps beside a given number of
+    examples does not depend on what they show.
+
+    Args:
+        rehearse: learns every task of a stream as briefly as can be, and tells what each cost.
+
+    Raises:
+        SpecError: there is room for none.
+    """
+    limit = trial.limits.max_state_bytes
+    if trial.memory.capacity != "auto" or limit is None or not trial.uses_memory:
+        return trial
+    few, more = (rehearse(_brief(trial, layout, rows), _Blank(layout, rows)) for rows in ROWS)
+    counts = {"total": 1, "class": sum(map(len, layout.classes)), "task": layout.num_tasks}
+    fitting = [_fitting(*pair, limit) for pair in zip(few, more, strict=True) if pair[0].buffer_examples]
+    capacity = min(fitting) // counts[trial.memory.unit]
+    if capacity < 1:
+        rule = (
+            f"limits.max_state_bytes leaves no room for examples beside the {few[-1].state_bytes:,} bytes that "
+            f"{trial.strategy} keeps itself; enlarge it, or make the model smaller"
+        )
+        raise SpecError([Problem("memory.capacity", rule, f"{limit:,}")])
+    return trial.model_copy(update={"memory": trial.memory.model_copy(update={"capacity": capacity})})
+
+
+def _fitting(few: Cost, more: Cost, limit: int) -> int:
+    """Examples that fit after a task, of which two memories have told the bytes."""
+    own, larger = (cost.state_bytes + cost.buffer_bytes for cost in (few, more))
+    each = (larger - own) / (more.buffer_examples - few.buffer_examples)
+    return int((limit - own) / each) + few.buffer_examples
+
+
+def _brief(trial: TrialSpec, layout: Layout, rows: int) -> TrialSpec:
+    """The trial with all rows of a task in one batch, and a memory that could keep them all."""
+    classes = [len(own) for own in layout.classes]
+    capacity = {"total": rows * sum(classes), "class": rows, "task": rows * max(classes)}[trial.memory.unit]
+    lengths = {"epochs": 1, "iterations": None, "budget": None, "real_time": False}
+    changed: Mapping[str, object] = {
+        "training": trial.training.model_copy(update={"batch_size": rows * max(classes), **lengths}),
+        "memory": trial.memory.model_copy(update={"capacity": capacity}),
+        "limits": LimitsConfig(),
+    }
+    return trial.model_copy(update=changed)
+
+
+@dataclass(frozen=True)
+class _Blank:
+    """A stream of the same layout with a few blank images of each class."""
+
+    layout: Layout
+    rows: int
+
+    @cached_property
+    def _images(self) -> np.ndarray:
+        most = self.rows * max(map(len, self.layout.classes))
+        return np.zeros((most, *self.layout.image_shape), dtype=self.layout.dtype)
+
+    def part(self, task: int, split: SplitName) -> Part:
+        labels = np.repeat(np.arange(len(self.layout.classes[task])), self.rows)
+        return Part(self._images, np.arange(len(labels)), labels, Recipe(), "blank")
+
+    def prefetch(self, task: int, split: SplitName) -> None:
+        """There is nothing to fetch."""

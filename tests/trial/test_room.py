@@ -1,0 +1,66 @@
+"""``memory.capacity: auto`` is the most that a limit leaves room for, to the row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from strategies.every_method import ONE_EACH, small
+from support import finish, trainer
+
+from raycl.catalog import catalog
+from raycl.errors import MethodError, SpecError
+from raycl.matrix import Cost
+from raycl.spec.sweep_options import LimitsConfig
+from raycl.trial import room
+
+LIMIT = 40_000
+NAMES = {name for name in catalog().strategies.names() if catalog().strategies.get(name).uses_memory} - {"exstream"}
+KEEPERS = [case for case in ONE_EACH if case.values[0] in NAMES]
+
+
+def filled(name: str, scenario: str, capacity: int | str, **memory: Any) -> tuple[int, list[Cost]]:
+    """A trial under the limit: its capacity in the end, and what it held after each task."""
+    limits = LimitsConfig(max_state_bytes=LIMIT)
+    spec = small(name, scenario, training={"epochs": 1}, memory={"capacity": capacity, **memory}, limits=limits)
+    running = trainer(spec)
+    return int(running.resolved["memory.capacity"]), [row.cost for row in finish(running)[1:]]
+
+
+def check_room(name: str, scenario: str) -> None:
+    capacity, costs = filled(name, scenario, "auto")
+    held = [cost.state_bytes + cost.buffer_bytes for cost in costs]
+    assert max(held) <= LIMIT
+    assert costs[-1].buffer_examples > capacity - 10, "the memory is full, but for what does not divide by its classes"
+    with pytest.raises(MethodError, match=r"limits\.max_state_bytes is 40000"):
+        filled(name, scenario, capacity + 10)
+
+
+@pytest.mark.parametrize(("name", "scenario"), KEEPERS)
+def test_so_many_fit_and_a_few_more_do_not(name: str, scenario: str) -> None:
+    check_room(name, scenario)
+
+
+@pytest.mark.parametrize(("unit", "units"), [("class", 6), ("task", 3)])
+def test_a_capacity_per_class_or_task_is_its_share(unit: str, units: int) -> None:
+    assert filled("replay", "class", "auto", unit=unit)[0] == filled("replay", "class", "auto")[0] // units
+
+
+def test_who_keeps_more_beside_an_example_keeps_fewer_of_them() -> None:
+    """Stored logits of 6 units are 24 bytes beside the 80 of an image with its label and its task."""
+    assert filled("der", "class", "auto")[0] < filled("replay", "class", "auto")[0]
+
+
+def test_without_room_for_one_the_limit_is_refused() -> None:
+    spec = small("replay", "class", memory={"capacity": "auto"}, limits=LimitsConfig(max_state_bytes=5000))
+    with pytest.raises(SpecError, match=r"no room for examples beside the 9,112 bytes that replay keeps .*got 5,000"):
+        trainer(spec)
+
+
+def test_a_rehearsal_that_forgets_what_the_method_keeps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: all of the limit is for examples."""
+    fitting = room._fitting
+    alone = [Cost(buffer_bytes=80 * rows, buffer_examples=rows) for rows in (1, 2)]
+    monkeypatch.setattr(room, "_fitting", lambda few, more, limit: fitting(*alone, limit))
+    with pytest.raises(MethodError, match=r"limits\.max_state_bytes"):
+        check_room("replay", "class")
