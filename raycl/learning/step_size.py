@@ -20,6 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from raycl.learning.restarts import SINCE
+
 LARGEST_GAIN = 1e6
 """Momentum of 1 would be steps without end."""
 
@@ -36,7 +38,8 @@ def step_size(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor | f
         rate /= max(1 - group["momentum"], 1 / LARGEST_GAIN)
     state = optimizer.state.get(parameter, {})
     if "exp_avg_sq" in state:
-        square = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"])
+        steps = state["step"] - state.get(SINCE, 0)
+        square = state["exp_avg_sq"] / (1 - group["betas"][1] ** steps)
     elif "square_avg" in state:
         square = state["square_avg"].clone()
     elif "sum" in state:

@@ -29,6 +29,10 @@ class MLPConfig(ModelConfig):
     def flat_batch_norm(self) -> bool:
         return self.norm == "batch" and bool(self.hidden)
 
+    @property
+    def perceptron(self) -> bool:
+        return self.norm == "none" and bool(self.hidden) and self.classifier != "cosine"
+
 
 def build(config: MLPConfig, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:
     """An MLP over flattened images ``[batch, channels, height, width]``."""

@@ -5,28 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+Start = Literal["default", "xavier", "kaiming"]
+"""How layers start: see :func:`initialize`, :func:`xavier` and :func:`kaiming`."""
 
 
 class GrowingHead(nn.Module):
     """A linear layer whose output units are added as tasks arrive: one matrix, never a module a task.
 
-    Existing rows keep their values. New ones are drawn as in ``nn.Linear`` (uniform within 1/sqrt(features)), or as
-    :func:`xavier` would draw a layer with all rows so far.
+    Existing rows keep their values. New ones are drawn as in ``nn.Linear`` (uniform within 1/sqrt(features)), as
+    :func:`xavier` would draw a layer with all rows so far, or as :func:`kaiming` draws one without a ReLU.
 
     Args:
         features: inputs.
         generator: draws new rows; part of the checkpoint.
 
     Attributes:
-        xavier: how new rows are drawn.
+        start: how new rows are drawn.
         affine: whether logits are a matrix product and a bias, so that rows may be merged, shifted or written.
     """
 
-    xavier = False
+    start: Start = "default"
     affine: ClassVar[bool] = True
 
     def __init__(self, features: int, generator: torch.Generator) -> None:
@@ -50,14 +53,14 @@ class GrowingHead(nn.Module):
         missing = outputs - self.outputs
         if missing <= 0:
             return
-        bound = math.sqrt(6 / (self.features + outputs)) if self.xavier else 1 / math.sqrt(self.features)
+        bound = start_bound(self.start, self.features, outputs, gain=1.0)
         weight = torch.empty(missing, self.features).uniform_(-bound, bound, generator=self.generator)
         device = self.weight.device
         self.weight = nn.Parameter(torch.cat([self.weight.data, weight.to(device)]))
         if self.bias is None:
             return
         bias = torch.zeros(missing)
-        if not self.xavier:
+        if self.start == "default":
             bias.uniform_(-bound, bound, generator=self.generator)
         self.bias = nn.Parameter(torch.cat([self.bias.data, bias.to(device)]))
 
@@ -161,6 +164,30 @@ def xavier(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.xavier_uniform_(layer.weight, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def kaiming(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw every linear and convolutional layer from ``generator``, as He et al. do for ReLUs; biases are zero.
+
+    "Delving deep into rectifiers", ICCV 2015, eq. 10, as a uniform distribution: within sqrt(6 / fan_in).
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def start_bound(start: Start, inputs: int, outputs: int, gain: float = math.sqrt(2)) -> float:
+    """Where the uniform distribution ends from which a layer's weights start.
+
+    Args:
+        inputs, outputs: fan-in and fan-out.
+        gain: of what follows the layer, for ``kaiming``: the square root of 2 for a ReLU, 1 for none.
+    """
+    if start == "kaiming":
+        return gain * math.sqrt(3 / inputs)
+    return math.sqrt(6 / (inputs + outputs)) if start == "xavier" else 1 / math.sqrt(inputs)
 
 
 @contextmanager

@@ -307,8 +307,9 @@ class ModelConfig(Options):
         "auto",
         description="one set of output units per task, or a single set; auto: per_task where the task id is given",
     )
-    init: Literal["default", "xavier"] = Field(
-        "default", description="how the model's layers start: as torch's own, or Xavier-uniform with biases of zero"
+    init: Literal["default", "xavier", "kaiming"] = Field(
+        "default",
+        description="how the model's layers start: as torch's own, or Xavier- or Kaiming-uniform with biases of zero",
     )
     weights: WeightsName | None = Field(None, description="where the backbone starts; " + WEIGHTS_HELP)
     weights_hash: WeightsHash | None = None
@@ -325,6 +326,11 @@ class ModelConfig(Options):
     @property
     def flat_batch_norm(self) -> bool:
         """Whether batch norm normalises single numbers, so that a batch of one row has no statistics."""
+        return False
+
+    @property
+    def perceptron(self) -> bool:
+        """Whether the network is hidden linear layers, each followed by its ReLU alone, and a linear head."""
         return False
 
     def scaled(self, factor: float) -> Self:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
@@ -15,6 +15,9 @@ from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import TrainingConfig
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
+
+EntryIndex: TypeAlias = tuple[Tensor | slice, ...]
+"""Entries of a tensor: ``tensor[index]``."""
 
 
 class TaskData(Protocol):
@@ -49,6 +52,10 @@ class Optimizers(Protocol):
 
     def step_sizes(self, parameters: Sequence[Tensor]) -> list[Tensor | float]:
         """After a step: how far it goes for a steady gradient of 1, a number or one for each entry."""
+        ...
+
+    def forget(self, parameter: nn.Parameter, index: EntryIndex) -> None:
+        """Entries of a parameter have been drawn anew: their moments are zero, and their steps count from here."""
         ...
 
     def __getitem__(self, name: str) -> torch.optim.Optimizer: ...

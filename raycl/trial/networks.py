@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from raycl.models.network import Network, xavier
+from raycl.models.network import Network, kaiming, xavier
 from raycl.models.registry import Model
 from raycl.models.weights import Weights, load_weights, start_from
 from raycl.spec.options import ModelConfig
@@ -50,9 +50,9 @@ class Networks:
         network = self._model.build(config, self._image_shape, self._generator)
         if config.classifier == "cosine":
             network.measure_cosines(config.classifier_scale)
-        if config.init == "xavier":
-            xavier(network.backbone, self._generator)
-            network.head.xavier = True
+        if config.init != "default":
+            (xavier if config.init == "xavier" else kaiming)(network.backbone, self._generator)
+            network.head.start = config.init
         if config.weights is not None and self.weights is not None:
             start_from(network, self.weights, config.weights)
         network = network.to(self._device)

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raycl.learning.restarts import SINCE, correct, restart
 from raycl.learning.step_size import step_size
 from raycl.spec.options import TrainingConfig
 from raycl.strategies.base import Trainable
+from raycl.strategies.context import EntryIndex
 
 LearningRows = Mapping[nn.Parameter, Sequence[range]]
 """Parameters of which some rows only are reached by a loss; those that are missing learn as a whole."""
@@ -92,6 +94,16 @@ class OptimizerSet:
         owner = {id(whole): made for made in self._optimizers.values() for whole in made.wholes}
         return [owner[id(parameter)].step_size(parameter) for parameter in parameters]
 
+    def forget(self, parameter: nn.Parameter, index: EntryIndex) -> None:
+        """Let entries of a parameter begin anew: no moments, and steps that count from here (Adam's).
+
+        What is kept for all others stays. A parameter that no optimiser has is left alone.
+        """
+        entries = torch.zeros(parameter.shape, dtype=torch.bool, device=parameter.device)
+        entries[index] = True
+        for optimizer in self._optimizers.values():
+            optimizer.forget(parameter, entries)
+
     def lost_gradients(self) -> bool:
         """Whether the last gradients reached rows that are said not to learn, and so moved nothing."""
         return any(optimizer.lost_gradients() for optimizer in self._optimizers.values())
@@ -131,6 +143,8 @@ class _Optimizer:
         self._pieces: list[_Piece] = []
         self._idle: dict[nn.Parameter, Segments] = {}
         self._divided: dict[nn.Parameter, Sequence[range]] = {}
+        self._restarted: list[tuple[nn.Parameter, dict[str, Any]]] = []
+        """Parameters, or pieces, some of whose entries count their own steps, and their groups."""
 
     def step(self) -> None:
         if self._clip:
@@ -139,6 +153,20 @@ class _Optimizer:
             gradient = piece.whole.grad
             piece.view.grad = None if gradient is None else gradient[piece.rows.start : piece.rows.stop]
         self.torch.step()
+        for parameter, group in self._restarted:
+            if parameter.grad is not None:
+                correct(parameter, self.torch.state[parameter], group)
+
+    def forget(self, whole: nn.Parameter, entries: Tensor) -> None:
+        """Let entries, bool in the parameter's shape, begin anew."""
+        if any(parameter is whole for parameter in self.wholes):
+            for rows, state in self.segments(whole):
+                restart(state, entries[rows.start : rows.stop] if whole.dim() else entries)
+            self._find_restarted()
+
+    def _find_restarted(self) -> None:
+        states, groups = self.torch.state, self.torch.param_groups
+        self._restarted = [(p, group) for group in groups for p in group["params"] if SINCE in states.get(p, {})]
 
     def lost_gradients(self) -> bool:
         """Whether gradients of rows that are not stepped are other than zero."""
@@ -184,6 +212,7 @@ class _Optimizer:
                 steps.append(whole)
             group["params"] = steps
         self._begin_momentum()
+        self._find_restarted()
 
     def _begin_momentum(self) -> None:
         """Fused SGD wants a buffer of every parameter or of none; one of zeros is how it begins anyway."""
