@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -19,12 +20,13 @@ from raycl.errors import UnknownName, nearest
 from raycl.matrix import METRICS, AccuracyMatrix
 from raycl.results.inside import INSIDE_METRICS, InsideCurves
 from raycl.spec import schema
+from raycl.spec.evaluation import DIAGNOSTICS
 from raycl.spec.options import LARGEST, MOST
 from raycl.spec.space import format_value
 
 REGISTRIES = ("strategies", "streams", "datasets", "models")
 LISTED_BLOCKS = {name: schema.BLOCKS[name] for name in ("training", "memory", "search", "limits", "evaluation")}
-ALL_METRICS = (*METRICS, *INSIDE_METRICS)
+ALL_METRICS = (*METRICS, *INSIDE_METRICS, *DIAGNOSTICS)
 KINDS = (*REGISTRIES, *LISTED_BLOCKS, "metrics")
 
 
@@ -182,7 +184,9 @@ def _metrics(name: str | None) -> RenderableType:
 
 def metric(name: str) -> str:
     """What a metric says of itself, as its docstring has it."""
-    owner = AccuracyMatrix if name in METRICS else InsideCurves
+    owner: type[Any] = AccuracyMatrix if name in METRICS else InsideCurves
+    if name in DIAGNOSTICS:
+        owner = import_module("raycl.trial.diagnostics").Diagnosis  # torch takes seconds, which other lists do without
     return inspect.getdoc(getattr(owner, name)) or ""
 
 

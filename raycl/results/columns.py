@@ -9,6 +9,7 @@ TABLES = {
     "cells": ("One row for each cell of each matrix: `data/cells/*.parquet`.", schema.CELLS),
     "inside": ("One row for each point inside a task and each task: `data/inside/*.parquet`.", schema.INSIDE),
     "online": ("One row for each task predicted as it came: `data/online/*.parquet`.", schema.ONLINE_ROWS),
+    "measures": ("One row for each further number of a task: `data/measures/*.parquet`.", schema.MEASURE_ROWS),
     "rows": ("One row for each learned task of a trial, its own log: `trials/<hash>/rows/`.", schema.ROWS),
 }
 """By name: what a row is, and the columns that every one of its kind has."""
@@ -19,6 +20,7 @@ MEANING = {
     "total": "examples asked, 0 where there were no output units yet; in `rows` a list",
     "train_task": "the row of the matrix: after learning this task; -1 before training",
     "eval_task": "the column of the matrix: asked about this task",
+    "name": "`free_weights`, say, of a method's own after the task, or `dead_units`, of the network before it",
     "update": "updates of the task made before the point; the last point is after the task has ended",
     "trial": "the trial's name: hash of all that decides its matrix",
     "sweep": "name of the sweep",
@@ -33,7 +35,7 @@ MEANING = {
     "selected_by": "the data that chose the point; null where nothing was searched",
     "status": "`finished`, `pruned` or `failed`",
     "reason": "why it was pruned or failed",
-    "value": "what the search maximises",
+    "value": "what the search maximises; in `measures` the number",
     "tasks_done": "tasks learned",
     "raycl": "version",
     "commit": "of the working copy",

@@ -63,6 +63,16 @@ def read_online(folder: Folder) -> pa.Table:
     return _some(opened(folder), "online", schema.ONLINE_ROWS)
 
 
+def read_measures(folder: Folder) -> pa.Table:
+    """Numbers of each task beside its accuracies, as a method tells them, or ``evaluation.diagnostics``: trial,
+    train_task, name, value.
+
+    Raises:
+        TornFile: a part is damaged; ``raycl resume`` repairs it.
+    """
+    return _some(opened(folder), "measures", schema.MEASURE_ROWS)
+
+
 def _some(results: ResultsFolder, kind: str, form: pa.Schema) -> pa.Table:
     """The parts of a kind that not every trial has."""
     there = results.files.existing([part_name(kind, trial) for trial in results.ended()])

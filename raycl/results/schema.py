@@ -58,6 +58,8 @@ INSIDE = _keyed(train_task=pa.int32(), update=pa.int32(), eval_task=pa.int32(), 
 """Accuracies while tasks were learned, one row per point and task; ``update`` counts within ``train_task``."""
 ONLINE_ROWS = _keyed(train_task=pa.int32(), correct=pa.int64(), total=pa.int64())
 """Examples of each task that were predicted before they were learned."""
+MEASURE_ROWS = _keyed(train_task=pa.int32(), name=pa.string(), value=pa.float64())
+"""Numbers of the method's own after each task, and the diagnostics of the network before it, one row for each."""
 
 COUNTED_LATER = ("forward_examples", "gradient_examples", "budget_spent")
 """Costs that results of before do not have: null where they are read."""
@@ -236,6 +238,13 @@ def online_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:
     columns = [[trial] * len(found), [task for task, _ in found]]
     columns += [[getattr(online, name) for _, online in found] for name in ("correct", "total")]
     return pa.table(columns, schema=ONLINE_ROWS)
+
+
+def measures_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:
+    """The numbers of a trial's tasks, by task and name."""
+    found = [(row.task, name, value) for row in rows for name, value in sorted(row.measures.items())]
+    columns = [[trial] * len(found), *([each[place] for each in found] for place in range(3))]
+    return pa.table(columns, schema=MEASURE_ROWS)
 
 
 def trials_table(

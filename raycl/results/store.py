@@ -16,6 +16,7 @@
     data/trials/<hash>.parquet              its metrics, cost and hyperparameters
     data/inside/<hash>.parquet              accuracies while tasks were learned, where that was asked for
     data/online/<hash>.parquet              examples that were predicted before they were learned, alike
+    data/measures/<hash>.parquet            further numbers of each task, where there are any
 
 Files of tasks are immutable and carry their attempt, so a worker that was given up but lives on destroys nothing.
 Readers trust what a manifest names and verify it. What is called otherwise (``Thumbs.db``, a copy that a file manager

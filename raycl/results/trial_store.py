@@ -20,12 +20,14 @@ from raycl.results.history import COMPACT, History, Manifest, seals
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.trial import TrialSpec
 
-DATA_PARTS = ("cells", "trials", "inside", "online")
-"""Of the data set; the last two only where trials measured inside tasks."""
+DATA_PARTS = ("cells", "trials", "inside", "online", "measures")
+"""Of the data set; the last three only where trials measured inside tasks, or had further numbers of each."""
 MOST_TRACEBACK = 200_000
 """Characters of a traceback that are kept, from its end."""
 EVERY_CELL = {"search": "all", "tasks": "all"}
 """What trials measured before they could be asked for less; their verdicts do not say so."""
+_SOME = {"inside": schema.inside_table, "online": schema.online_table, "measures": schema.measures_table}
+"""Parts that not every trial has, and what makes them of its rows."""
 _ATTEMPT = re.compile(r"(\d{4,})\.json")
 _CHECKPOINT = re.compile(r"(\d{4,})-\d{4,}")
 log = logging.getLogger(__name__)
@@ -215,7 +217,7 @@ class TrialStore:
             part_name("cells", self.spec.hash): schema.to_parquet(schema.cells_table(self.spec.hash, rows)),
             part_name("trials", self.spec.hash): schema.to_parquet(trial, compression="none"),
         }
-        for kind, table in (("inside", schema.inside_table), ("online", schema.online_table)):
+        for kind, table in _SOME.items():
             found = table(self.spec.hash, rows)
             if found.num_rows:
                 parts[part_name(kind, self.spec.hash)] = schema.to_parquet(found)

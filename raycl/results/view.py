@@ -12,7 +12,7 @@ import pyarrow as pa
 from raycl.catalog import catalog
 from raycl.matrix import AccuracyMatrix
 from raycl.results.decisions import winner_path
-from raycl.results.reading import matrices, read_cells, read_inside, read_online, read_trials
+from raycl.results.reading import matrices, read_cells, read_inside, read_measures, read_online, read_trials
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import Comparison, comparison
 from raycl.spec.sweep import SweepSpec
@@ -74,6 +74,12 @@ class Results:
         """Examples that were predicted before they were learned (``evaluation.online``): trial, train_task, correct,
         total."""
         return read_online(self._folder)
+
+    @cached_property
+    def measures(self) -> pa.Table:
+        """Numbers of each task beside its accuracies, of a method's own or ``evaluation.diagnostics``, in long form:
+        trial, train_task, name, value."""
+        return read_measures(self._folder)
 
     @cached_property
     def matrices(self) -> Mapping[str, AccuracyMatrix]:

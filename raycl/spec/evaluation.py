@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -13,6 +13,9 @@ EXACT_UP_TO = 100
 """Tasks of a stream up to which ``tasks: auto`` measures all of them after every task."""
 SAMPLED = 20
 """Earlier tasks that ``tasks: auto`` measures after each task of a longer stream."""
+Diagnostic = Literal["dead_units", "effective_rank", "stable_rank", "weight_magnitude", "gradient_norm"]
+"""What a network still has to learn with, on rows of a task that it is about to learn."""
+DIAGNOSTICS: tuple[Diagnostic, ...] = get_args(Diagnostic)
 
 
 class SampledTasks(Options):
@@ -68,6 +71,11 @@ class EvaluationConfig(Options):
     online: bool = Field(
         False, description="predict every example before it is learned for the first time (prequential accuracy)"
     )
+    diagnostics: tuple[Diagnostic, ...] = Field(
+        (),
+        description="of the network before each task, on 2,000 of its training rows: dead units, ranks of the "
+        "activations, mean absolute weight, norm of the gradient; columns measure.NAME",
+    )
 
     def decisive(self, exclude: Collection[str] = ()) -> dict[str, Any]:
         return super().decisive({*exclude, *WHICH_CELLS})
@@ -103,6 +111,8 @@ class EvaluationConfig(Options):
         """Whether a trial measured like this holds every cell of one measured as ``asked``."""
         if (asked.inside not in (None, self.inside)) or (asked.online and not self.online):
             return False
+        if not set(asked.diagnostics) <= set(self.diagnostics):
+            return False
         rows = (-1, *range(num_tasks))
         if any(asked.measures_row(row, num_tasks) and not self.measures_row(row, num_tasks) for row in rows):
             return False
@@ -120,7 +130,7 @@ class EvaluationConfig(Options):
         """
         if self.search == "all":
             return self
-        changed: dict[str, Any] = {"inside": None, "online": False}
+        changed: dict[str, Any] = {"inside": None, "online": False, "diagnostics": ()}
         if not isinstance(self.tasks, SampledTasks):
             changed["tasks"] = SampledTasks(sample="auto") if self.tasks == "auto" else "seen"
         whole_curve = metric.endswith("incremental_accuracy")

@@ -90,6 +90,9 @@ class Strategy:
     """Can start from ``model.weights``; not where the weights are made by something else."""
     zero_shot: ClassVar[bool] = True
     """Can answer for tasks that have not begun, where the scenario's output units exist."""
+    diagnosable: ClassVar[bool] = True
+    """Whether ``network`` is, as it stands, what the next task begins with, for ``evaluation.diagnostics``: not where
+    its weights are masked, gated or generated, or where every task has a network of its own."""
     compresses: ClassVar[bool] = False
     """Has a compression ratio, for ``limits.max_compression_ratio``."""
     one_pass: ClassVar[bool] = True

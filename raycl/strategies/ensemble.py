@@ -71,6 +71,7 @@ class Ensemble(Strategy):
     """Train a new network on every task, and keep the old ones as they are."""
 
     Config = EnsembleConfig
+    diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("each network of an ensemble"), CERTAINTY)
     zero_shot: ClassVar[bool] = False
     idle_rows = "never"

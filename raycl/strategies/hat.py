@@ -109,6 +109,7 @@ class HAT(Strategy):
     """Hard attention to the task."""
 
     Config = HATConfig
+    diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS,)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
     zero_shot: ClassVar[bool] = False

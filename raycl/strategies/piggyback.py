@@ -61,6 +61,7 @@ class Piggyback(Strategy):
     """Learn which weights of a fixed backbone a task uses."""
 
     Config = PiggybackConfig
+    diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS, own_head_only("a mask"))
     ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})

@@ -84,6 +84,7 @@ class ProgressCompress(Strategy):
 
     Config = ProgressCompressConfig
     one_pass: ClassVar[bool] = False
+    diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("the active column"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "domain"})
     changes: ClassVar[tuple[Change, ...]] = (CLOSED_FORM,)

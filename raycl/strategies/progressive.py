@@ -63,6 +63,7 @@ class Progressive(Strategy):
     """Add a column for every task, and freeze those before it."""
 
     Config = ProgressiveConfig
+    diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("each column of a progressive network"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
     zero_shot: ClassVar[bool] = False

@@ -27,6 +27,7 @@ from raycl.trial.batching import BatchPlan, refuse_single_row
 from raycl.trial.budget import Allowance, TaskBudget, Ticks
 from raycl.trial.build import build
 from raycl.trial.cost import check_limits, task_cost
+from raycl.trial.diagnostics import diagnose
 from raycl.trial.inside import InsideTask
 from raycl.trial.meter import TaskClock
 from raycl.trial.room import with_room
@@ -143,6 +144,7 @@ class Trainer:
         if task + 1 < self.num_tasks:
             self._source.prefetch(task + 1, "train")
         self._build_optimizers(task, self._keeps_moments)
+        diagnosed = self._diagnose(task, clock)
         inside = self._new_inside(task, clock)
         data = CurrentData(self._rows.pool(Source.CURRENT, task)[0], self._random("extra_passes"), self._work)
         strategy.train(True)
@@ -155,9 +157,17 @@ class Trainer:
         self._ticks.charge()
         self.next_task = task + 1
         points, online = (None, None) if inside is None else inside.ended()
-        cost = replace(self._cost(clock), budget_spent=spent)
-        rows.append(replace(self._measure(task, cost), points=points, online=online))
+        row = self._measure(task, replace(self._cost(clock), budget_spent=spent))
+        rows.append(replace(row, measures={**diagnosed, **row.measures}, points=points, online=online))
         return rows
+
+    def _diagnose(self, task: int, clock: TaskClock) -> dict[str, float]:
+        """The diagnostics of a task that is about to be learned."""
+        asked = self.trial.evaluation.diagnostics
+        if not asked or not self.strategy.measured(task):
+            return {}
+        with clock.stopped(), self._meter.paused():
+            return diagnose(self.strategy, self._rows.pool(Source.CURRENT, task)[0], asked)
 
     def _new_inside(self, task: int, clock: TaskClock) -> InsideTask | None:
         """What measures while the task is learned; None where nobody asked, or where the network means nothing yet."""

@@ -16,6 +16,7 @@ from raycl.trial.trainer import Trainer
 
 SCENARIOS = ("task", "domain", "class")
 OPTIONS: dict[str, dict[str, Any]] = {
+    "continual_backprop": {"replacement_rate": 0.01, "maturity": 5, "bias_transfer": True},
     "exstream": {"rehearse_every": 8},
     "gdumb": {"passes": 12},
     "hypernetwork": {"chunk_size": 500, "task_embedding_dim": 8, "chunk_embedding_dim": 8},

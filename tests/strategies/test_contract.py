@@ -22,6 +22,7 @@ from torch import Tensor
 from raycl.catalog import catalog
 from raycl.matrix import TaskRow
 from raycl.models.network import Network
+from raycl.spec.evaluation import DIAGNOSTICS
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Losses, Strategy
 from raycl.strategies.er_ace import ERACE
@@ -97,7 +98,7 @@ class TestEveryMethod:
     def test_measuring_does_not_change_learning(self, name: str, scenario: str) -> None:
         """Fewer examples after tasks, and many points inside them; the state, the random generators' too, is equal."""
         seen, rows = straight(name, scenario)
-        inside = {"inside": {"updates": 3, "examples": 4}, "online": True}
+        inside = {"inside": {"updates": 3, "examples": 4}, "online": True, "diagnostics": DIAGNOSTICS}
         other = trainer(small(name, scenario, seed=3, evaluation={"future_tasks": False, "max_examples": 5, **inside}))
         watched = finish(other)
         assert_equal_state(other.state_dict(), seen.state_dict())
@@ -107,6 +108,8 @@ class TestEveryMethod:
                 assert row.points is not None
                 assert row.points.tasks.tolist() == list(range(row.task + 1))
                 assert row.points.total.tolist() == [4] * (row.task + 1)
+            told = DIAGNOSTICS if row.task >= 0 and row.total.any() and seen.strategy.diagnosable else ()
+            assert row.measures.keys() & DIAGNOSTICS == set(told)
 
 
 def pixels_of_all_tasks(running: Trainer) -> Tensor:

@@ -330,6 +330,8 @@ def _metrics(rows: Sequence[TaskRow]) -> Iterator[tuple[int, str, float]]:
             value = getattr(row.cost, name)
             if value is not None:
                 yield row.task, f"cost/{name}", float(value)
+        for name, value in row.measures.items():
+            yield row.task, f"measure/{name}", value
         if num_tasks <= MOST_TASK_METRICS:
             for task, value in enumerate(matrix.accuracy[row.task], start=1):
                 yield row.task, f"accuracy/task_{task:02d}", float(value)

@@ -56,6 +56,7 @@ class Hypernetwork(Strategy):
         NEW_OPTIMIZERS,
         Idle(("model.init",), "the layers' weights are generated"),
     )
+    diagnosable: ClassVar[bool] = False
     compresses: ClassVar[bool] = True
     idle_rows = "never"
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
