@@ -87,6 +87,28 @@ def accuracy_curves(matrices: Mapping[str, Sequence[AccuracyMatrix]], title: str
     return figure
 
 
+def task_curves(curves: Mapping[str, np.ndarray], label: str, title: str = "") -> Figure:
+    """A number of each task against the tasks, as :mod:`raycl.results.trends` reads them off a results folder.
+
+    Mean over the trials of a name, band of one deviation.
+
+    Args:
+        curves: name -> ``[trials, tasks]``.
+        label: of the number.
+    """
+    figure, axes = _figure(7.6, 4.4, title)
+    for index, (name, group) in enumerate(curves.items()):
+        _line(axes, index, name, np.arange(1, group.shape[1] + 1), group)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    axes.yaxis.grid(color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("task")
+    axes.set_ylabel(label)
+    if curves:
+        _legend(axes)
+    return figure
+
+
 def inside_curves(inside: pa.Table, names: Mapping[str, str], task: int = 0, title: str = "") -> Figure:
     """Accuracy on one task while it and every later task is learned.
 

@@ -22,8 +22,9 @@ Where the paper and its code differ the code's way is the default:
   outputs go on as if the unit had its mean activation, but sets m to 0 before it does so. Without it outputs jump where
   a unit is replaced that is not idle, and by ``adaptable_contribution`` one that is always active alike is not useful.
 
-Departures: the authors leave momentum of SGD as it is. The units of the last hidden layer lose their weights to the
-heads of all tasks.
+Departures: the authors leave momentum of SGD as it is. Their own Adam (``AdamGnT``) multiplies a step by 1 - beta2^age,
+as its correction of both biases is computed and dropped; here Adam is Adam. The units of the last hidden layer lose
+their weights to the heads of all tasks.
 """
 
 from __future__ import annotations
