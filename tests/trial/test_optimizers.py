@@ -265,3 +265,105 @@ def test_a_gradient_is_clipped_by_the_norm_of_whole_parameters() -> None:
     optimizers.build({"network": Trainable.of([parameter])}, {parameter: [range(1), range(2, 3)]})
     moved = stepped(optimizers, parameter, 10.0)
     assert moved.flatten().tolist() == pytest.approx([-0.05, 0.0, -0.05, 0.0], rel=1e-4)
+
+
+# -- entries that begin anew -----------------------------------------------------------------------------------------
+
+CHOSEN = (slice(None), torch.tensor([1, 3]))
+ANEW = torch.zeros(3, 5, dtype=torch.bool)
+ANEW[CHOSEN] = True
+
+
+def anew(
+    name: str, steps: int, begin_at: int | None, rows: list[range] | None = None, stop_at: int = -1
+) -> torch.Tensor:
+    """A parameter after so many steps of gradients that are the same for everybody; some entries begin anew at one.
+
+    Args:
+        stop_at: the step before which a checkpoint is written and read.
+    """
+    settings = training(optimizer=name, learning_rate=0.01, momentum=0.9, weight_decay=1e-3, reset_optimizer=False)
+    drawn, parameter = torch.Generator().manual_seed(1), nn.Parameter(torch.zeros(3, 5))
+
+    def built() -> OptimizerSet:
+        made = OptimizerSet(settings)
+        made.build({"network": Trainable.of([parameter])})
+        return made
+
+    optimizers, divided = built(), {} if rows is None else {parameter: rows}
+    optimizers.build({"network": Trainable.of([parameter])}, divided, True)
+    for step in range(steps):
+        if step == stop_at:
+            state, optimizers = checkpoint.encode(optimizers.state_dict()), built()
+            optimizers.load_state_dict(checkpoint.decode(state))
+            optimizers.build({"network": Trainable.of([parameter])}, divided, True)
+        gradient = torch.randn(3, 5, generator=drawn)
+        if step == begin_at:
+            optimizers.forget(parameter, CHOSEN)
+            parameter.data[ANEW] = 0.5
+        if begin_at is None and step == 0:
+            parameter.data[ANEW] = 0.5
+        parameter.grad = gradient
+        optimizers.step()
+    return parameter.detach()
+
+
+def young(name: str, steps: int, after: int) -> torch.Tensor:
+    """The reference: a parameter that is made when the others have made ``after`` steps."""
+    settings = training(optimizer=name, learning_rate=0.01, momentum=0.9, weight_decay=1e-3)
+    drawn, parameter = torch.Generator().manual_seed(1), nn.Parameter(torch.full((3, 5), 0.5))
+    optimizers = OptimizerSet(settings)
+    optimizers.build({"network": Trainable.of([parameter])})
+    for step in range(steps):
+        gradient = torch.randn(3, 5, generator=drawn)
+        if step >= after:
+            parameter.grad = gradient
+            optimizers.step()
+    return parameter.detach()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_entries_begin_anew_as_if_they_had_just_been_made(name: str) -> None:
+    found, untouched = anew(name, 40, begin_at=25), anew(name, 40, begin_at=None)
+    torch.testing.assert_close(found[ANEW], young(name, 40, after=25)[ANEW], rtol=1e-5, atol=1e-6)
+    assert torch.equal(found[~ANEW], untouched[~ANEW]), "all others go on to the bit"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_entries_that_began_anew_do_so_after_a_restore_too(name: str) -> None:
+    for begin_at, stop_at in ((25, 30), (25, 25)):
+        assert torch.equal(anew(name, 40, begin_at), anew(name, 40, begin_at, stop_at=stop_at))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rows_that_learn_alone_begin_anew_too(name: str) -> None:
+    found = anew(name, 40, begin_at=25, rows=[range(1), range(2, 3)])
+    torch.testing.assert_close(found[[0, 2]], anew(name, 40, begin_at=25)[[0, 2]], rtol=1e-5, atol=1e-6)
+
+
+def test_the_count_of_steps_is_what_makes_the_difference_for_adam(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant sets moments to zero and lets the count go on: its first steps are three times too large."""
+    monkeypatch.setattr("raycl.trial.optimizers.correct", lambda *_: None)
+    found, expected = anew("adam", 30, begin_at=25), young("adam", 30, after=25)
+    assert (found - expected)[ANEW].abs().max() > 3e-3
+
+
+def test_the_step_size_is_that_of_an_entry_so_young() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    optimizers = OptimizerSet(training(optimizer="adam", learning_rate=0.01))
+    optimizers.build({"network": Trainable.of([parameter])})
+    for step in range(2000):
+        if step == 1990:
+            optimizers.forget(parameter, (torch.tensor([1]),))
+        before = stepped(optimizers, parameter, 4.0)
+    (size,) = optimizers.step_sizes([parameter])
+    torch.testing.assert_close(-before / 4.0, torch.as_tensor(size), rtol=1e-4, atol=0)
+
+
+def test_a_parameter_that_nobody_steps_has_nothing_to_forget() -> None:
+    known, unknown = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    optimizers = OptimizerSet(training(optimizer="adam"))
+    optimizers.build({"network": Trainable.of([known])})
+    optimizers.forget(known, (torch.tensor([0]),))  # nothing is kept yet
+    optimizers.forget(unknown, (torch.tensor([0]),))
+    assert stepped(optimizers, known).tolist() == pytest.approx([-0.1, -0.1])
