@@ -18,7 +18,7 @@ from raycl.strategies.base import Strategy
 from raycl.streams.task import Batch
 from raycl.trial.loading import RowPool
 
-ROWS = 2000
+ROWS_LOOKED_AT = 2000
 """Of the task's training data, evenly spaced over them."""
 STABLE_SHARE = 0.99
 
@@ -112,7 +112,7 @@ def diagnose(strategy: Strategy, pool: RowPool, asked: Sequence[Diagnostic]) -> 
     """
     if not asked or not strategy.diagnosable:
         return {}
-    rows = min(ROWS, len(pool))
+    rows = min(ROWS_LOOKED_AT, len(pool))
     index = torch.arange(rows) * len(pool) // rows
     return Diagnosis(strategy, pool.gather(index, augment=False)).told(asked)
 

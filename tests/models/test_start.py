@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from support import trainer, trial
 from torch import nn
 
-from raycl.models.network import initialize, xavier
+from raycl.models.network import Start, initialize, kaiming, start_bound, xavier
 from raycl.strategies.base import Strategy
 
 
@@ -35,6 +36,26 @@ def test_xavier_draws_within_glorots_bound_and_biases_are_zero(model: str) -> No
         assert layer.bias.any()
 
 
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_kaiming_draws_within_hes_bound_of_relus_and_the_head_without_one(model: str) -> None:
+    strategy = started("kaiming", model)
+    strategy.grow(0)
+    for layer in layers(strategy.network.backbone):
+        bound = math.sqrt(6 / layer.weight[0].numel())
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()
+    head = strategy.network.head
+    assert 0.7 * math.sqrt(3 / 16) < head.weight.abs().max() <= math.sqrt(3 / 16)
+    assert not head.bias.any()
+
+
+@pytest.mark.parametrize(("start", "draw"), [("default", initialize), ("xavier", xavier), ("kaiming", kaiming)])
+def test_the_bound_is_the_one_that_is_drawn_within(start: Start, draw: Callable[..., None]) -> None:
+    layer = nn.Linear(30, 20)
+    draw(layer, torch.Generator().manual_seed(0))
+    assert 0.95 * start_bound(start, 30, 20) < layer.weight.abs().max() <= start_bound(start, 30, 20)
+
+
 def test_heads_start_so_and_grow_so() -> None:
     strategy = started("xavier")
     strategy.grow(0)
@@ -58,7 +79,7 @@ def test_every_network_of_a_method_starts_so() -> None:
     assert not any(layer.bias.any() for layer in layers(strategy.network.backbone))
 
 
-@pytest.mark.parametrize("start", [initialize, xavier])
+@pytest.mark.parametrize("start", [initialize, kaiming, xavier])
 def test_the_generator_decides(start: object) -> None:
     assert callable(start)
     one, other = nn.Linear(8, 4), nn.Linear(8, 4)

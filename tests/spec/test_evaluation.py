@@ -70,6 +70,8 @@ def test_a_long_stream_is_sampled_in_a_search_too() -> None:
         ({"tasks": "seen"}, {"tasks": {"sample": 3}}),
         ({"tasks": {"sample": 4}}, {"tasks": {"sample": 3}}),
         ({"every": 3}, {"every": 3, "from_task": 5}),
+        ({"diagnostics": ["dead_units", "stable_rank"]}, {"diagnostics": ["stable_rank"]}),
+        ({"diagnostics": ["dead_units"]}, {}),
     ],
 )
 def test_more_cells_answer_for_less_and_never_the_other_way(more: dict[str, Any], less: dict[str, Any]) -> None:
