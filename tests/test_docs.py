@@ -19,10 +19,10 @@ import torch
 from support import counts, finish, matrix, trainer, trial
 from typer.testing import CliRunner
 
+import raycl
 from raycl.catalog import catalog
 from raycl.cli.app import app
 from raycl.cli.ls import options
-from raycl.errors import MethodError
 from raycl.matrix import METRICS
 from raycl.results.columns import TABLES
 from raycl.spec.own_files import FILES, import_code
@@ -194,17 +194,17 @@ def test_every_link_between_pages_leads_to_one() -> None:
 
 
 @pytest.fixture
-def l2_init(tmp_path: Path) -> Iterator[None]:
+def weight_average(tmp_path: Path) -> Iterator[None]:
     """The method of the page, imported as ``--import`` does it."""
-    (code,) = blocks((DOCS / "own" / "method.md").read_text(), "l2_init")
-    (tmp_path / "l2_init.py").write_text(code)
-    import_code(str(tmp_path / "l2_init.py"))
+    (code,) = blocks((DOCS / "own" / "method.md").read_text(), "weight_average")
+    (tmp_path / "weight_average.py").write_text(code)
+    import_code(str(tmp_path / "weight_average.py"))
     yield
-    del STRATEGIES._registered["l2_init"], FILES["l2_init"], sys.modules["l2_init"]
+    del STRATEGIES._registered["weight_average"], FILES["weight_average"], sys.modules["weight_average"]
 
 
-def test_the_method_of_the_page_resumes_to_the_last_bit(l2_init: None) -> None:
-    spec = trial("l2_init", options={"penalty": 1.0})
+def test_the_method_of_the_page_resumes_to_the_last_bit(weight_average: None) -> None:
+    spec = trial("weight_average")
     straight = trainer(spec)
     rows = finish(straight)
     first = trainer(spec)
@@ -212,46 +212,61 @@ def test_the_method_of_the_page_resumes_to_the_last_bit(l2_init: None) -> None:
     second = trainer(spec)
     second.load_state_dict(checkpoint.decode(checkpoint.encode(first.state_dict())))
     assert counts(begun + finish(second)) == counts(rows)
-    for mine, theirs in zip(straight.strategy.network.parameters(), second.strategy.network.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
+    for name, mean in straight.strategy.mean.items():
+        assert torch.equal(mean, second.strategy.mean[name])
+        assert not torch.equal(mean, dict(straight.strategy.network.named_parameters())[name])
 
 
-DECAYED = {"weight_decay": 1e-2, "epochs": 1}
-
-
-def test_the_method_of_the_page_pulls_the_heads_of_earlier_tasks(l2_init: None) -> None:
-    """Whether weights decay or not: what no loss reaches stays, and the pull reaches every row."""
-    for training in ({"epochs": 1}, DECAYED):
-        learning = trainer(trial("l2_init", "task", options={"penalty": 1.0}, training=training))
-        learning.run_task()
-        before = learning.strategy.network.head.weight[:2].detach().clone()
-        learning.run_task()
-        after = learning.strategy.network.head.weight[:2].detach()
-        start = learning.strategy.start["head.weight"][:2]
-        assert (after - start).norm() < 0.5 * (before - start).norm()
-
-
-def test_a_pull_that_would_move_nothing_is_refused(l2_init: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same method without a word of which rows it reaches: its pull was lost wherever weights decayed."""
-    monkeypatch.delattr(catalog().strategies.get("l2_init"), "learning_units")
-    learning = trainer(trial("l2_init", "task", options={"penalty": 1.0}, training=DECAYED))
+def test_the_mean_of_the_page_is_that_of_its_head(weight_average: None) -> None:
+    """Of one update: decay of where weights began, and the rest of where they are."""
+    learning = trainer(trial("weight_average", "task", options={"decay": 0.75}, training={"iterations": 1}))
+    begun = trainer(trial("naive", "task"))
+    begun.strategy.grow(0)
     learning.run_task()
-    with pytest.raises(MethodError, match=r"l2_init: a gradient reaches rows .* \(in task 1, phase 'train'\)"):
-        learning.run_task()
-    finish(trainer(trial("l2_init", "task", options={"penalty": 0.0}, training=DECAYED)))
+    start, now = (dict(each.strategy.network.named_parameters()) for each in (begun, learning))
+    for name, mean in learning.strategy.mean.items():
+        torch.testing.assert_close(mean, (0.75 * start[name] + 0.25 * now[name]).detach())
 
 
-def test_the_method_of_the_page_is_naive_without_its_penalty_and_stiff_with_it(l2_init: None) -> None:
-    naive, free, stiff = (
+def test_the_method_of_the_page_is_naive_without_its_decay_and_slow_with_much_of_it(weight_average: None) -> None:
+    naive, free, slow = (
         matrix(spec).accuracy
         for spec in (
             trial("naive"),
-            trial("l2_init", options={"penalty": 0.0}),
-            trial("l2_init", options={"penalty": 10.0}),
+            trial("weight_average", options={"decay": 0.0}),
+            trial("weight_average", options={"decay": 0.9999}),
         )
     )
     assert np.array_equal(naive, free, equal_nan=True)
-    assert stiff[-1, -1] < naive[-1, -1], "what may not move learns less"
+    assert slow[0, 0] < naive[0, 0], "a mean over more than the task has hardly left the start"
+
+
+# -- the figures of a results folder ---------------------------------------------------------------------------------
+
+PLASTICITY = """
+name: plasticity
+stream: {name: permuted, dataset: digits, tasks: 12, scenario: domain, train_per_task: 20}
+model: {name: mlp, hidden: [8]}
+training: {batch_size: 10, epochs: 1}
+strategies: {naive: {}, continual_backprop: {}}
+evaluation: {every: end, online: true, diagnostics: [dead_units]}
+final: {seeds: [10, 11]}
+"""
+
+
+def test_the_figures_of_the_sweep_on_plasticity_are_made_from_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plasticity.yaml").write_text(PLASTICITY)
+    raycl.run(raycl.load_sweep("plasticity.yaml"), "results/plasticity", backend="here")
+    capsys.readouterr()
+    (code,) = blocks((DOCS / "metrics.md").read_text(), "plasticity of a results folder")
+    exec(compile(code, "metrics.md", "exec"), {})
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told] == ["naive", "continual_backprop"]
+    assert all(re.search(r" [+-]\d+\.\d\d ± \d+\.\d\d, last ten \d+\.\d\d %", line) for line in told)
+    assert (tmp_path / "plasticity.png").read_bytes().startswith(b"\x89PNG")
 
 
 # -- the site ------------------------------------------------------------------------------------------------------

@@ -182,7 +182,8 @@ def start_bound(start: Start, inputs: int, outputs: int, gain: float = math.sqrt
     """Where the uniform distribution ends from which a layer's weights start.
 
     Args:
-        inputs, outputs: fan-in and fan-out.
+        inputs: fan-in.
+        outputs: fan-out.
         gain: of what follows the layer, for ``kaiming``: the square root of 2 for a ReLU, 1 for none.
     """
     if start == "kaiming":
