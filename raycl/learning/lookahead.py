@@ -14,21 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raycl.learning.fused import FusedOptimizer
+
 
 def lookahead(
-    optimizer: torch.optim.Optimizer, gradients: Mapping[nn.Parameter, Tensor], gradient_clip: float = 0.0
+    optimizer: FusedOptimizer, gradients: Mapping[nn.Parameter, Tensor], gradient_clip: float = 0.0
 ) -> dict[nn.Parameter, Tensor]:
     """The value of each parameter if ``optimizer`` stepped with these gradients.
 
     Args:
-        optimizer: Adam, AdamW, SGD, Adagrad or RMSprop.
         gradients: for every parameter of the optimiser.
         gradient_clip: largest norm of all gradients together; 0 clips nothing.
 
     Returns:
         parameter -> its value after the step.
     """
-    rule = _RULES[type(optimizer)]
+    rule = _RULES[optimizer.name]
     if gradient_clip:
         norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
         scale = (gradient_clip / (norm + 1e-6)).clamp(max=1.0)
@@ -42,9 +43,8 @@ def lookahead(
 
 def _adam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
     rate, (beta1, beta2) = group["lr"], group["betas"]
-    decoupled = group.get("decoupled_weight_decay", False)
     start = parameter
-    if decoupled:
+    if group["decoupled_weight_decay"]:
         start = parameter - rate * group["weight_decay"] * _point(parameter, gradient)
     else:
         gradient = _decayed(group, parameter, gradient)
@@ -69,8 +69,11 @@ def _sgd(group: dict[str, Any], state: dict[str, Any], parameter: Tensor, gradie
 
 def _adagrad(group: dict[str, Any], state: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
     gradient = _decayed(group, parameter, gradient)
-    rate = group["lr"] / (1 + int(state["step"]) * group["lr_decay"])
-    spread = _root(state["sum"] + gradient.square(), group["eps"])
+    rate, square = group["lr"], gradient.square()
+    if state:
+        rate /= 1 + int(state["step"]) * group["lr_decay"]
+        square = square + state["sum"]
+    spread = _root(square, group["eps"])
     return torch.addcdiv(parameter, gradient, spread, value=-rate)
 
 
@@ -108,9 +111,9 @@ def _root(square: Tensor, shift: float) -> Tensor:
 
 
 _RULES = {
-    torch.optim.Adam: _adam,
-    torch.optim.AdamW: _adam,
-    torch.optim.SGD: _sgd,
-    torch.optim.Adagrad: _adagrad,
-    torch.optim.RMSprop: _rmsprop,
+    "adam": _adam,
+    "adamw": _adam,
+    "sgd": _sgd,
+    "adagrad": _adagrad,
+    "rmsprop": _rmsprop,
 }

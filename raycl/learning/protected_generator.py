@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from raycl.learning.fused import FusedOptimizer
 from raycl.learning.lookahead import lookahead
 from raycl.learning.output_regulariser import OutputRegulariser
 from raycl.models.hypernetwork import Activation, Theta, WeightGenerator
@@ -137,7 +138,7 @@ class ProtectedGenerator:
         self._regulariser = None
 
     def backward(
-        self, loss: Tensor, optimizer: torch.optim.Optimizer, clip: float, others: Sequence[nn.Parameter] = ()
+        self, loss: Tensor, optimizer: FusedOptimizer, clip: float, others: Sequence[nn.Parameter] = ()
     ) -> Tensor | None:
         """Set the gradients of a task's loss and of the regulariser: of theta, the current embedding, and ``others``.
 
@@ -202,7 +203,7 @@ class ProtectedGenerator:
 def _ahead(
     theta: Mapping[str, nn.Parameter],
     gradients: Mapping[nn.Parameter, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: FusedOptimizer,
     clip: float,
 ) -> Theta:
     """Theta after the step that the task's loss alone would take."""

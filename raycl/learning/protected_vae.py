@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from raycl.learning.fused import FusedOptimizer
 from raycl.learning.protected_generator import GeneratorActivation, GeneratorOptions, ProtectedGenerator
 from raycl.models.network import initialize
 from raycl.models.vae import Encoder, GeneratedDecoder, Layers, evidence_loss
@@ -98,7 +99,7 @@ class ProtectedVAE:
 
     # -- learning and drawing ----------------------------------------------------------------------------------
 
-    def backward(self, x: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> dict[str, Tensor]:
+    def backward(self, x: Tensor, optimizer: FusedOptimizer, clip: float) -> dict[str, Tensor]:
         """Set the gradients of everything in :meth:`parameters` for images ``[batch, ...]`` of the current task.
 
         Args:

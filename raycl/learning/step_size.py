@@ -17,20 +17,20 @@ networks", NeurIPS 2021. Squares are those of the task's gradient alone.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from raycl.learning.fused import FusedOptimizer
 from raycl.learning.restarts import SINCE
 
 LARGEST_GAIN = 1e6
 """Momentum of 1 would be steps without end."""
 
 
-def step_size(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor | float:
+def step_size(optimizer: FusedOptimizer, parameter: Tensor) -> Tensor | float:
     """After a step: a number, or a tensor in the parameter's shape; nothing is waited for.
 
     Args:
-        optimizer: Adam, AdamW, SGD, Adagrad or RMSprop; ``parameter`` is one of its own.
+        parameter: one of the optimiser's own.
     """
     group = next(each for each in optimizer.param_groups if any(p is parameter for p in each["params"]))
     rate: float = group["lr"]

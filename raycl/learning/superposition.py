@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -47,6 +48,18 @@ def superfluous(real: int) -> Objective:
         return torch.cat([logits[:, :real].detach(), logits[:, real:]], dim=1).logsumexp(1).mean()
 
     return objective
+
+
+@cache
+def warm_up() -> None:
+    """Take a derivative in a direction, once in a process, before a clock runs.
+
+    With the first one torch imports its table of decompositions, and ``torch._dynamo``: seconds that are no trial's.
+    """
+    x = torch.ones(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own use of torch.jit
+        jvp(lambda value: 2 * value, (x,), (x,))
 
 
 def alpha_gradient(alpha: Tensor, vectors: Vectors, forward: MaskedForward, objective: Objective, x: Tensor) -> Tensor:

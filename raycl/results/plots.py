@@ -212,7 +212,8 @@ def trade_off(trials: pa.Table, cost: Literal["compute", "memory"] = "compute", 
         for key in own:
             spread = points[key][:, 1].std(ddof=1) if len(points[key]) > 1 else 0.0
             inside = colour if key in best else "white"
-            axes.errorbar(*means[key], yerr=spread, fmt="o", color=colour, markerfacecolor=inside, capsize=3)
+            paid, reached = means[key]
+            axes.errorbar(paid, reached, yerr=spread, fmt="o", color=colour, markerfacecolor=inside, capsize=3)
     axes.set_xscale("log")
     axes.set_xlabel(label)
     axes.set_ylabel("average accuracy after the last task")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ScenarioName = Literal["task", "domain", "class"]
 HeadKind = Literal["auto", "single", "per_task"]
 ActiveLogits = Literal["auto", "own", "current", "seen", "all"]
+OptimizerName = Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"]
 
 LARGEST = 1e38
 """Numbers that networks compute with are float32, which ends a little above."""
@@ -175,7 +176,7 @@ class TrainingConfig(Options):
         ),
     )
 
-    optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = Field(
+    optimizer: OptimizerName = Field(
         "adam", description="torch's optimiser of that name, with torch's defaults for what is not set here"
     )
     learning_rate: Positive = Field(1e-3, description="the optimiser's step size, the same in every update")

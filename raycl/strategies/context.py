@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from raycl.learning.fused import FusedOptimizer
 from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
 from raycl.spec.memory import MemoryConfig
@@ -58,7 +59,7 @@ class Optimizers(Protocol):
         """Entries of a parameter have been drawn anew: their moments are zero, and their steps count from here."""
         ...
 
-    def __getitem__(self, name: str) -> torch.optim.Optimizer: ...
+    def __getitem__(self, name: str) -> FusedOptimizer: ...
 
 
 class NewNetwork(Protocol):

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from raycl.learning.own_units import own_head_only, require_own_units
-from raycl.learning.superposition import binary, entropy, one_shot, superfluous
+from raycl.learning.superposition import binary, entropy, one_shot, superfluous, warm_up
 from raycl.learning.task_inference import (
     CERTAINTY,
     COMPARED_AS_SHARES,
@@ -136,6 +136,8 @@ class SupSup(Strategy):
         scenario = context.scenario
         require_own_units(scenario, "a mask")
         self.inference_batch = 1 if scenario.task_given else config.inference_rows
+        if not scenario.task_given and config.inference != "linear":
+            warm_up()
         self._random = context.generator("scores")
         self._classes = max(scenario.sizes)
         self.network.grow_head(self._classes + config.extra_outputs)

@@ -9,7 +9,7 @@ part on its own: as if every head were a parameter whose gradient is None while 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raycl.learning.fused import FusedOptimizer, ParameterState
 from raycl.learning.restarts import SINCE, correct, restart
 from raycl.learning.step_size import step_size
 from raycl.spec.options import TrainingConfig
@@ -26,15 +27,12 @@ from raycl.strategies.context import EntryIndex
 LearningRows = Mapping[nn.Parameter, Sequence[range]]
 """Parameters of which some rows only are reached by a loss; those that are missing learn as a whole."""
 
-ParameterState = dict[str, Any]
-"""What a torch optimiser keeps for one parameter."""
-
 Segments = list[tuple[range, ParameterState]]
 """What is kept for a parameter, by rows; rows that are missing have nothing."""
 
 
 class OptimizerSet:
-    """Torch optimisers by name.
+    """Optimisers by name.
 
     Args:
         training: settings of every optimiser that does not bring its own.
@@ -73,13 +71,13 @@ class OptimizerSet:
         for name in names or self._optimizers:
             self._optimizers[name].step()
 
-    def __getitem__(self, name: str) -> torch.optim.Optimizer:
-        return self._optimizers[name].torch
+    def __getitem__(self, name: str) -> FusedOptimizer:
+        return self._optimizers[name].fused
 
     def scale_learning_rate(self, factor: float) -> None:
         """Set every learning rate to its configured value times ``factor``."""
         for optimizer in self._optimizers.values():
-            for group in optimizer.torch.param_groups:
+            for group in optimizer.fused.param_groups:
                 group["lr"] = group["base_lr"] * factor
 
     def parameters(self) -> list[nn.Parameter]:
@@ -128,16 +126,16 @@ class _Piece:
 
 
 class _Optimizer:
-    """A torch optimiser, which steps pieces of some of its parameters.
+    """An optimiser, which steps pieces of some of its parameters.
 
     Attributes:
-        torch: the optimiser itself.
+        fused: the optimiser itself.
         wholes: the parameters, in the order of :meth:`state_dict`.
     """
 
     def __init__(self, trainable: Trainable, settings: TrainingConfig) -> None:
-        self.torch = _torch_optimizer(trainable, settings)
-        self._groups: list[list[nn.Parameter]] = [list(group["params"]) for group in self.torch.param_groups]
+        self.fused = _fused(trainable, settings)
+        self._groups: list[list[nn.Parameter]] = [list(group["params"]) for group in self.fused.param_groups]
         self.wholes = [parameter for group in self._groups for parameter in group]
         self._clip = settings.gradient_clip
         self._pieces: list[_Piece] = []
@@ -152,10 +150,10 @@ class _Optimizer:
         for piece in self._pieces:
             gradient = piece.whole.grad
             piece.view.grad = None if gradient is None else gradient[piece.rows.start : piece.rows.stop]
-        self.torch.step()
+        self.fused.step()
         for parameter, group in self._restarted:
             if parameter.grad is not None:
-                correct(parameter, self.torch.state[parameter], group)
+                correct(parameter, self.fused.state[parameter], group)
 
     def forget(self, whole: nn.Parameter, entries: Tensor) -> None:
         """Let entries, bool in the parameter's shape, begin anew."""
@@ -165,7 +163,7 @@ class _Optimizer:
             self._find_restarted()
 
     def _find_restarted(self) -> None:
-        states, groups = self.torch.state, self.torch.param_groups
+        states, groups = self.fused.state, self.fused.param_groups
         self._restarted = [(p, group) for group in groups for p in group["params"] if SINCE in states.get(p, {})]
 
     def lost_gradients(self) -> bool:
@@ -183,10 +181,10 @@ class _Optimizer:
         """Of the step just made, ``[]`` or in the parameter's shape."""
         pieces = [piece for piece in self._pieces if piece.whole is whole]
         if not pieces:
-            return step_size(self.torch, whole)
+            return step_size(self.fused, whole)
         sizes = torch.zeros_like(whole)
         for piece in pieces:
-            sizes[piece.rows.start : piece.rows.stop] = step_size(self.torch, piece.view)
+            sizes[piece.rows.start : piece.rows.stop] = step_size(self.fused, piece.view)
         return sizes
 
     # -- which rows learn ----------------------------------------------------------------------------------------
@@ -198,40 +196,29 @@ class _Optimizer:
             keeps: moments are handed on from task to task. Without them and without weight decay a gradient of zero
                 moves nothing: then parameters stay whole, which is faster.
         """
-        for group, wholes in zip(self.torch.param_groups, self._groups, strict=True):
+        for group, wholes in zip(self.fused.param_groups, self._groups, strict=True):
             steps: list[nn.Parameter] = []
             for whole in wholes:
                 learning, known = _within(rows.get(whole), _height(whole)), kept.get(whole, [])
                 together = len(known) <= 1 and all(own.start == 0 for own, _ in known)
                 if together and sum(map(len, learning)) == _height(whole):
                     for own, state in known:
-                        self.torch.state[whole] = _padded(state, own, whole)
+                        self.fused.state[whole] = _padded(state, own, whole)
                 elif known or keeps or group["weight_decay"]:
                     steps += self._cut(whole, learning, known)
                     continue
                 steps.append(whole)
             group["params"] = steps
-        self._begin_momentum()
         self._find_restarted()
-
-    def _begin_momentum(self) -> None:
-        """Fused SGD wants a buffer of every parameter or of none; one of zeros is how it begins anyway."""
-        states = self.torch.state
-        if isinstance(self.torch, torch.optim.SGD) and any(state for state in states.values()):
-            for group in self.torch.param_groups:
-                for parameter in group["params"]:
-                    states[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
     def _cut(self, whole: nn.Parameter, learning: Sequence[range], known: Segments) -> list[nn.Parameter]:
         """Views of the rows that learn, each of which has one state; what others have is laid aside."""
-        fresh = self.torch.state.pop(whole, {})  # Adagrad begins with one
         self._divided[whole] = learning
-        segments = known or ([(range(_height(whole)), fresh)] if fresh else [])
-        bounds = {0, _height(whole)} | {end for own in (*learning, *(s[0] for s in segments)) for end in _ends(own)}
+        bounds = {0, _height(whole)} | {end for own in (*learning, *(rows for rows, _ in known)) for end in _ends(own)}
         views: list[nn.Parameter] = []
         for start, stop in pairwise(sorted(bounds)):
             own = range(start, stop)
-            state = next((_sliced(state, rows, own) for rows, state in segments if start in rows), None)
+            state = next((_sliced(state, rows, own) for rows, state in known if start in rows), None)
             if not any(start in rows for rows in learning):
                 if state is not None:
                     self._idle.setdefault(whole, []).append((own, state))
@@ -239,17 +226,17 @@ class _Optimizer:
             piece = _Piece(whole, own, nn.Parameter(whole.data[start:stop]))
             self._pieces.append(piece)
             views.append(piece.view)
-            if state is not None or fresh:
-                self.torch.state[piece.view] = state or _sliced(fresh, range(_height(whole)), own)
+            if state is not None:
+                self.fused.state[piece.view] = state
         return views
 
     # -- state ---------------------------------------------------------------------------------------------------
 
     def segments(self, whole: nn.Parameter) -> Segments:
         """What is kept for a parameter, rows in order."""
-        pieces = [(p.rows, self.torch.state.get(p.view)) for p in self._pieces if p.whole is whole]
+        pieces = [(p.rows, self.fused.state.get(p.view)) for p in self._pieces if p.whole is whole]
         if not pieces and whole not in self._idle:
-            pieces = [(range(_height(whole)), self.torch.state.get(whole))]
+            pieces = [(range(_height(whole)), self.fused.state.get(whole))]
         found = [(rows, state) for rows, state in pieces if state] + self._idle.get(whole, [])
         return sorted(found, key=lambda segment: segment[0].start)
 
@@ -267,39 +254,34 @@ class _Optimizer:
     def load_state_dict(self, state: Mapping[int, Any]) -> None:
         """Restore moments. Those of some rows are laid aside, as they were: which learn next is said by a new build."""
         self._pieces, self._idle, self._divided = [], {}, {}
-        self.torch.state.clear()
+        self.fused.state.clear()
         for place, found in state.items():
             whole = self.wholes[place]
             if "rows" in found:
                 parts = [(range(*part["ends"]), self._placed(part["state"], whole)) for part in found["rows"]]
                 self._idle[whole] = parts
             else:
-                self.torch.state[whole] = self._placed(found, whole)
+                self.fused.state[whole] = self._placed(found, whole)
 
     def _placed(self, state: ParameterState, parameter: nn.Parameter) -> ParameterState:
-        """On the parameter's device, where torch has it: only fused optimisers count their steps there."""
-        fused = self.torch.defaults.get("fused")
+        """On the parameter's device; RMSprop alone counts its steps here."""
+        near = self.fused.name == "rmsprop"
         return {
-            key: value.to(parameter.device) if isinstance(value, Tensor) and (fused or key != "step") else value
+            key: value.to(parameter.device) if isinstance(value, Tensor) and not (near and key == "step") else value
             for key, value in state.items()
         }
 
 
-def _torch_optimizer(trainable: Trainable, training: TrainingConfig) -> torch.optim.Optimizer:
-    rate = training.learning_rate
+def _fused(trainable: Trainable, training: TrainingConfig) -> FusedOptimizer:
     groups = []
     for group in trainable.groups:
-        options = {key: value for key, value in group.items() if key != "scale"}
-        base = rate * group.get("scale", 1.0)
-        groups.append({**options, "lr": base, "base_lr": base})
-    decay, name = training.weight_decay, training.optimizer
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=training.momentum, weight_decay=decay, fused=True)
-    if name == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=rate, momentum=training.momentum, weight_decay=decay)
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
-    kind: Callable[..., torch.optim.Optimizer] = kinds[name]
-    return kind(groups, lr=rate, weight_decay=decay, fused=True)
+        rate = training.learning_rate * group.get("scale", 1.0)
+        options = {"weight_decay": training.weight_decay, **group, "lr": rate, "base_lr": rate}
+        if training.optimizer in ("sgd", "rmsprop"):
+            options.setdefault("momentum", training.momentum)
+        options.pop("scale", None)
+        groups.append(options)
+    return FusedOptimizer(training.optimizer, groups)
 
 
 def _handed_on(before: _Optimizer, after: _Optimizer) -> dict[nn.Parameter, Segments]:

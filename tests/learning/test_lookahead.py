@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from raycl.learning.fused import FusedOptimizer
 from raycl.learning.lookahead import lookahead
 from raycl.spec.options import TrainingConfig
 from raycl.strategies.base import Trainable
@@ -85,7 +86,7 @@ def test_the_check_fails_where_the_moments_are_ignored(settings: dict[str, Any])
 def test_a_differentiated_step_carries_its_own_slope() -> None:
     """Loss 1/2 a w^2 and a step of SGD: w' = (1 - rate a) w, so d(w'^2)/dw = 2 (1 - rate a)^2 w."""
     weight = nn.Parameter(torch.tensor([3.0]))
-    optimizer = torch.optim.SGD([weight], lr=0.1)
+    optimizer = FusedOptimizer("sgd", [{"params": [weight], "lr": 0.1, "weight_decay": 0.0}])
     (slope,) = torch.autograd.grad((2.0 * weight.square() / 2).sum(), [weight], create_graph=True)
     lookahead(optimizer, {weight: slope})[weight].square().sum().backward()
     assert weight.grad is not None
@@ -102,7 +103,7 @@ def test_a_step_from_plain_gradients_is_a_constant(settings: dict[str, Any]) -> 
 
 def test_a_differentiated_adam_step_stays_finite_where_a_gradient_is_zero() -> None:
     weight = nn.Parameter(torch.tensor([3.0, 1.0]))
-    optimizer = torch.optim.Adam([weight], lr=0.1)
+    optimizer = FusedOptimizer("adam", [{"params": [weight], "lr": 0.1, "weight_decay": 0.0}])
     (slope,) = torch.autograd.grad(weight[0].square(), [weight], create_graph=True)
     lookahead(optimizer, {weight: slope})[weight].square().sum().backward()
     assert weight.grad is not None

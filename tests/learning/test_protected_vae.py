@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from raycl.learning.fused import FusedOptimizer
 from raycl.learning.protected_vae import ProtectedVAE, ProtectedVAEOptions
 from raycl.models.vae import Decoder, evidence_loss
 
@@ -28,6 +30,10 @@ def made(tasks: int, **options: Any) -> ProtectedVAE:
     for _ in range(tasks):
         vae.grow()
     return vae
+
+
+def adam(parameters: Sequence[nn.Parameter]) -> FusedOptimizer:
+    return FusedOptimizer("adam", [{"params": parameters, "lr": 1e-2, "weight_decay": 0.0}])
 
 
 def decoder_of(vae: ProtectedVAE, task: int) -> Decoder:
@@ -92,7 +98,7 @@ def learn(vae: ProtectedVAE, kind: int, updates: int = 150) -> None:
     """One task: every parameter that it trains, by an optimiser of its own."""
     vae.grow()
     vae.begin(8)
-    optimizers = {name: torch.optim.Adam(own, 1e-2) for name, own in vae.parameters().items()}
+    optimizers = {name: adam(own) for name, own in vae.parameters().items()}
     for _ in range(updates):
         vae.backward(images(kind), optimizers["decoder_theta"], 0.0)
         for optimizer in optimizers.values():
@@ -132,7 +138,7 @@ def untouched(where: str) -> list[set[str]]:
     learn(vae, 0)
     vae.grow()
     vae.begin(8)
-    optimizer = torch.optim.Adam(vae.parameters()["decoder_theta"], 1e-2)
+    optimizer = adam(vae.parameters()["decoder_theta"])
     found: list[set[str]] = []
     for _ in range(2):
         state = vae._random.get_state()

@@ -30,7 +30,7 @@ def method(running: Trainer) -> MIR:
 
 def state(running: Trainer) -> dict[str, Tensor]:
     """Parameters, running statistics and moments, as they are."""
-    optimizer = running._optimizers["network"].state_dict()["state"]
+    optimizer = running._optimizers.state_dict()["network"]
     moments = {f"{entry}/{name}": value for entry, held in optimizer.items() for name, value in held.items()}
     return {name: value.clone() for name, value in {**method(running).network.state_dict(), **moments}.items()}
 
