@@ -23,37 +23,51 @@ BATCH, MEMORY = 128, 1000
 
 
 class Reservoir:
-    """Rows and labels of a uniform sample of all rows offered (Vitter 1985), vectorised over a batch."""
+    """A uniform sample of all rows offered (Vitter 1985), vectorised over a batch."""
 
-    def __init__(self) -> None:
-        self.images = torch.empty(MEMORY, 784, dtype=torch.uint8)
-        self.labels = torch.empty(MEMORY, dtype=torch.int64)
+    def __init__(self, capacity: int, draws: int) -> None:
+        self.capacity, self.draws = capacity, draws
+        self.columns: dict[str, Tensor] = {}
         self.seen = 0
 
-    def add(self, images: Tensor, labels: Tensor) -> None:
-        number = torch.arange(self.seen, self.seen + len(labels))
-        slots = torch.where(number < MEMORY, number, (torch.rand(len(labels)) * (number + 1)).long())
-        kept = slots < MEMORY
-        self.images[slots[kept]], self.labels[slots[kept]] = images[kept], labels[kept]
-        self.seen += len(labels)
+    def add(self, rows: dict[str, Tensor]) -> None:
+        count = len(rows["label"])
+        if not self.columns:
+            self.columns = {name: row.new_empty(self.capacity, *row.shape[1:]) for name, row in rows.items()}
+        number = torch.arange(self.seen, self.seen + count)
+        slots = torch.where(number < self.capacity, number, (torch.rand(count) * (number + 1)).long())
+        kept = slots < self.capacity
+        for name, row in rows.items():
+            self.columns[name][slots[kept]] = row[kept]
+        self.seen += count
 
-    def sample(self) -> tuple[Tensor, Tensor]:
-        slots = torch.randperm(min(self.seen, MEMORY))[:BATCH]
-        return self.images[slots], self.labels[slots]
+    def sample(self, eligible: Tensor | None = None) -> dict[str, Tensor]:
+        """As many rows as are drawn for an update, without replacement.
+
+        Args:
+            eligible: bool ``[capacity]``; default: all rows.
+        """
+        held = min(self.seen, self.capacity)
+        if eligible is None:
+            slots = torch.randperm(held)[: self.draws]
+        else:
+            among = eligible[:held].nonzero().flatten()
+            slots = among[torch.randperm(len(among))[: self.draws]]
+        return {name: column[slots] for name, column in self.columns.items()}
 
 
 def bare(images: Tensor, labels: Tensor, tasks: Sequence[Tensor], replay: bool) -> None:
     """The tasks one after another, one epoch each."""
     layers = nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10)
-    network, memory = nn.Sequential(*layers), Reservoir()
+    network, memory = nn.Sequential(*layers), Reservoir(MEMORY, BATCH)
     for rows in tasks:
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
         for index in rows[torch.randperm(len(rows))].split(BATCH):
             x, y = images.index_select(0, index), labels.index_select(0, index)
             both_x, both_y = x, y
             if replay and memory.seen:
-                old_x, old_y = memory.sample()
-                both_x, both_y = torch.cat([x, old_x]), torch.cat([y, old_y])
+                old = memory.sample()
+                both_x, both_y = torch.cat([x, old["image"]]), torch.cat([y, old["label"]])
             logits = network(both_x.float() / 255)
             loss = nn.functional.cross_entropy(logits[: len(y)], y)
             if len(both_y) > len(y):
@@ -62,7 +76,7 @@ def bare(images: Tensor, labels: Tensor, tasks: Sequence[Tensor], replay: bool) 
             loss.backward()
             optimizer.step()
             if replay:
-                memory.add(x, y)
+                memory.add({"image": x, "label": y})
 
 
 def sides(strategy: str, source: LocalSource) -> dict[str, Callable[[], object]]:
