@@ -50,14 +50,11 @@ class Reservoir(Pool):
         self._seen = 0
 
     def offer(self, labels: Sequence[int], generator: torch.Generator) -> list[int]:
-        positions = []
-        seen, capacity = self._seen, self.capacity
-        for (draw,) in _uniforms(len(labels), 1, generator):
-            position = int(draw * (seen + 1)) if seen >= capacity else seen
-            positions.append(position if position < capacity else -1)
-            seen += 1
-        self._seen = seen
-        return positions
+        draws: list[float] = torch.rand(len(labels), dtype=torch.float64, generator=generator).tolist()
+        capacity, numbers = self.capacity, range(self._seen, self._seen + len(labels))
+        self._seen = numbers.stop
+        positions = [n if n < capacity else int(draw * (n + 1)) for n, draw in zip(numbers, draws, strict=True)]
+        return [position if position < capacity else -1 for position in positions]
 
     def state_dict(self) -> dict[str, Any]:
         return {"seen": self._seen}

@@ -87,15 +87,15 @@ class ReplayMemory:
 
     def add(self, rows: Table) -> None:
         """Offer rows in order; where two of them would take one slot, the later one does."""
-        columns = {name: column.detach().cpu() for name, column in rows.items()}
-        labels, tasks = columns.pop("label"), columns.pop("task")
+        columns = dict(rows)
+        labels, tasks = columns.pop("label").cpu(), columns.pop("task").cpu()
         kept = self._selection.offer(labels, tasks)
         if not kept:
             return
         slots, chosen = torch.tensor(list(kept)), torch.tensor(list(kept.values()))
         self._reserve(len(self))
         self._label[slots], self._task[slots] = labels[chosen], tasks[chosen]
-        columns = {name: column[chosen] for name, column in columns.items()}
+        columns = {name: column.detach().cpu().index_select(0, chosen) for name, column in columns.items()}
         self._declare(columns)
         self._storage.write(slots, self._completed(columns, len(slots)))
 
@@ -152,8 +152,8 @@ class ReplayMemory:
         else:
             among = eligible.nonzero().flatten()
             slots = among[distinct(len(among), count, self._generator)]
-        fetch = self._storage.begin_read(slots)
-        return _Draw(count, without_task, slots, self._label[slots], self._task[slots], fetch)
+        label, task = self._label.index_select(0, slots), self._task.index_select(0, slots)
+        return _Draw(count, without_task, slots, label, task, self._storage.begin_read(slots))
 
     def read(self, slots: Tensor) -> Table:
         slots = slots.cpu()

@@ -64,10 +64,11 @@ class Selection:
             For each slot that changes, the row it holds afterwards.
         """
         kept: dict[int, int] = {}
-        names = labels.tolist()
+        names: list[int] = labels.tolist()
         for unit, rows in self._rows_by_unit(names, tasks).items():
             pool, slots = self._pool(unit)
-            for row, position in zip(rows, pool.offer([names[row] for row in rows], self._generator), strict=True):
+            offered = names if len(rows) == len(names) else [names[row] for row in rows]
+            for row, position in zip(rows, pool.offer(offered, self._generator), strict=True):
                 if position < 0:
                     continue
                 if position == len(slots):

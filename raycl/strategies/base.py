@@ -233,19 +233,23 @@ class Strategy:
             return slice(None)
         return at.late
 
+    def offer(self, rows: Table, at: Position) -> None:
+        """Offer those new rows of an update to the memory that ``memory.insert`` asks for."""
+        chosen = self.offered(at)
+        if isinstance(chosen, Tensor):
+            rows = {name: column[chosen] for name, column in rows.items()}
+        if chosen is not None:
+            self.memory.add(rows)
+
     def replayed(self, rows: Table) -> Batch:
         """Rows of the memory as a batch: normalised, augmented anew, marked as replayed."""
         context = self.context
-        image = rows["image"].to(context.device)
-        known = ("image", "label", "task")
-        return Batch(
-            image,
-            context.augment(context.normalize(image)),
-            rows["label"].to(context.device),
-            rows["task"].to(context.device),
-            torch.ones(len(image), dtype=torch.bool, device=context.device),
-            {name: column.to(context.device) for name, column in rows.items() if name not in known},
-        )
+        if context.device.type != "cpu":  # where memories are
+            rows = {name: column.to(context.device) for name, column in rows.items()}
+        columns = dict(rows)
+        image, y, task = columns.pop("image"), columns.pop("label"), columns.pop("task")
+        marks = torch.ones(y.shape, dtype=torch.bool, device=y.device)
+        return Batch(image, context.augment(context.normalize(image)), y, task, marks, columns)
 
     def cross_entropy(self, logits: Tensor, batch: Batch, reduction: str = "mean") -> Tensor:
         """Cross-entropy ``[]`` (or ``[batch]``) over the active units of each row.

@@ -31,6 +31,10 @@ class Constrained(Strategy, ABC, Generic[P]):
         Idle(("memory.batch_size", "memory.combine", "memory.mix"), "stored rows constrain gradients, and add no loss"),
     )
 
+    def grow(self, task: int) -> None:
+        super().grow(task)
+        self._parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
     @abstractmethod
     def past_gradients(self) -> P | None:
         """``[constraints, parameters]`` in some form, of old tasks at the present weights; None: there are none."""
@@ -53,13 +57,11 @@ class Constrained(Strategy, ABC, Generic[P]):
             parameter.grad = part.view_as(parameter)
 
     def remember(self, batch: Batch, at: Position) -> None:
-        rows = self.offered(at)
-        if rows is not None:
-            self.memory.add({"image": batch.image[rows], "label": batch.y[rows], "task": batch.task[rows]})
+        self.offer({"image": batch.image, "label": batch.y, "task": batch.task}, at)
 
     def parameters(self) -> list[nn.Parameter]:
-        """What gradients are of; every one of them takes part, so that none shifts those behind it."""
-        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        """What gradients are of, from the task's start; every one takes part, so that none shifts those behind it."""
+        return self._parameters
 
     def memory_losses(self, logits: Tensor, rows: Batch) -> Tensor:
         """Losses ``[rows]`` of rows of old tasks."""

@@ -88,6 +88,8 @@ class DER(Strategy):
         self.replay_size = context.memory_config.batch_size or context.training.batch_size
         self._new: Batch | None = None
         self._at: Position | None = None
+        scenario = context.scenario
+        self._complete = scenario.outputs(0) == scenario.num_outputs  # no unit comes after a row was stored
         self._draws: dict[str, int] = {}  # rows of each draw; they stand behind the new ones, in this order
 
     def weights(self) -> dict[str, float]:
@@ -128,7 +130,7 @@ class DER(Strategy):
                 error = replayed[part].mean()
             else:
                 stored = batch.columns["logits"].split(sizes)[part + 1]
-                error = _squared_error(logits.split(sizes)[part + 1], stored)
+                error = _squared_error(logits.split(sizes)[part + 1], stored, self._complete)
             losses[rows] = weights[rows] * error
         return losses
 
@@ -137,10 +139,8 @@ class DER(Strategy):
         new, at = self._new, self._at
         assert new is not None
         assert at is not None
-        rows = self.offered(at)
-        if rows is not None:
-            own = {"image": new.image, "label": new.y, "task": new.task, "logits": logits[: len(new)].detach()}
-            self.memory.add({name: column[rows] for name, column in own.items()})
+        own = {"image": new.image, "label": new.y, "task": new.task, "logits": logits[: len(new)].detach()}
+        self.offer(own, at)
         for _ in () if at.last else self._drawn():
             self.memory.request(self.replay_size)
 
@@ -157,8 +157,14 @@ class DERPP(DER):
         return {"logits": self.config.alpha, "labels": self.config.beta}
 
 
-def _squared_error(logits: Tensor, stored: Tensor) -> Tensor:
-    """Mean squared error ``[]`` over the entries of ``stored`` ``[batch, units]`` that are there, not NaN."""
+def _squared_error(logits: Tensor, stored: Tensor, complete: bool) -> Tensor:
+    """Mean squared error ``[]`` over the entries of ``stored`` ``[batch, units]`` that are there, not NaN.
+
+    Args:
+        complete: all of them are; they need not be looked for.
+    """
+    if complete:
+        return (logits - stored).square().mean()
     logits = logits[:, : stored.shape[1]]
     there = ~stored.isnan()
     error = logits - torch.where(there, stored, logits.detach())

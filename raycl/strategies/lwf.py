@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from raycl.errors import MethodError
-from raycl.learning.distillation import distillation, frozen_copy, unit_groups
+from raycl.learning.distillation import Softmaxes, distillation, frozen_copy
 from raycl.learning.ownership import FrozenEntries
 from raycl.models.network import Network
 from raycl.spec.needs import Need
@@ -98,7 +98,7 @@ class LwF(Strategy):
                 f"{config.warmup_epochs}); set warmup_epochs: 0"
             )
         self._teacher: Network | None = None
-        self._groups = torch.empty(0)
+        self._softmaxes: Softmaxes | None = None
         self._new_units: Tensor | None = None
         self._warming_up = False
         self._held = FrozenEntries({}, {})
@@ -113,10 +113,10 @@ class LwF(Strategy):
         if not task or not self.config.penalty:
             return
         self._teacher = frozen_copy(self.network)
-        self._groups = unit_groups(self._old_softmaxes(task), self.context.device)
+        self._softmaxes = Softmaxes(self._old_softmaxes(task), self.context.device)
         if self.config.new_units == "included" and not self.context.scenario.per_task_head:
             outputs = torch.arange(self.network.head.outputs, device=self.context.device)
-            new = outputs[~torch.isin(outputs, self._groups)]
+            new = outputs[~torch.isin(outputs, self._softmaxes.place)]
             self._new_units = new if len(new) else None
 
     def _old_softmaxes(self, task: int) -> list[range]:
@@ -159,18 +159,18 @@ class LwF(Strategy):
     def loss(self, batch: Batch) -> Losses:
         logits = self.network(batch.x)
         task = self.cross_entropy(logits, batch)
-        if self._teacher is None or self._warming_up:
+        if self._teacher is None or self._softmaxes is None or self._warming_up:
             return {"task": task}
         with torch.no_grad():
             answers = self._teacher(batch.x)
         config = self.config
         kept = distillation(
-            logits, answers, self._groups, config.temperature, config.squared_temperature, self._new_units
+            logits, answers, self._softmaxes, config.temperature, config.squared_temperature, self._new_units
         )
         if config.combine == "sum":
             return {"task": task, "distillation": config.penalty * kept}
         share = 1 / (self.task + 1)
-        mean = kept / len(self._groups)
+        mean = kept / len(self._softmaxes)
         return {"task": share * task, "distillation": (1 - share) * config.penalty * mean}
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:

@@ -33,7 +33,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raycl.learning.distillation import distillation, frozen_copy, unit_groups
+from raycl.learning.distillation import Softmaxes, distillation, frozen_copy
 from raycl.learning.fisher import CLOSED_FORM, FISHER_BATCH, diagonal_fisher
 from raycl.learning.own_units import competing_units, own_head_only, require_own_units
 from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, require_finite
@@ -178,7 +178,7 @@ class ProgressCompress(Strategy):
             target = self._answers(batch.x)
         units = self._units
         answers = self.network(batch.x)[:, units.start : units.stop]
-        groups = unit_groups([range(len(units))], target.device)
+        groups = Softmaxes([range(len(units))], target.device)
         loss = distillation(answers, target, groups, config.temperature, squared=True)
         optimizers.zero_grad()
         loss.backward()

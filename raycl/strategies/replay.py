@@ -86,9 +86,7 @@ class Replay(Strategy):
     def draw(self, batch: Batch, at: Position) -> Batch:
         memory = self.memory
         replayed = at.part_of(self.select(batch)) if len(memory) else None
-        rows = self.offered(at)
-        if rows is not None:
-            memory.add({"image": batch.image[rows], "label": batch.y[rows], "task": batch.task[rows]})
+        self.offer({"image": batch.image, "label": batch.y, "task": batch.task}, at)
         if not at.last and not self._without_labels:
             memory.request(self.draw_size, self._excluded_task)
         self._new = len(batch)

@@ -163,7 +163,7 @@ class Batch:
     columns: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.y)
+        return self.y.size(0)  # len of a tensor runs through Python first
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """The rows of a mask, an index or a slice, every column kept."""
@@ -176,10 +176,7 @@ class Batch:
         if len(batches) == 1:
             return batches[0]
         names = {name: batch.columns[name] for batch in batches for name in batch.columns}
-        columns = {
-            name: torch.cat([batch.columns.get(name, _absent(like, len(batch))) for batch in batches])
-            for name, like in names.items()
-        }
+        columns = {name: torch.cat([_column(batch, name, like) for batch in batches]) for name, like in names.items()}
         return Batch(
             torch.cat([batch.image for batch in batches]),
             torch.cat([batch.x for batch in batches]),
@@ -190,6 +187,9 @@ class Batch:
         )
 
 
-def _absent(like: Tensor, rows: int) -> Tensor:
-    fill = float("nan") if like.is_floating_point() else 0
+def _column(batch: Batch, name: str, like: Tensor) -> Tensor:
+    """A batch's own column, or one of absent entries that are shaped alike."""
+    if name in batch.columns:
+        return batch.columns[name]
+    rows, fill = len(batch), float("nan") if like.is_floating_point() else 0
     return torch.full((rows, *like.shape[1:]), fill, dtype=like.dtype, device=like.device)

@@ -49,13 +49,13 @@ class BatchPlan:
         if not len(self.pool):
             return
         name, update, epoch, total = self.phase.name, 0, 0, math.inf
-        waiting = _Waiting()
+        waiting = _Waiting(torch.empty(0, dtype=torch.int64), len(self.pool))
         while update < total:
             index = self._index()
             splits = self._split(index)
             if not epoch:
                 total = self._updates(len(splits))
-                waiting = _Waiting(index[sum(map(len, splits)) :])
+                waiting = _Waiting(index[sum(map(len, splits)) :], len(self.pool))
             for rows in splits:
                 turn = self._turn(len(rows), update, total)
                 if not turn.rows:
@@ -111,8 +111,10 @@ class BatchPlan:
 
     def _with_memory(self, index: Tensor, at: Position) -> Tensor:
         """``paired``: add rows of the memory, drawn without replacement."""
+        if self.mix != "paired":
+            return index
         remembered = len(self.pool) - self.fresh
-        if self.mix != "paired" or not remembered or not self.fresh:
+        if not remembered or not self.fresh:
             return index
         drawn = torch.randperm(remembered, generator=self.generator)[: self.memory_batch_size]
         return torch.cat([index, at.part_of(drawn) + self.fresh])
@@ -135,16 +137,22 @@ class _Waiting:
     """Rows that the first pass left over, until they come.
 
     Args:
-        rows: int64 ``[n]``; default: none.
+        rows: int64 ``[n]``.
+        among: rows of the pool.
     """
 
-    def __init__(self, rows: Tensor | None = None) -> None:
-        self._rows = set() if rows is None else set(rows.tolist())
+    def __init__(self, rows: Tensor, among: int) -> None:
+        self._waits = torch.zeros(among, dtype=torch.bool)
+        self._waits[rows] = True
+        self._any = len(rows) > 0
 
     def among(self, index: Tensor) -> Tensor | None:
         """Which rows of an update come for the first time, bool ``[batch]``; None: none of them."""
-        if not self._rows:
+        if not self._any:
             return None
-        late = torch.tensor([row in self._rows for row in index.tolist()])
-        self._rows.difference_update(index[late].tolist())
-        return late if late.any() else None
+        late = self._waits[index]
+        if not late.any():
+            return None
+        self._waits[index] = False
+        self._any = bool(self._waits.any())
+        return late

@@ -103,7 +103,7 @@ class Segment:
     columns: Table | None = None
 
     def __len__(self) -> int:
-        return len(self.y)
+        return self.y.size(0)
 
     def joined(self, other: Segment) -> Segment | None:
         """Both as one segment, where both read the same base array without a recipe."""
@@ -132,17 +132,19 @@ class Segment:
         """uint8 or float ``[n, channels, height, width]``: the rows ``index``, or all, as the recipe leaves them."""
         rows = self.rows
         if index is not None:
-            rows = index if rows is None else rows[index]
+            rows = index if rows is None else rows.index_select(0, index)
         image = self.images if rows is None else self.images.index_select(0, rows)
         return image if self.recipe is None else self.recipe.apply(image)
 
     def gather(self, index: Tensor, pixels: Pixels, augment: bool) -> Batch:
         """The rows ``index`` as a batch."""
+        index = index.to(self.y.device)
         image = self.image(index)
         x = pixels.normalize(image)
-        columns = {name: column[index] for name, column in (self.columns or {}).items()}
-        replayed = torch.full((len(index),), self.replayed, device=image.device)
-        return Batch(image, pixels.augment(x) if augment else x, self.y[index], self.task[index], replayed, columns)
+        y, task = self.y.index_select(0, index), self.task.index_select(0, index)
+        columns = {name: column[index] for name, column in self.columns.items()} if self.columns else {}
+        replayed = torch.full(y.shape, self.replayed, device=y.device)
+        return Batch(image, pixels.augment(x) if augment else x, y, task, replayed, columns)
 
 
 def part_segment(part: Part, y: Tensor, task: int, device: torch.device, limit: int | None = None) -> Segment:
@@ -204,9 +206,10 @@ class RowPool:
         self.pixels = pixels
         sizes = torch.tensor([0, *(len(segment) for segment in self.segments)])
         self._starts = sizes.cumsum(0)
+        self._rows = int(self._starts[-1])
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._rows
 
     def gather(self, index: Tensor, augment: bool = True) -> Batch:
         """The rows ``index`` as a batch, grouped by segment."""

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raycl.learning.distillation import distillation, frozen_copy, unit_groups
+from raycl.learning.distillation import Softmaxes, distillation, frozen_copy
 from raycl.models.network import Network
 
 CPU = torch.device("cpu")
-ALL = unit_groups([range(3)], CPU)
+ALL = Softmaxes([range(3)], CPU)
 
 
 def logits(rows: int, units: int, seed: int = 0) -> Tensor:
@@ -40,7 +40,7 @@ def test_the_gradient_is_the_difference_of_probabilities(squared: bool) -> None:
 
 def test_the_gradient_agrees_with_finite_differences() -> None:
     teacher, student = logits(4, 5), logits(4, 5, seed=1).requires_grad_()
-    groups = unit_groups([range(0, 2), range(2, 5)], CPU)
+    groups = Softmaxes([range(0, 2), range(2, 5)], CPU)
     assert torch.autograd.gradcheck(lambda z: distillation(z, teacher, groups, 2.0, True), (student,))
 
 
@@ -56,23 +56,34 @@ def test_a_high_temperature_compares_centred_logits() -> None:
 def test_every_old_head_has_a_softmax_of_its_own() -> None:
     teacher, student = logits(6, 5), logits(6, 5, seed=1)
     heads = [range(0, 2), range(2, 5)]
-    together = distillation(student, teacher, unit_groups(heads, CPU), 2.0, True)
+    together = distillation(student, teacher, Softmaxes(heads, CPU), 2.0, True)
     apart = [
-        distillation(student[:, head], teacher[:, head], unit_groups([range(len(head))], CPU), 2.0, True)
+        distillation(student[:, head], teacher[:, head], Softmaxes([range(len(head))], CPU), 2.0, True)
         for head in heads
     ]
     torch.testing.assert_close(together, apart[0] + apart[1])
-    mutant = distillation(student, teacher, unit_groups([range(5)], CPU), 2.0, True)
+    mutant = distillation(student, teacher, Softmaxes([range(5)], CPU), 2.0, True)
     assert not torch.isclose(together, mutant), "one softmax over all heads is another loss"
     shifted = student.clone()
     shifted[:, :2] += 7  # a constant within one head changes no probability of its softmax
-    torch.testing.assert_close(distillation(shifted, teacher, unit_groups(heads, CPU), 2.0, True), together)
+    torch.testing.assert_close(distillation(shifted, teacher, Softmaxes(heads, CPU), 2.0, True), together)
+
+
+@pytest.mark.parametrize(
+    "groups", [[range(3)], [range(1, 4)], [range(2), range(2, 4)], [range(2), range(3, 5)], [range(3), range(3, 5)]]
+)
+def test_every_softmax_sees_its_own_units(groups: list[range]) -> None:
+    """Whether they lie end to end, leave a gap or differ in size."""
+    values = logits(6, 5)
+    found = Softmaxes(groups, CPU).of(values)
+    for place, group in enumerate(groups):
+        assert torch.equal(found[:, place, : len(group)], values[:, group.start : group.stop])
 
 
 def test_new_units_are_ignored_or_pushed_down() -> None:
     teacher = logits(6, 5)
     student = logits(6, 5, seed=1).requires_grad_()
-    old, new = unit_groups([range(3)], CPU), torch.tensor([3, 4])
+    old, new = Softmaxes([range(3)], CPU), torch.tensor([3, 4])
     (without,) = torch.autograd.grad(distillation(student, teacher, old, 2.0, True), student)
     assert not without[:, 3:].any()
     (joined,) = torch.autograd.grad(distillation(student, teacher, old, 2.0, True, new), student)

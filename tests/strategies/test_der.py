@@ -11,6 +11,7 @@ import torch
 from support import counts, finish, matrix, trainer, trial
 from torch import Tensor, nn
 
+from raycl.errors import MethodError
 from raycl.memory.replay import ReplayMemory as Buffer
 from raycl.strategies import der
 from raycl.strategies.base import Losses
@@ -187,16 +188,34 @@ def test_the_loss_has_its_closed_form_on_a_head_that_grows() -> None:
     check_closed_form("class", active_logits="seen")
 
 
+def test_where_nothing_can_be_absent_the_error_is_the_same_to_the_bit() -> None:
+    """A full head: nothing is looked for, and nothing would be found."""
+    random = torch.Generator().manual_seed(0)
+    logits, stored = torch.randn(7, 10, generator=random).requires_grad_(), torch.randn(7, 10, generator=random)
+    one, other = (der._squared_error(logits, stored, complete) for complete in (True, False))
+    assert torch.equal(one, other)
+    assert torch.equal(torch.autograd.grad(one, logits)[0], torch.autograd.grad(other, logits)[0])
+
+
+def test_the_check_finds_entries_that_are_wrongly_taken_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = der._squared_error
+    monkeypatch.setattr(der, "_squared_error", lambda logits, stored, complete: right(logits, stored, True))
+    with pytest.raises((AssertionError, MethodError, RuntimeError)):
+        check_closed_form("class", active_logits="seen")
+
+
 def test_the_check_finds_absent_entries_taken_for_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     right = der._squared_error
-    monkeypatch.setattr(der, "_squared_error", lambda logits, stored: right(logits, stored.nan_to_num(0.0)))
+    monkeypatch.setattr(
+        der, "_squared_error", lambda logits, stored, complete: right(logits, stored.nan_to_num(0.0), complete)
+    )
     with pytest.raises(AssertionError):
         check_closed_form("class", active_logits="seen")
 
 
 def test_the_check_finds_a_sum_over_units(monkeypatch: pytest.MonkeyPatch) -> None:
     right = der._squared_error
-    monkeypatch.setattr(der, "_squared_error", lambda logits, stored: right(logits, stored) * stored.shape[1])
+    monkeypatch.setattr(der, "_squared_error", lambda *given: right(*given) * given[1].shape[1])
     with pytest.raises(AssertionError):
         check_closed_form("domain")
 
