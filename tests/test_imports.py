@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from streams.image_sets import write_mnist
 
 ROOT = Path(__file__).parents[1]
 
@@ -196,6 +197,42 @@ def test_the_sweep_specification_loads_without_torch_and_ray() -> None:
     code = "import sys, raycl.spec.sweep; print(sorted({'torch', 'ray', 'mlflow', 'optuna'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SLOW = {"torch", "torchvision", "sklearn", "optuna", "pandas", "matplotlib", "mlflow"}
+"""Packages that take a third of a second to import, or two."""
+
+
+def heavy(code: str) -> set[str]:
+    """What is slow to import and was imported, after some code in a process of its own."""
+    told = f"import json, sys; print(json.dumps(sorted({SLOW!r} & sys.modules.keys())))"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{told}"], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_process_that_only_serves_rows_starts_without_torch(tmp_path: Path) -> None:
+    """A stream actor: it reads MNIST or digits, checks every part, and hands them out."""
+    write_mnist(tmp_path)
+    code = """
+from pathlib import Path
+from raycl.distributed.streams import StreamShard
+from raycl.sweep.data import Read, StreamKey
+for dataset in ("mnist", "digits"):
+    key = StreamKey.of({"name": "split", "dataset": dataset, "tasks": 5}, 0, "train")
+    shard = StreamShard(%r)
+    problem, digests, _ = shard.check([Read(key, ("train", "test"))])
+    assert not problem and digests, problem
+    assert shard.layout(key).num_tasks == 5
+    assert len(shard.part(key, 0, "train").labels)
+"""
+    assert heavy(code % str(tmp_path)) == set()
+
+
+def test_pixels_that_move_need_torch(tmp_path: Path) -> None:
+    """The check above sees what a process imports."""
+    assert heavy("from raycl.streams.task import Recipe\nimport torch\nRecipe(1).apply(torch.zeros(1, 1, 2, 2))") == {
+        "torch"
+    }
 
 
 def test_notebooks_import_results_and_matrices_only() -> None:

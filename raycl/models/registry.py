@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import torch
 from pydantic import Field, create_model
-from torch import nn
 
 from raycl.errors import MethodError
-from raycl.models.network import Network
 from raycl.registry import Registry
 from raycl.spec.options import MODEL_HELP, ModelConfig
 
-Build = Callable[[Any, tuple[int, int, int], torch.Generator], nn.Module]
+if TYPE_CHECKING:  # names are looked up without torch
+    import torch
+    from torch import nn
+
+    from raycl.models.network import Network
+
+Build: TypeAlias = "Callable[[Any, tuple[int, int, int], torch.Generator], nn.Module]"
 """(Options, image shape, generator) -> a backbone, or a whole :class:`raycl.models.network.Network`."""
 
 
@@ -80,6 +83,10 @@ class _Built:
     build: Build
 
     def __call__(self, config: Any, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:
+        import torch
+
+        from raycl.models.network import Network
+
         with torch.random.fork_rng(devices=[]):  # layers draw from torch's own generator, which decides nothing else
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
             made = self.build(config, image_shape, generator)

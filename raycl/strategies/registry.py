@@ -1,12 +1,16 @@
 """Every built-in method, a line each. Installed packages add theirs through entry points: ``raycl.strategies``."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from raycl.registry import Registry
-from raycl.strategies.base import Strategy
 
-S = TypeVar("S", bound=type[Strategy])
+if TYPE_CHECKING:  # names are looked up without torch
+    from raycl.strategies.base import Strategy
+
+S = TypeVar("S", bound="type[Strategy]")
 
 _CONSOLIDATED = "raycl.strategies.consolidated"
 _HYPERNETWORK = "raycl.strategies.hypernetwork"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from raycl.streams.datasets import Images
 from raycl.streams.task import Part
@@ -33,6 +32,8 @@ def of_data_sets(images: Sequence[Images], shown: float) -> Moments:
 
 def of_part(part: Part) -> Moments:
     """Over the rows of one part, as its recipe shows them."""
+    import torch  # late: data whose moments are those of whole sets are served without it
+
     unit = 255 if part.images.dtype == np.uint8 else 1
     channels = part.images.shape[1]
     mean, square = np.zeros(channels), np.zeros(channels)

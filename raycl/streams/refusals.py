@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import permutations
 
 import numpy as np
-import torch
 
 from raycl.errors import DataError
 from raycl.streams.datasets import TELLING, Images, copied
@@ -31,9 +30,14 @@ def check_distinct(
     alike: dict[tuple[str, tuple[int, ...]], list[int]] = {}
     for task, chosen in enumerate(tasks):
         alike.setdefault((contents[chosen.dataset], chosen.classes), []).append(task)
+    shared = [members for members in alike.values() if len(members) > 1]
+    if not shared:
+        return
+    import torch  # late: whoever hands out rows of a split stream has no other need of it
+
     # Noise tells recipes apart by what they do: a turn by 360 degrees, or a permutation that moves nothing, is none.
     noise = torch.randint(0, 256, (1, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for members in (members for members in alike.values() if len(members) > 1):
+    for members in shared:
         first: dict[bytes, int] = {}
         for task in members:
             shown = stream.recipe(task, *shape[1:]).apply(noise).numpy().tobytes()

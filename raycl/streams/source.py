@@ -20,7 +20,6 @@ from raycl.spec.setting import Names, Registries
 from raycl.streams import moments
 from raycl.streams.contents import Content, seen
 from raycl.streams.datasets import DataSet, Images, fit_for_streams
-from raycl.streams.encode import FeatureEncoder, known_features
 from raycl.streams.partition import SplitRows, partition, subsample
 from raycl.streams.refusals import check_copies, check_distinct
 from raycl.streams.registry import DATASETS
@@ -109,6 +108,8 @@ class LocalSource:
         self._base = "x".join(map(str, self._base_shape))
         self._origin: Mapping[str, Any] = {}
         if config.encode is not None:
+            from raycl.streams.encode import FeatureEncoder  # late: it imports torch
+
             encoder = FeatureEncoder(config.encode, data_root, catalog.models)
             self._origin = encoder.origin
             self._images = {name: encoder.encoded(images) for name, images in self._images.items()}
@@ -277,6 +278,8 @@ def stream_outline(catalog: Registries, config: StreamConfig) -> Outline | None:
     rows = sum(info.train_size + info.test_size for info in known.values())
     sizes = tuple(len(task.classes) for task in tasks)
     if config.encode is not None:
+        from raycl.streams.encode import known_features  # late: it imports torch
+
         features = known_features(config.encode)
         if features is None:
             return None

@@ -1,16 +1,21 @@
-"""The vocabulary of streams: layouts, parts of tasks, and the recipe that turns stored pixels into a task's pixels."""
+"""The vocabulary of streams: layouts, parts of tasks, and the recipe that turns stored pixels into a task's pixels.
+
+torch is imported where pixels move: a process that only hands out rows is up in half the time without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from raycl.streams.contents import Content
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -68,7 +73,7 @@ class Recipe:
     def apply(self, images: Tensor) -> Tensor:
         """uint8 ``[n, channels, height, width]`` -> uint8 of the same layout, padded, rotated, permuted."""
         if self.pad:
-            images = torch.nn.functional.pad(images, (self.pad,) * 4)
+            images = _padded(images, self.pad)
         if self.angle:
             images = _rotated(images, self.angle)
         if self.permutation is not None:
@@ -85,12 +90,21 @@ class Recipe:
     def _index(self, device: torch.device) -> Tensor:
         """The permutation on ``device``, sent there once: a copy per batch would wait for the device every time."""
         if device not in self._indices:
+            import torch
+
             self._indices[device] = torch.tensor(self.permutation, device=device)
         return self._indices[device]
 
 
+def _padded(images: Tensor, pad: int) -> Tensor:
+    from torch.nn.functional import pad as padded
+
+    return padded(images, (pad,) * 4)
+
+
 def _rotated(images: Tensor, angle: float) -> Tensor:
     """uint8 ``[n, channels, height, width]``, turned in slabs, for each is held as floats on the way."""
+    import torch
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import rotate
 
@@ -175,6 +189,8 @@ class Batch:
         """One batch after another. A column that one of them lacks is NaN (0 for whole numbers) there."""
         if len(batches) == 1:
             return batches[0]
+        import torch
+
         names = {name: batch.columns[name] for batch in batches for name in batch.columns}
         columns = {name: torch.cat([_column(batch, name, like) for batch in batches]) for name, like in names.items()}
         return Batch(
@@ -191,5 +207,7 @@ def _column(batch: Batch, name: str, like: Tensor) -> Tensor:
     """A batch's own column, or one of absent entries that are shaped alike."""
     if name in batch.columns:
         return batch.columns[name]
+    import torch
+
     rows, fill = len(batch), float("nan") if like.is_floating_point() else 0
     return torch.full((rows, *like.shape[1:]), fill, dtype=like.dtype, device=like.device)

@@ -1,12 +1,10 @@
-"""torchvision's classic image sets, read from torchvision's own layout under the data root."""
+"""The classic image sets, read from torchvision's own layout under the data root, which also downloads them."""
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import tempfile
-import zlib
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 
 from raycl.addresses import DOWNLOAD_VARIABLE, downloads_allowed
 from raycl.errors import DataError
+from raycl.streams import idx
 from raycl.streams.datasets import Images, Info
 
 
@@ -25,11 +24,13 @@ class VisionSet:
     Attributes:
         kind: its class in ``torchvision.datasets``.
         folder: where that class keeps its files, relative to the data root.
+        read: the images of a data root and that folder below it.
     """
 
     kind: str
     folder: str
     info: Info
+    read: Callable[[VisionSet, Path], Images]
 
     def load(self, data_root: Path | None) -> Images:
         """Read the images; download them first where ``RAYCL_DOWNLOAD=1`` and they are absent.
@@ -47,22 +48,8 @@ class VisionSet:
                     f"or set {DOWNLOAD_VARIABLE}=1 to download them"
                 )
             self._download(data_root, place)
-        with ExitStack() as stack:
-            packed = _packed(place)
-            if not packed:
-                root = data_root
-            else:  # as they are published; torchvision reads unpacked files only
-                root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raycl-")))
-                _unpack(place, packed, root / self.folder)
-            train, test = self._read(root, place, True), self._read(root, place, False)
-            return Images(_pixels(train.data), _labels(train.targets), _pixels(test.data), _labels(test.targets))
-
-    def _read(self, root: Path, place: Path, train: bool) -> Any:
-        """A split from torchvision's files under ``root``; ``place`` is where the user keeps them."""
-        from torchvision import datasets
-
         try:
-            return getattr(datasets, self.kind)(root=str(root), train=train, download=False)
+            return self.read(self, data_root)
         except (RuntimeError, OSError, ValueError, TypeError, EOFError, AssertionError) as error:
             raise DataError(
                 f"{self.kind} cannot be read from {place} ({type(error).__name__}: {error}); "
@@ -87,41 +74,32 @@ class VisionSet:
             ) from error
 
 
-def _packed(place: Path) -> list[Path]:
-    """The .gz files of a folder that do not lie there unpacked as well."""
-    return sorted(file for file in place.glob("*.gz") if not file.with_suffix("").is_file())
+def _of_idx(dataset: VisionSet, root: Path) -> Images:
+    return idx.read_images(root / dataset.folder)
 
 
-def _unpack(place: Path, packed: list[Path], beside: Path) -> None:
-    """Make ``beside`` the folder ``place`` with every file unpacked; the user's own folder stays as it is.
+def _of_torchvision(dataset: VisionSet, root: Path) -> Images:
+    """From torchvision's classes, which check that the files are those that they know."""
+    from torchvision import datasets
 
-    Raises:
-        DataError: a file is damaged.
-    """
-    beside.mkdir(parents=True)
-    for file in place.iterdir():
-        if file.suffix != ".gz" and file.is_file():
-            (beside / file.name).symlink_to(file.absolute())
-    for file in packed:
-        try:
-            with gzip.open(file) as source, (beside / file.stem).open("wb") as target:
-                shutil.copyfileobj(source, target)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{file} cannot be unpacked ({type(error).__name__}: {error}); fetch it again") from error
+    kind = getattr(datasets, dataset.kind)
+    train, test = (kind(root=str(root), train=train, download=False) for train in (True, False))
+    return Images(_pixels(train.data), _labels(train.targets), _pixels(test.data), _labels(test.targets))
 
 
-def _pixels(data: Any) -> np.ndarray:
-    """Tensor ``[n, h, w]`` or array ``[n, h, w, c]`` -> contiguous uint8 ``[n, c, h, w]``."""
-    images = np.asarray(data)
-    return np.ascontiguousarray(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2))
+def _pixels(data: np.ndarray) -> np.ndarray:
+    """``[n, h, w, c]`` -> contiguous uint8 ``[n, c, h, w]``."""
+    return np.ascontiguousarray(data.transpose(0, 3, 1, 2))
 
 
 def _labels(targets: Any) -> np.ndarray:
     return np.asarray(targets, dtype=np.int64)
 
 
-MNIST = VisionSet("MNIST", "MNIST/raw", Info((1, 28, 28), 10, 60000, 10000))
-FASHION_MNIST = VisionSet("FashionMNIST", "FashionMNIST/raw", Info((1, 28, 28), 10, 60000, 10000))
-KMNIST = VisionSet("KMNIST", "KMNIST/raw", Info((1, 28, 28), 10, 60000, 10000))
-CIFAR10 = VisionSet("CIFAR10", "cifar-10-batches-py", Info((3, 32, 32), 10, 50000, 10000))
-CIFAR100 = VisionSet("CIFAR100", "cifar-100-python", Info((3, 32, 32), 100, 50000, 10000))
+_GREY = Info((1, 28, 28), 10, 60000, 10000)
+
+MNIST = VisionSet("MNIST", "MNIST/raw", _GREY, _of_idx)
+FASHION_MNIST = VisionSet("FashionMNIST", "FashionMNIST/raw", _GREY, _of_idx)
+KMNIST = VisionSet("KMNIST", "KMNIST/raw", _GREY, _of_idx)
+CIFAR10 = VisionSet("CIFAR10", "cifar-10-batches-py", Info((3, 32, 32), 10, 50000, 10000), _of_torchvision)
+CIFAR100 = VisionSet("CIFAR100", "cifar-100-python", Info((3, 32, 32), 100, 50000, 10000), _of_torchvision)

@@ -1,11 +1,9 @@
-"""What has changed under a results folder and stands in no trial's name: the code of installed methods, and data."""
+"""What has changed under a results folder and stands in no trial's name: the code of installed methods."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,8 +13,7 @@ from raycl.results.decisions import suggestions_folder, winner_path
 from raycl.results.store import ResultsFolder
 from raycl.spec.setting import Registries
 from raycl.spec.sweep import SweepSpec
-from raycl.spec.trial import TrialSpec, stream_config
-from raycl.streams.source import make_stream
+from raycl.spec.trial import TrialSpec
 from raycl.trial.provenance import trial_code
 
 
@@ -91,25 +88,6 @@ def _differing(code: str | None, version: str | None, spec: TrialSpec, known: Re
     same_version = version == raycl.__version__
     compared = [part for part in now if same_version or outside.get(part)]
     return tuple(part for part in compared if before.get(part, now[part]) != now[part])
-
-
-def data_key(catalog: Registries, stream: Mapping[str, Any]) -> str:
-    """Names what a trial's ``stream`` block reads, whatever it makes of it: equal names, equal data."""
-    encode = stream.get("encode") or {}
-    read = [encode.get(name) for name in ("weights_hash", "resize", "dtype")]
-    return json.dumps([make_stream(catalog, stream_config(catalog, stream), 0).datasets(), read])
-
-
-def recorded_data(trials: pa.Table, catalog: Registries) -> dict[str, frozenset[str]]:
-    """The digests of the data that a folder's ended trials have learned from, by :func:`data_key`."""
-    if "data" not in trials.column_names:
-        return {}
-    found: dict[str, set[str]] = {}
-    for row in trials.select(["data", "spec"]).to_pylist():
-        if row["data"]:
-            key = data_key(catalog, TrialSpec.loads(row["spec"]).stream)
-            found.setdefault(key, set()).add(row["data"])
-    return {key: frozenset(digests) for key, digests in found.items()}
 
 
 def forget(changed: Iterable[ChangedCode], sweep: SweepSpec, results: ResultsFolder) -> Sequence[str]:

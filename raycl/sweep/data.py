@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from raycl.spec.setting import Registries
 from raycl.spec.sweep import Entry, SweepSpec
-from raycl.spec.trial import SweepPhase, stream_config
+from raycl.spec.trial import SweepPhase, TrialSpec, stream_config
 from raycl.streams.refusals import check_data, check_split
-from raycl.streams.source import LocalSource, TrainOn
+from raycl.streams.source import LocalSource, TrainOn, make_stream
 from raycl.streams.task import SplitName
-from raycl.sweep.changes import data_key
 
 SOURCES = 16
 """Streams that are kept ready; a stream is one configuration with one seed."""
@@ -80,7 +81,7 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozen
     whole search. Searched values stand in no stream, so the middle of each space names all of them.
 
     Args:
-        known: of :func:`raycl.sweep.changes.recorded_data`.
+        known: of :func:`recorded_data`.
     """
     search, final = sweep.search, sweep.final
     validating = (*search.seeds, *(search.finalists.seeds if search.finalists else ())) if search else ()
@@ -94,6 +95,25 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozen
                 held = known.get(data_key(sweep.catalog, spec.stream), frozenset())
                 found[Read(key, ("train", spec.score_on), held)] = None
     return list(found)
+
+
+def data_key(catalog: Registries, stream: Mapping[str, Any]) -> str:
+    """Names what a trial's ``stream`` block reads, whatever it makes of it: equal names, equal data."""
+    encode = stream.get("encode") or {}
+    read = [encode.get(name) for name in ("weights_hash", "resize", "dtype")]
+    return json.dumps([make_stream(catalog, stream_config(catalog, stream), 0).datasets(), read])
+
+
+def recorded_data(trials: pa.Table, catalog: Registries) -> dict[str, frozenset[str]]:
+    """The digests of the data that a folder's ended trials have learned from, by :func:`data_key`."""
+    if "data" not in trials.column_names:
+        return {}
+    found: dict[str, set[str]] = {}
+    for row in trials.select(["data", "spec"]).to_pylist():
+        if row["data"]:
+            key = data_key(catalog, TrialSpec.loads(row["spec"]).stream)
+            found.setdefault(key, set()).add(row["data"])
+    return {key: frozenset(digests) for key, digests in found.items()}
 
 
 def check_reads(reads: Iterable[Read], source_of: Callable[[StreamKey], LocalSource]) -> list[str]:

@@ -32,8 +32,8 @@ from raycl.spec.sweep import SweepSpec
 from raycl.sweep import backend as backends
 from raycl.sweep.backend import Engine, Errand, RunOptions
 from raycl.sweep.beside import Beside
-from raycl.sweep.changes import changed_code, forget, recorded_data
-from raycl.sweep.data import reads
+from raycl.sweep.changes import changed_code, forget
+from raycl.sweep.data import reads, recorded_data
 from raycl.sweep.dispatch import Dispatcher
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import EntryPlan

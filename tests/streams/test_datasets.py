@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,37 @@ def test_digits_are_stratified_and_scaled() -> None:
     assert again.fingerprint == images.fingerprint
     seen = {image.tobytes() for image in images.train_images}
     assert sum(image.tobytes() in seen for image in images.test_images) == 0
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    source, images = load_digits(), DIGITS.load(None)
+    expected = np.round(source.images * (255 / 16)).astype(np.uint8)
+    pairs = zip(expected, source.target.tolist(), strict=True)
+    ours = zip(
+        np.concatenate([images.train_images, images.test_images])[:, 0],
+        [*images.train_labels.tolist(), *images.test_labels.tolist()],
+        strict=True,
+    )
+    assert sorted((image.tobytes(), label) for image, label in ours) == sorted((i.tobytes(), n) for i, n in pairs)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_moments_are_counted_in_little_memory(channels: int) -> None:
+    """The same numbers as from all pixels at once, to the last bit, without widening them all."""
+    pixels = pixels_of(3000, (channels, 28, 28))
+    images = Images(pixels, np.arange(3000) % 10, pixels[:10], np.arange(10))
+    values = np.arange(256) / 255
+    counts = np.stack([np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(channels)])
+    share = counts / counts.sum(axis=1, keepdims=True)
+    tracemalloc.start()
+    found = images.moments
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(found[0], share @ values)
+    assert np.array_equal(found[1], share @ values**2)
+    assert peak < 4 * pixels.nbytes, "whole numbers of eight bytes for every pixel would be eight times as much"
 
 
 def test_a_set_is_read_once_per_process() -> None:
@@ -140,6 +172,27 @@ class TestPackedMnist:
         before = sorted(raw.iterdir())
         assert DATASETS.get("mnist").load(tmp_path).fingerprint == plain.fingerprint
         assert sorted(raw.iterdir()) == before, "the folder is left as it was"
+
+    def test_the_files_are_what_torchvision_reads(self, tmp_path: Path) -> None:
+        write_mnist(tmp_path)
+        images = DATASETS.get("mnist").load(tmp_path)
+        for train, pixels, labels in (
+            (True, images.train_images, images.train_labels),
+            (False, images.test_images, images.test_labels),
+        ):
+            theirs = torchvision.datasets.MNIST(root=str(tmp_path), train=train, download=False)
+            assert np.array_equal(pixels[:, 0], theirs.data.numpy())
+            assert np.array_equal(labels, theirs.targets.numpy())
+
+    @pytest.mark.parametrize(
+        ("head", "told"),
+        [((0, 0, 9, 3), "no IDX file"), ((0, 0, 8, 1), "no IDX file"), ((0, 0, 8, 3), "bytes, not the")],
+    )
+    def test_a_file_of_another_format_is_named(self, tmp_path: Path, head: tuple[int, ...], told: str) -> None:
+        file = write_mnist(tmp_path) / "train-images-idx3-ubyte"
+        file.write_bytes(bytes(head) + file.read_bytes()[4:-1])
+        with pytest.raises(DataError, match=rf"MNIST cannot be read from .*{file.name} .*{told}"):
+            DATASETS.get("mnist").load(tmp_path)
 
     def test_torchvision_alone_finds_nothing(self, tmp_path: Path) -> None:
         self.pack(write_mnist(tmp_path), keep=False)
