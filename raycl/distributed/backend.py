@@ -16,7 +16,7 @@ from ray import tune
 from raycl.distributed import cluster
 from raycl.distributed.asha import EntryASHA
 from raycl.distributed.carried import packed
-from raycl.distributed.environment import environment, for_ray, quiet
+from raycl.distributed.environment import environment, for_ray, quiet, uncounted
 from raycl.distributed.searcher import Drive, Pruned, SweepCallback, SweepSearcher, SweepStopper, registered
 from raycl.distributed.streams import StreamShards
 from raycl.distributed.trainable import TrialRunner
@@ -96,6 +96,7 @@ def _fit(drive: Drive, sweep: SweepSpec) -> None:
     bundle = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus > 0 else {})}
     with (
         quiet(),
+        uncounted(),
         environment(for_ray(slots)),
         tempfile.TemporaryDirectory(prefix="raycl-", ignore_cleanup_errors=True) as scratch,
         registered(key, drive),

@@ -16,7 +16,15 @@ from ray._private.authentication import authentication_token_setup as tokens
 
 from raycl.addresses import shown
 from raycl.distributed import address as place
-from raycl.distributed.environment import DriversPath, entry_point, environment, for_ray, no_shipping, quiet
+from raycl.distributed.environment import (
+    DriversPath,
+    entry_point,
+    environment,
+    for_ray,
+    no_shipping,
+    one_driver,
+    quiet,
+)
 from raycl.errors import InfrastructureError
 from raycl.spec.sweep_options import ResourcesConfig
 
@@ -56,7 +64,7 @@ def connected(name: str, address: str | None) -> Iterator[Connection]:
         folder = stack.enter_context(place.ray_folder()) if target is None else None
         stack.enter_context(_authenticated(own=target is None))
         try:
-            with environment(for_ray()), no_shipping(), entry_point():
+            with environment(for_ray()), no_shipping(), entry_point(), one_driver():
                 ray.init(
                     address=target or "local",
                     namespace=f"raycl-{name}",

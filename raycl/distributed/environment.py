@@ -14,10 +14,12 @@ import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants
 from ray._private import utils as ray_utils
+from ray.air._internal import usage
 from ray.job_config import JobConfig
 
 TUNE = {
@@ -111,6 +113,31 @@ def entry_point() -> Iterator[None]:
         yield
     finally:
         ray_utils.get_entrypoint_name = before
+
+
+@contextmanager
+def one_driver() -> Iterator[None]:
+    """A cluster that is started here is for one driver on one machine: nothing makes it grow, and nobody carries logs.
+
+    Both would be Python processes of their own, started before the first trial.
+    """
+    before = parameter.RayParams
+    parameter.RayParams = partial(before, no_monitor=True, include_log_monitor=False)
+    try:
+        yield
+    finally:
+        parameter.RayParams = before
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Tune does not look which of its integrations are used: for that it imports MLflow, wandb and others."""
+    before = usage.tag_callbacks
+    usage.tag_callbacks = lambda callbacks: False
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = before
 
 
 class DriversPath(JobConfig):  # type: ignore[misc]

@@ -95,6 +95,48 @@ def test_the_check_finds_the_directories_of_rays_own_choice(shadowing: Path) -> 
     assert _inside(shadowing, _found("plain", shadowing)) == ["statistics", "raycl"]
 
 
+LEAN = """
+import json, sys
+import psutil
+from mistakes import SMALLEST
+from raycl.sweep.run import run_sweep
+from raycl.catalog import catalog
+from raycl.spec.sweep import SweepSpec
+
+processes = set()
+
+def look(status):
+    for process in psutil.Process().children(recursive=True):
+        try:
+            processes.add(" ".join(process.cmdline()))
+        except psutil.Error:
+            pass
+
+assert run_sweep(SweepSpec.parse(SMALLEST, catalog()), sys.argv[1], trackers=(), on_status=look).complete
+print(json.dumps([sorted(processes), sorted({"mlflow", "wandb", "matplotlib"} & sys.modules.keys())]))
+"""
+
+
+@pytest.mark.ray
+def test_a_cluster_of_our_own_starts_nothing_that_its_one_driver_has_no_use_for(tmp_path: Path) -> None:
+    """Nor does Tune import what it may be integrated with; all of it would come before the first trial."""
+    tests = Path(__file__).parents[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", LEAN, tmp_path / "results"],
+        env={**kept, "PYTHONPATH": f"{tests.parent}:{tests}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    processes, imported = json.loads(done.stdout.splitlines()[-1])
+    assert any("raylet" in process for process in processes), "the look sees Ray's processes"
+    assert [process for process in processes if "monitor.py" in process] == []
+    assert imported == []
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_sweep_runs_in_a_folder_that_shadows_it_under_settings_of_others(shadowing: Path) -> None:

@@ -14,13 +14,14 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from raycl.addresses import shown
 from raycl.errors import InfrastructureError, RayclError
 from raycl.matrix import AccuracyMatrix, TaskRow
-from raycl.results import plots, schema
+from raycl.results import schema
 from raycl.results.comparison import owners_of
 from raycl.results.inside import inside_metrics
 from raycl.results.outcomes import Record
@@ -89,13 +90,18 @@ class MLflowMirror:
     def __init__(self, results: ResultsFolder, sweep: SweepSpec | None = None) -> None:
         self.remedy = f"`raycl sync {shlex.quote(shown(results.uri))}` logs what is missing"
         self._results = results
-        self._uri = tracking_uri(results)
         self._runs: _Runs | None = None
         self._warned = False
         self._retry_at = 0.0
         self.dirty = False
-        if self._uri is None:
-            log.info("no runs are logged: %s", nowhere(results))
+
+    @cached_property
+    def _uri(self) -> str | None:
+        """Found out when the first trial has ended, as that imports what logging needs."""
+        uri = tracking_uri(self._results)
+        if uri is None:
+            log.info("no runs are logged: %s", nowhere(self._results))
+        return uri
 
     def add(self, record: Record) -> None:
         self._guarded(lambda runs: runs.log(record.spec))
@@ -216,6 +222,8 @@ class _Runs:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "matrix.parquet").write_bytes(schema.to_parquet(schema.cells_table(spec.hash, rows)))
             if spec.phase == "final" or spec.evaluation.search == "all":  # of other matrices one row is measured
+                from raycl.results import plots  # late: a sweep begins without matplotlib
+
                 matrix = AccuracyMatrix.of(rows, len(rows[0].total))
                 picture = plots.heat_map(matrix, f"{spec.alias}, seed {spec.seed}")
                 (Path(folder) / "matrix.png").write_bytes(plots.png(picture))
