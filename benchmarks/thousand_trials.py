@@ -29,7 +29,7 @@ from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 from raycl.streams.source import LocalSource, load_images
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.suggestions import draw, sampler_seed
+from raycl.sweep.suggestions import Suggester, sampler_seed
 
 SECONDS, FINAL = 1.0, 5
 MEGABYTE = 2**20
@@ -195,7 +195,7 @@ def _suggestion(sweep: SweepSpec, results: ResultsFolder) -> float:
     taken = []
     for index in range(3):
         started = time.process_time()
-        draw(sweep.entries[0].space, sweep.search, sampler_seed(sweep.search, "one", index), seen)
+        Suggester(sweep.entries[0].space, sweep.search).draw(sampler_seed(sweep.search, "one", index), seen)
         taken.append(time.process_time() - started)
     return min(taken)
 

@@ -22,7 +22,7 @@ from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import SearchConfig
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.suggestions import cutoffs, draw, sampler_seed
+from raycl.sweep.suggestions import Suggester, cutoffs, sampler_seed
 
 Point = dict[str, Scalar]
 
@@ -82,6 +82,7 @@ class SearchPlan:
         self._points: list[Point] = []
         self._carried: dict[str, Mapping[int, float]] = {}
         self._outcomes: list[Outcome] = []
+        self._suggester = Suggester(entry.space, sweep.search)
 
     @property
     def total(self) -> int:
@@ -142,7 +143,7 @@ class SearchPlan:
         limits = cutoffs(pruner, self._curves(len(seen))) if pruner is not None and by_generation else {}
         suggestion = {
             "index": index,
-            "point": draw(self.entry.space, self._search, seed, seen),
+            "point": self._suggester.draw(seed, seen),
             "cutoffs": {str(task): value for task, value in limits.items()},
             "sampler_seed": seed,
             "seen": len(seen),

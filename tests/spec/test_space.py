@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raycl.spec.space import Choice, DistributionError, LogRandInt, LogUniform, QUniform, RandInt, Uniform, find
 from raycl.spec.sweep_options import SearchConfig
-from raycl.sweep.suggestions import Outcome, draw
+from raycl.sweep.suggestions import Outcome, Suggester
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_draws_of_quniform_are_multiples_within_its_ends(low: int, count: int, s
     space = {"penalty": distribution}
     seen = [Outcome({"penalty": end}, "finished", index / 9) for index, (_, end) in enumerate(distribution.ends)]
     for outcomes in ([], seen * 3):
-        value = float(draw(space, SearchConfig(startup=5), seed, outcomes)["penalty"])
+        value = float(Suggester(space, SearchConfig(startup=5)).draw(seed, outcomes)["penalty"])
         assert distribution.contains(value)
         nearest = Decimal(step) * round(Decimal(value) / Decimal(step))
         assert abs(Decimal(value) - nearest) <= Decimal(
@@ -121,7 +121,7 @@ def test_draws_of_quniform_are_multiples_within_its_ends(low: int, count: int, s
 def test_quniform_draws_each_of_its_multiples(low: int, count: int, step: str) -> None:
     """Both ends among them: Optuna gives up the upper one where it is no whole number of steps away in decimals."""
     space = {"penalty": quniform(low, count, step)}
-    drawn = {draw(space, SearchConfig(sampler="random"), seed, [])["penalty"] for seed in range(40 * count)}
+    drawn = {Suggester(space, SearchConfig(sampler="random")).draw(seed, [])["penalty"] for seed in range(40 * count)}
     assert len(drawn) == count + 1
 
 
@@ -141,7 +141,7 @@ def test_mutant_the_former_tolerance_draws_what_is_no_multiple() -> None:
     low, high, q = 1e-10, 0.5, 0.1
     assert math.isclose(low / q, round(low / q), rel_tol=0, abs_tol=1e-9)
     former = QUniform(low, high, q)
-    drawn = {float(draw({"x": former}, SearchConfig(sampler="random"), seed, [])["x"]) for seed in range(20)}
+    drawn = {float(Suggester({"x": former}, SearchConfig(sampler="random")).draw(seed, [])["x"]) for seed in range(20)}
     assert max(drawn) < 0.41, "0.5 is never drawn"
     assert not any(math.isclose(value, round(value / q) * q, rel_tol=1e-12) for value in drawn)
 

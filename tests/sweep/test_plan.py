@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -16,10 +17,11 @@ from raycl.results.store import ResultsFolder
 from raycl.spec import space
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.sweep_options import PrunerConfig, SearchConfig
+from raycl.sweep import suggestions
 from raycl.sweep.dispatch import Dispatcher, NothingLeft
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import EntryPlan, FinalistsPlan, FinalPlan, Job, SearchPlan, read_winner
-from raycl.sweep.suggestions import Outcome, cutoffs, draw, frozen, optuna_space
+from raycl.sweep.suggestions import Outcome, Suggester, cutoffs, frozen, optuna_space
 
 PRUNED = SWEEP.replace("trials: 5, generation: 2", "trials: 9, generation: 3").replace(
     "final:", "pruner: {quantile: 0.9, grace_tasks: 2, min_trials: 2}\nfinal:"
@@ -258,7 +260,7 @@ def test_every_distribution_is_drawn_within_its_bounds(name: str) -> None:
     distribution, search = SPACES[name], SearchConfig(startup=3)
     seen: list[Outcome] = []
     for seed in range(40):
-        point = draw({"a": distribution}, search, seed, seen)
+        point = Suggester({"a": distribution}, search).draw(seed, seen)
         assert distribution.contains(point["a"])
         seen.append(Outcome(point, "finished", 0.01 * seed, {}))
     if name in ("randint", "choice"):
@@ -269,9 +271,32 @@ def test_the_sampler_learns_from_what_it_sees() -> None:
     known = {"a": space.Uniform(0.0, 1.0)}
     seen = [Outcome({"a": x / 20}, "finished", -abs(x / 20 - 0.3), {}) for x in range(20)]
     search = SearchConfig(startup=5)
-    learned = [draw(known, search, seed, seen)["a"] for seed in range(30)]
-    blind = [draw(known, search, seed, ())["a"] for seed in range(30)]
+    learned = [Suggester(known, search).draw(seed, seen)["a"] for seed in range(30)]
+    blind = [Suggester(known, search).draw(seed, ())["a"] for seed in range(30)]
     assert sum(abs(x - 0.3) for x in learned) < 0.5 * sum(abs(x - 0.3) for x in blind)
+
+
+def some_outcome(number: int) -> Outcome:
+    """Every seventh was pruned, every eleventh failed."""
+    point: dict[str, Any] = {"a": (number * 37 % 100) / 100, "b": 1 + number % 4}
+    if number % 11 == 10:
+        return Outcome(point, "failed", None, {}, "diverged")
+    value = -abs(point["a"] - 0.3)
+    return Outcome(point, "pruned", None, {0: value}) if number % 7 == 6 else Outcome(point, "finished", value, {})
+
+
+def test_outcomes_are_told_once_and_points_are_as_if_told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work of a suggestion does not grow with a copy of all that came before it."""
+    known = {"a": space.Uniform(0.0, 1.0), "b": space.RandInt(1, 5)}
+    search, told = SearchConfig(startup=3, generation=4), []
+    outcomes = [some_outcome(number) for number in range(40)]
+    shown = [outcomes[: max(0, index - (index - 3) % 4)] if index >= 3 else [] for index in range(40)]
+    anew = [Suggester(known, search).draw(index, seen) for index, seen in enumerate(shown)]
+    monkeypatch.setattr(suggestions, "frozen", lambda outcome, names: told.append(outcome) or frozen(outcome, names))
+    suggester = Suggester(known, search)
+    assert [suggester.draw(index, seen) for index, seen in enumerate(shown)] == anew
+    assert told == outcomes[: len(shown[-1])]
+    assert suggester.draw(5, shown[5]) == anew[5], "fewer outcomes than before are told anew"
 
 
 # -- a storage that is away for a moment -----------------------------------------------------------------------
