@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from raycl.spec.trial import SweepPhase, stream_config
 from raycl.streams.source import stream_outline
 from raycl.sweep.dispatch import Dispatcher
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import EntryPlan, verdict_of
+from raycl.sweep.plan import EntryPlan, Job, Plan, verdict_of
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,43 @@ class SweepStatus:
 
 
 @dataclass
+class Tally:
+    """What the present phase of a plan has come to. A job that has ended is counted once, and not at every look.
+
+    Attributes:
+        jobs: of the phase that are known by now.
+        trials: names of theirs.
+        ended: jobs by the status of their verdict.
+        best: the best value of a finished one.
+    """
+
+    phase: SweepPhase | None = None
+    jobs: int = 0
+    trials: set[str] = field(default_factory=set)
+    ended: Counter[str] = field(default_factory=Counter)
+    best: float | None = None
+    _open: list[Job] = field(default_factory=list)
+
+    def after(self, plan: Plan, ledger: Ledger) -> Tally:
+        """The tally as it stands now."""
+        jobs = plan.jobs()
+        before = self if self.phase == plan.phase else Tally(plan.phase)
+        fresh = jobs[before.jobs :]
+        looked = [(job, verdict_of(ledger, job)) for job in (*before._open, *fresh)]
+        verdicts = [verdict for _, verdict in looked if verdict]
+        values = [verdict.value for verdict in verdicts if verdict.value is not None and verdict.status == "finished"]
+        values += [] if before.best is None else [before.best]
+        return Tally(
+            plan.phase,
+            len(jobs),
+            before.trials | {job.spec.hash for job in fresh} if fresh else before.trials,
+            before.ended + Counter(verdict.status for verdict in verdicts),
+            max(values, default=None),
+            [job for job, verdict in looked if verdict is None],
+        )
+
+
+@dataclass
 class Watch:
     """Gives looks to the display, not more often than it can show them.
 
@@ -88,6 +126,7 @@ class Watch:
     _started: float = 0.0
     _ended_before: int = 0
     _tasks: dict[str, int] = field(default_factory=dict)
+    _tallies: dict[str, Tally] = field(default_factory=dict)
 
     def start(self) -> None:
         """Trials begin to run: what has ended by now took no time of this run."""
@@ -121,26 +160,28 @@ class Watch:
         return SweepStatus(entries, elapsed, self._remaining())
 
     def _entry(self, plan: EntryPlan, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> EntryStatus:
-        own = {job.spec.hash for job in plan.jobs()}
+        tally = self._tally(plan)
         running = dispatcher.running if dispatcher else {}
-        ids = [trial_id for trial_id, job in running.items() if job.spec.hash in own]
-        verdicts = [verdict for verdict in (verdict_of(self.ledger, job) for job in plan.jobs()) if verdict]
-        status = [verdict.status for verdict in verdicts]
-        values = [verdict.value for verdict in verdicts if verdict.value is not None and verdict.status == "finished"]
+        ids = [trial_id for trial_id, job in running.items() if job.spec.hash in tally.trials]
         return EntryStatus(
             key=plan.entry.key,
             phase=plan.phase,
             num_tasks=self._num_tasks(plan),
             total=plan.total,
-            done=status.count("finished"),
+            done=tally.ended["finished"],
             running=len(ids),
-            pruned=status.count("pruned"),
-            failed=status.count("failed"),
+            pruned=tally.ended["pruned"],
+            failed=tally.ended["failed"],
             tasks=tuple(tasks.get(trial_id, 0) for trial_id in ids),
-            best=max(values, default=None),
+            best=tally.best,
             failed_before=plan.failed_before,
             failure=plan.failure,
         )
+
+    def _tally(self, plan: EntryPlan) -> Tally:
+        key = plan.entry.key
+        self._tallies[key] = self._tallies.get(key, Tally()).after(plan, self.ledger)
+        return self._tallies[key]
 
     def _num_tasks(self, plan: EntryPlan) -> int:
         """Tasks of the plan's stream, as far as they are known without its data."""
@@ -153,8 +194,7 @@ class Watch:
 
     def _ended(self) -> int:
         """Trials that have ended, over all phases."""
-        present = sum(verdict_of(self.ledger, job) is not None for plan in self.plans for job in plan.jobs())
-        return present + sum(plan.ended_before for plan in self.plans)
+        return sum(self._tally(plan).ended.total() + plan.ended_before for plan in self.plans)
 
     def _remaining(self) -> float | None:
         """Seconds to the end of the sweep, if the trials to come are like those of this run so far."""

@@ -20,8 +20,10 @@ from raycl.results.standing import Standing, standings
 from raycl.results.tables import comparison
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
-from raycl.sweep.dispatch import Dispatcher
-from raycl.sweep.plan import EntryPlan, Job
+from raycl.sweep import status
+from raycl.sweep.dispatch import Dispatcher, NothingLeft
+from raycl.sweep.ledger import Ledger
+from raycl.sweep.plan import EntryPlan, Job, verdict_of
 from raycl.sweep.status import SweepStatus, Watch
 
 PRUNED = SWEEP.replace("trials: 5, generation: 2", "trials: 6, generation: 2").replace(
@@ -133,6 +135,46 @@ def test_the_live_table_keeps_the_failures_of_earlier_phases(tmp_path: Path) -> 
         "naive: failed, no suggestion finished: 5 of 5 search trials failed: the loss is not finite"
     )
     assert plain(replay) == "final replay: 2 of 2 done, 1 failed before, best " + plain(replay).split("best ")[1]
+
+
+def test_a_look_at_a_running_sweep_counts_each_ended_trial_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many looks there are. And what they show is what all verdicts say."""
+    sweep = parsed(SWEEP)
+    book = ledger(sweep, tmp_path)
+    dispatcher = Dispatcher([EntryPlan(sweep, entry, book) for entry in sweep.entries], book, 1)
+    shown: list[SweepStatus] = []
+    watch = Watch(sweep, book, dispatcher.plans, shown.append)  # type: ignore[arg-type]
+    judged: list[str] = []
+
+    def counted(book: Ledger, job: Job) -> Verdict | None:
+        verdict = verdict_of(book, job)
+        judged.extend([f"{job.spec.alias} {job.spec.hash}"] if verdict else [])
+        return verdict
+
+    monkeypatch.setattr(status, "verdict_of", counted)
+    for number in range(1, 100):
+        found = dispatcher.suggest(f"t{number}")
+        if found is NothingLeft:
+            break
+        if isinstance(found, Job):
+            pretend(book.results, found, fails=lambda spec: spec.memory.capacity == 20 and spec.strategy == "replay")
+            dispatcher.completed(f"t{number}")
+        for _ in range(3):
+            watch.show(dispatcher, {})
+        for plan, entry in zip(dispatcher.plans, shown[-1].entries, strict=True):
+            verdicts = [verdict for verdict in (verdict_of(book, job) for job in plan.jobs()) if verdict]
+            values = [verdict.value for verdict in verdicts if verdict.status == "finished" and verdict.value]
+            assert (entry.ended, entry.phase, entry.failed) == (
+                len(verdicts),
+                plan.phase,
+                sum(verdict.status == "failed" for verdict in verdicts),
+            )
+            assert entry.best == max(values, default=None)
+    asked = [job for plan in dispatcher.plans for job in plan.jobs()]
+    assert len(judged) <= sum(plan.ended_before for plan in dispatcher.plans) + len(asked)  # type: ignore[attr-defined]
+    assert len(shown) > 30
 
 
 def test_an_outcome_of_a_suggestion_fails_with_any_of_its_seeds() -> None:
