@@ -186,6 +186,35 @@ def test_a_server_that_is_down_costs_nothing_and_sync_catches_up(
     assert len(_runs(tracked)) == 3
 
 
+class Counting:
+    """A client that keeps the names of what it is asked for."""
+
+    def __init__(self, client: Any, asked: list[str]) -> None:
+        self._client, self._asked = client, asked
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def called(*values: Any, **named: Any) -> Any:
+            self._asked.append(name)
+            return method(*values, **named)
+
+        return called
+
+
+def test_a_trial_costs_few_requests_and_the_last_makes_it_count(
+    tracked: ResultsFolder, record: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every one of them is a transaction of the database, or a way to the server and back."""
+    asked: list[str] = []
+    genuine = tracking._client
+    monkeypatch.setattr(tracking, "_client", lambda uri: Counting(genuine(uri), asked))
+    runs = tracking._Runs(tracked, str(tracking_uri(tracked)))
+    asked.clear()
+    assert runs.log(record(spec(), rows()))
+    assert asked == ["search_runs", "create_run", "log_artifacts", "set_terminated", "log_batch"]
+
+
 def test_a_thousand_tasks_are_logged_in_few_requests() -> None:
     many = [row(task, [50.0] * 1000) for task in range(1000)]
     start = time.process_time()

@@ -13,7 +13,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ MOST_TASK_METRICS = 20
 """Up to so many tasks each evaluated task is a metric of its own; beyond, the matrix is in the artifacts."""
 BATCH = 500
 """Metrics per request; servers refuse more than 1000."""
+MOST_PARAMETERS = 100
+"""Per request, as servers have it."""
 COST_METRICS = (
     "wall_seconds",
     "cpu_seconds",
@@ -142,6 +144,7 @@ class _Runs:
             _make_database(results)
         self._client = _client(uri)
         self._uri = uri
+        self._new = False  # whether no earlier version of raycl can have logged anything there
         self._experiment, self._parent = self._find()
 
     def log(self, spec: TrialSpec) -> bool:
@@ -166,11 +169,9 @@ class _Runs:
         if verdict.reason:
             tags["raycl.reason"] = verdict.reason[:4000]
         run_id = self._create(f"{spec.alias} {spec.phase} seed {spec.seed}", tags, began)
-        self._log_parameters(run_id, spec)
-        self._log_metrics(run_id, rows, times)
         self._log_artifacts(run_id, store, rows)
         self._client.set_terminated(run_id, STATUS[verdict.status], int(1000 * ended))
-        self._client.set_tag(run_id, "raycl.logged", seal)  # last: a run without it is written again
+        self._log_values(run_id, spec, _points(rows, times), seal)
         return True
 
     def log_summary(self) -> None:
@@ -195,25 +196,22 @@ class _Runs:
                     self._client.set_tag(run.info.run_id, "mlflow.runName", f"{'+'.join(keys)} {rest}"[:250])
                     self._client.set_tag(run.info.run_id, "raycl.entries", told[:4000])
 
-    def _log_parameters(self, run_id: str, spec: TrialSpec) -> None:
-        from mlflow.entities import Param
+    def _log_values(self, run_id: str, spec: TrialSpec, points: Sequence[Any], seal: str) -> None:
+        """Metrics, parameters, and after all else the tag: a run without it is written again.
+
+        In one request where they fit, as each takes a transaction or a way to the server and back.
+        """
+        from mlflow.entities import Param, RunTag
 
         names = ("alias", "strategy", "variant", "phase", "seed", "score_on", "train_on")
         values = {name: getattr(spec, name) for name in names} | schema.hyperparameters(spec)
         parameters = [Param(name, _text(value)) for name, value in values.items() if value != ""]
-        for chunk in _chunks(parameters, 100):
+        for chunk in _chunks(parameters[MOST_PARAMETERS:], MOST_PARAMETERS):
             self._client.log_batch(run_id, params=chunk)
-
-    def _log_metrics(self, run_id: str, rows: Sequence[TaskRow], times: dict[int, float]) -> None:
-        from mlflow.entities import Metric
-
-        points = [
-            Metric(name, value, int(1000 * times.get(task, 0.0)), task + 1)
-            for task, name, value in _metrics(rows)
-            if math.isfinite(value)
-        ]
-        for chunk in _chunks(points, BATCH):
+        for chunk in _chunks(points[BATCH:], BATCH):
             self._client.log_batch(run_id, metrics=chunk)
+        logged = [RunTag("raycl.logged", seal)]
+        self._client.log_batch(run_id, points[:BATCH], parameters[:MOST_PARAMETERS], logged)
 
     def _log_artifacts(self, run_id: str, store: TrialStore, rows: Sequence[TaskRow]) -> None:
         if not rows:
@@ -252,6 +250,7 @@ class _Runs:
                 f"experiments restore --experiment-id {named.experiment_id}`), or remove it for good (`mlflow gc`), "
                 "then run `raycl sync`"
             )
+        self._new = named is None
         self._experiment = self._make_experiment() if named is None else str(named.experiment_id)
         return self._experiment, self._create(self._results.name, {"raycl.kind": "sweep"}, time.time())
 
@@ -268,7 +267,8 @@ class _Runs:
     def _own(self, condition: str, seal: str) -> Iterator[Any]:
         """This folder's runs; among those that no folder claims, the one that its results were logged in."""
         yield from self._of_folder([self._experiment], condition)
-        yield from self._adopted([self._experiment], f"{condition} and tags.`raycl.logged` = '{seal}'")
+        if not self._new:
+            yield from self._adopted([self._experiment], f"{condition} and tags.`raycl.logged` = '{seal}'")
 
     def _of_folder(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
         yield from self._search(experiments, f"tags.`raycl.folder` = '{self._folder}' and {condition}")
@@ -319,6 +319,17 @@ def _make_database(results: ResultsFolder) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _client(beside(Path(folder))).search_experiments(max_results=1)
         results.files.write_once(DATABASE, (Path(folder) / DATABASE).read_bytes())
+
+
+def _points(rows: Sequence[TaskRow], times: Mapping[int, float]) -> list[Any]:
+    """The metrics that are numbers, in MLflow's class."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(name, value, int(1000 * times.get(task, 0.0)), task + 1)
+        for task, name, value in _metrics(rows)
+        if math.isfinite(value)
+    ]
 
 
 def _metrics(rows: Sequence[TaskRow]) -> Iterator[tuple[int, str, float]]:
