@@ -151,8 +151,12 @@ def of_the_driver(ran: Ran) -> list[Row]:
     start, end = ran.began[0], max(ran.ended)
     fifth = (end - start) / 5
     shares = [ran.driver.share(start, start + fifth), ran.driver.share(end - fifth, end)]
+    counts = [sum(at < start + fifth for at in ran.ended), sum(at >= end - fifth for at in ran.ended)]
+    each = [1000 * share * fifth / max(1, count) for share, count in zip(shares, counts, strict=True)]
     sizes = [ran.driver.memory(start + fifth), ran.driver.memory(end)]
     return [
+        ("driver, CPU milliseconds a trial, first fifth", f"{each[0]:.0f}", ""),
+        ("driver, CPU milliseconds a trial, last fifth", f"{each[1]:.0f}", ""),
         ("driver, share of a core, first fifth", *judged(shares[0], 0.2)),
         ("driver, share of a core, last fifth", *judged(shares[1], 0.2)),
         ("driver, MB of its own, after a fifth", *judged(sizes[0], 600, 0)),
