@@ -62,7 +62,7 @@ class Code:
         nodes = list(ast.walk(tree))
         dotted = (ast.Name, ast.Attribute)
         return Code(
-            ast.unparse(_bare(copy.deepcopy(tree))),
+            ast.unparse(_bare(tree)),
             frozenset(node.id for node in nodes if isinstance(node, ast.Name)),
             tuple(node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, dotted)),
             tuple(
@@ -138,14 +138,20 @@ _UNMEANT = ("__dict__", "__doc__", "__module__", "__weakref__")
 
 
 def _bare(tree: ast.AST) -> ast.AST:
-    """The tree, without docstrings, comments and imports."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            kept = [child for child in body if not isinstance(child, (ast.Import, ast.ImportFrom))]
-            kept = [child for child in kept if not _is_text(child)]
-            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree
+    """The tree, without docstrings, comments and imports: a copy of its statements over the same expressions."""
+    bare = copy.copy(tree)
+    for name, value in ast.iter_fields(tree):
+        if isinstance(value, list):
+            kept = [_bare(child) if isinstance(child, _HOLDS_STATEMENTS) else child for child in value]
+            if name == "body":
+                kept = [child for child in kept if not isinstance(child, (ast.Import, ast.ImportFrom))]
+                kept = [child for child in kept if not _is_text(child)] or [ast.Pass()]
+            setattr(bare, name, kept)
+    return bare
+
+
+_HOLDS_STATEMENTS = (ast.stmt, ast.ExceptHandler, ast.match_case)
+"""Nodes that may be statements or hold some; an expression holds none."""
 
 
 def _is_text(node: ast.AST) -> bool:

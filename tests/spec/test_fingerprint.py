@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import linecache
 import os
@@ -16,6 +17,7 @@ import pytest
 import raycl
 from raycl.catalog import catalog
 from raycl.spec.fingerprint import commit, fingerprint
+from raycl.spec.syntax import Code, _bare
 from raycl.trial.trainer import Trainer
 
 METHOD = '''
@@ -233,3 +235,48 @@ def test_the_commit_is_of_raycl_and_not_of_where_one_stands(tmp_path: Path, monk
     commit.cache_clear()
     assert commit() == "abc"
     commit.cache_clear()
+
+
+NESTED = """
+class A:
+    \'\'\'Told.\'\'\'
+
+    import os
+
+    def f(self, x):
+        "told"
+        try:
+            from a import b
+        except ValueError:
+            "told"
+        else:
+            "told"
+            x = [lambda: "kept"]
+        match x:
+            case 1:
+                import c
+        return x
+"""
+BARE = """class A:
+
+    def f(self, x):
+        try:
+            pass
+        except ValueError:
+            pass
+        else:
+            'told'
+            x = [lambda: 'kept']
+        match x:
+            case 1:
+                pass
+        return x"""
+
+
+def test_what_runs_is_told_without_a_change_to_the_tree_that_others_read() -> None:
+    """Nor by way of a copy of it all: that took most of a fingerprint's time, in every process."""
+    tree = ast.parse(NESTED)
+    before, names = ast.dump(tree), {id(node) for node in ast.walk(tree) if isinstance(node, ast.expr)}
+    assert Code.of(tree).text == BARE
+    assert ast.dump(tree) == before
+    assert {id(node) for node in ast.walk(_bare(tree)) if isinstance(node, ast.expr)} <= names
