@@ -62,15 +62,18 @@ def test_the_metadata_say_who_what_and_under_which_licence() -> None:
 
 
 def test_what_is_imported_is_declared_and_nothing_else() -> None:
-    imported = set()
+    imported, read = set(), set()
     for file in (ROOT / "raycl").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add((node.module or "").split(".")[0])
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "distribution":
+                read |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
     others = imported - sys.stdlib_module_names - {"raycl"}
-    assert {NAMES.get(name, name) for name in others} == set(REQUIRED)
+    assert {NAMES.get(name, name) for name in others} | read == set(REQUIRED)
+    assert read == {"scikit-learn"}, "of which a file is read, and nothing imported"
 
 
 def test_every_requirement_has_a_least_version_and_takes_the_tested_one() -> None:
