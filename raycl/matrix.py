@@ -109,6 +109,9 @@ class TaskRow:
     online: Online | None = None
 
 
+Step = Callable[[np.ndarray, np.ndarray], float]
+"""Accuracies and examples of the tasks learned, ``[tasks]`` each, in one row -> a mean."""
+
 METRICS = (
     "average_accuracy",
     "average_incremental_accuracy",
@@ -177,7 +180,7 @@ class AccuracyMatrix:
     @classmethod
     def from_counts(cls, correct: np.ndarray, total: np.ndarray) -> AccuracyMatrix:
         """From counts ``[1 + num_tasks, num_tasks]``, the row before training first; 0 of 0 is a null cell."""
-        accuracy = np.where(total > 0, correct / np.maximum(total, 1), np.nan)
+        accuracy = _shares(correct, total)
         return cls(accuracy[1:], accuracy[0], total[1:])
 
     @classmethod
@@ -202,19 +205,19 @@ class AccuracyMatrix:
 
         Every task weighs the same, whatever its size; where a sample of the tasks was measured, it is their mean.
         """
-        row = self.num_tasks - 1 if after is None else after
-        return _mean(self.accuracy[row, : row + 1])
+        return self._after(_task_mean, self.num_tasks - 1 if after is None else after)
 
     def pooled_accuracy(self, after: int | None = None) -> float:
         """Share of all examples of the tasks learned that are right after task ``after``: every image weighs the same.
 
         What papers on class-incremental learning report, such as Rebuffi et al. 2017 (iCaRL).
         """
-        row = self.num_tasks - 1 if after is None else after
-        own = self.accuracy[row, : row + 1]
+        return self._after(_image_mean, self.num_tasks - 1 if after is None else after)
+
+    def _after(self, of_step: Step, row: int) -> float:
+        """A mean over the tasks learned, in the row after task ``row``."""
         weights = np.ones(row + 1) if self.total is None else self.total[row, : row + 1]
-        known = ~np.isnan(own)
-        return float(weights[known] @ own[known] / weights[known].sum()) if known.any() else math.nan
+        return of_step(self.accuracy[row, : row + 1], weights)
 
     def average_incremental_accuracy(self, after: int | None = None) -> float:
         """Mean over steps i, the first included, of the average accuracy after task i; steps without a row are left
@@ -232,7 +235,7 @@ class AccuracyMatrix:
             metric: ``average_accuracy`` or ``average_incremental_accuracy``, each also with ``pooled_`` before it.
         """
         of_step, runs = _CURVES[metric]
-        steps = [of_step(self, task) for task in range(self.num_tasks)]
+        steps = [self._after(of_step, task) for task in range(self.num_tasks)]
         return [_running_mean(steps[: task + 1]) for task in range(self.num_tasks)] if runs else steps
 
     def learning_accuracy(self) -> float:
@@ -296,11 +299,54 @@ class AccuracyMatrix:
         return {name: float(getattr(self, name)()) for name in METRICS}
 
 
-_CURVES: dict[str, tuple[Callable[[AccuracyMatrix, int], float], bool]] = {
-    "average_accuracy": (AccuracyMatrix.average_accuracy, False),
-    "average_incremental_accuracy": (AccuracyMatrix.average_accuracy, True),
-    "pooled_accuracy": (AccuracyMatrix.pooled_accuracy, False),
-    "pooled_average_incremental_accuracy": (AccuracyMatrix.pooled_accuracy, True),
+@dataclass
+class Curve:
+    """What :meth:`AccuracyMatrix.curve` gives, row by row, so that none has to be kept for it.
+
+    Attributes:
+        metric: a search metric.
+        values: task -> the metric after it; tasks after which it is not defined are absent.
+    """
+
+    metric: str
+    values: dict[int, float] = field(default_factory=dict)
+    _steps: list[float] = field(default_factory=list)
+
+    def add(self, rows: Iterable[TaskRow]) -> None:
+        """Take in the next rows, in the order of their tasks; that before training counts for nothing."""
+        of_step, runs = _CURVES[self.metric]
+        for row in rows:
+            if row.task < 0:
+                continue
+            own = slice(row.task + 1)
+            step = of_step(_shares(row.correct[own], row.total[own]), row.total[own])
+            self._steps.append(step)
+            value = _running_mean(self._steps) if runs else step
+            if not math.isnan(value):
+                self.values[row.task] = value
+
+
+def _shares(correct: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Accuracies, NaN where nothing was counted."""
+    return np.where(total > 0, correct / np.maximum(total, 1), np.nan)
+
+
+def _task_mean(accuracy: np.ndarray, total: np.ndarray) -> float:
+    """Over the tasks of one row ``[tasks]``."""
+    return _mean(accuracy)
+
+
+def _image_mean(accuracy: np.ndarray, total: np.ndarray) -> float:
+    """Over the examples of the tasks of one row ``[tasks]``."""
+    known = ~np.isnan(accuracy)
+    return float(total[known] @ accuracy[known] / total[known].sum()) if known.any() else math.nan
+
+
+_CURVES: dict[str, tuple[Step, bool]] = {
+    "average_accuracy": (_task_mean, False),
+    "average_incremental_accuracy": (_task_mean, True),
+    "pooled_accuracy": (_image_mean, False),
+    "pooled_average_incremental_accuracy": (_image_mean, True),
 }
 """Search metric -> its value at a step, and whether it is the running mean of these."""
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from raycl.matrix import AccuracyMatrix, Cost, TaskRow, cut_after
+from raycl.matrix import AccuracyMatrix, Cost, Curve, TaskRow, cut_after
 from raycl.spec.sweep_options import SearchMetric
 
 ACCURACY = np.array([[0.9, 0.1, 0.2], [0.7, 0.8, 0.3], [0.6, 0.5, 0.7]])
@@ -189,6 +189,21 @@ class TestPooled:
         assert matrix.pooled_accuracy() == 0.3
         assert matrix.pooled_average_incremental_accuracy() == pytest.approx(0.6)
         assert math.isnan(AccuracyMatrix.of(rows[:1], 2).pooled_accuracy())
+
+
+@pytest.mark.parametrize("metric", get_args(SearchMetric))
+def test_a_curve_taken_in_row_by_row_is_that_of_the_whole_matrix(metric: SearchMetric) -> None:
+    """To the last bit, with cells, rows and sizes missing or unequal; in two parts, as where a trial goes on."""
+    random = np.random.default_rng(0)
+    total = random.integers(1, 50, (8, 8)) * (random.random((8, 8)) < 0.6)
+    total[4] = 0
+    rows = [TaskRow(task, random.integers(0, 50, 8) * (total[task] > 0), total[task]) for task in range(-1, 7)]
+    values = AccuracyMatrix.of(rows, 8).curve(metric)
+    curve = Curve(metric)
+    for part in (rows[:3], rows[3:]):
+        curve.add(part)
+    assert curve.values == {task: value for task, value in enumerate(values) if not math.isnan(value)}
+    assert 2 < len(curve.values) < 7
 
 
 def partly(accuracy: list[list[float | None]]) -> AccuracyMatrix:

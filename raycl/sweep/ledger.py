@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from raycl.matrix import AccuracyMatrix, Verdict
+from raycl.matrix import Curve, Verdict
 from raycl.results.outcomes import ASHA, Record
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep_options import DEFAULT_METRIC
@@ -50,9 +49,9 @@ class Ledger:
         manifest = store.latest()
         if manifest is None or store.verdict() is not None:
             return
-        rows = store.rows(manifest)
-        value = AccuracyMatrix.of(rows, len(rows[0].total)).curve(self.metric)[manifest.task]
-        store.finish(Verdict("pruned", ASHA, value, manifest.task), manifest.extra)
+        curve = Curve(self.metric)
+        curve.add(store.rows(manifest))
+        store.finish(Verdict("pruned", ASHA, curve.values.get(manifest.task), manifest.task), manifest.extra)
 
     def ended_meanwhile(self, spec: TrialSpec) -> bool:
         """Whether a trial that is about to run has ended since it was last looked at."""
@@ -78,8 +77,8 @@ class Ledger:
             return None
         rows = store.rows()
         num_tasks = len(rows[0].total) if rows else verdict.task + 1
-        values = AccuracyMatrix.of(rows, num_tasks).curve(self.metric)
-        curve = {task: value for task, value in enumerate(values) if not math.isnan(value)}
-        record = Record(spec, verdict, curve, num_tasks)
+        curve = Curve(self.metric)
+        curve.add(rows)
+        record = Record(spec, verdict, curve.values, num_tasks)
         self.on_record(record)
         return record

@@ -153,7 +153,7 @@ def part_segment(part: Part, y: Tensor, task: int, device: torch.device, limit: 
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         images = torch.from_numpy(part.images)  # shared and read-only; only ever read through an index
     rows = torch.from_numpy(part.rows[:limit].copy())
-    y = y[:limit].to(device)
+    y = y[:limit].clone().to(device)  # a view would keep the labels that are left out
     tasks = torch.full_like(y, task)
     if part.recipe.costly:
         return Segment(part.recipe.apply(images.index_select(0, rows)).to(device), None, y, tasks, None)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 
 import raycl
 from raycl.errors import DataError, InfrastructureError, MethodError, StoreError, UnknownName
-from raycl.matrix import AccuracyMatrix, TaskRow, Verdict, cut_after
+from raycl.matrix import Curve, Verdict, cut_after
 from raycl.memory.local import Storage
 from raycl.spec.fingerprint import commit
 from raycl.spec.setting import Registries
@@ -99,8 +98,7 @@ class TrialSession:
         )
         self._trainer: Trainer | None = None
         self._attempt = 0
-        self._rows: list[TaskRow] = []
-        self._curve: dict[int, float] = {}
+        self._curve = Curve(metric)
         self._warnings: tuple[str, ...] = ()
 
     @property
@@ -125,7 +123,7 @@ class TrialSession:
             if known is not None:
                 return self._ended(known)
             rows = trainer.run_task()
-            self._extend(rows, trainer.num_tasks)
+            self._curve.add(rows)
             state = checkpoint.encode(trainer.state_dict())
         except self._lost:
             raise
@@ -152,7 +150,7 @@ class TrialSession:
         if restored is not None:
             mark, files = restored
             trainer.load_state_dict(checkpoint.decode(files))
-            self._extend(self._keeper.rows(mark), trainer.num_tasks)
+            self._curve.add(self._keeper.rows(mark))
             self._warnings = tuple(mark.extra.get("warnings", ()))
         return trainer
 
@@ -166,12 +164,13 @@ class TrialSession:
     def _judge(self, trainer: Trainer) -> Verdict | None:
         """The verdict that the rows and the cut-offs imply; None while the trial should go on."""
         learned = trainer.next_task - 1
-        cut = cut_after(self._curve, self._cutoffs, trainer.num_tasks)
+        curve = self._curve.values
+        cut = cut_after(curve, self._cutoffs, trainer.num_tasks)
         if cut is not None:
             reason = f"{self._metric} below {self._cutoffs[cut]:.4f} after task {cut}"
-            return Verdict("pruned", reason, self._curve[cut], cut)
+            return Verdict("pruned", reason, curve[cut], cut)
         if trainer.done:
-            return Verdict("finished", "", self._curve.get(learned), learned)
+            return Verdict("finished", "", curve.get(learned), learned)
         return None
 
     def _ended(self, verdict: Verdict, where: str = "") -> Progress:
@@ -183,13 +182,7 @@ class TrialSession:
         if trainer is None:
             return Progress(-1, 0, None, verdict)
         task = trainer.next_task - 1
-        return Progress(task, trainer.num_tasks, self._curve.get(task), verdict)
-
-    def _extend(self, rows: Sequence[TaskRow], num_tasks: int) -> None:
-        """Take in new rows, and the search metric after each of their tasks where it is defined."""
-        self._rows += rows
-        values = AccuracyMatrix.of(self._rows, num_tasks).curve(self._metric)
-        self._curve = {task: value for task, value in enumerate(values) if not math.isnan(value)}
+        return Progress(task, trainer.num_tasks, self._curve.values.get(task), verdict)
 
     def _provenance(self) -> dict[str, Any]:
         """What the results record beside the specification."""

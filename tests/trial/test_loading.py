@@ -37,6 +37,14 @@ def segment(images: np.ndarray, rows: list[int], task: int = 0, recipe: Recipe |
     return part_segment(made, torch.from_numpy(made.labels), task, CPU)
 
 
+def test_a_part_cut_short_keeps_nothing_of_the_rest() -> None:
+    """A view would: a thousand tasks of ten thousand labels, of which fifty are looked at, are 80 MB."""
+    made = part(numbered(8), list(range(8)))
+    cut = part_segment(made, torch.from_numpy(made.labels), 0, CPU, limit=3)
+    assert cut.y.tolist() == made.labels[:3].tolist()
+    assert {tensor.untyped_storage().nbytes() for tensor in (cut.y, cut.task, cut.rows)} == {3 * 8}
+
+
 def test_normalisation_is_the_textbook_one() -> None:
     image = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
     assert pixels("none").normalize(image).flatten().tolist() == [0, 51, 255]

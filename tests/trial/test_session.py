@@ -58,6 +58,16 @@ def test_a_trial_leaves_its_rows_and_its_verdict(results: ResultsFolder) -> None
     assert verdict.value == steps[-1].metric
 
 
+def test_judging_a_task_builds_no_matrix_of_all_tasks(results: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix after every task would make a trial's work grow with the cube of its tasks; one at the end is stored."""
+    built: list[int] = []
+    of = AccuracyMatrix.of
+    monkeypatch.setattr(AccuracyMatrix, "of", lambda rows, num_tasks: (built.append(num_tasks), of(rows, num_tasks))[1])
+    spec = trial("naive")
+    assert len(to_the_end(session(spec, results.trial(spec)))) == 3
+    assert built == [3]
+
+
 @pytest.mark.parametrize("method", ["naive", "replay"])
 def test_a_new_session_goes_on_where_the_last_one_stopped(results: ResultsFolder, method: str) -> None:
     spec = trial(method)
