@@ -1,9 +1,9 @@
 """What grows with the number of tasks: seconds, bytes and memory of a trial at T / 10, 3 T / 10 and T tasks.
 
-Permuted digits, an MLP 64-20-20-10, five updates of eight images a task, a sample of 20 earlier tasks measured after each.
-The exponent is the slope of a line through the logarithms: 1 is linear in T. Trials run in processes of their own, and
-their first tasks, which import and warm up, are left out. Then the actors of a trial on Ray, and the folder of a trial
-of T tasks: going on at nine tenths, `raycl show`, and a matrix of which every cell was measured.
+Permuted digits, an MLP 64-20-20-10, five updates of eight images a task, a sample of 20 earlier tasks measured after
+each. The exponent is the slope of a line through the logarithms: 1 is linear in T. Trials run in processes of their
+own, and their first tasks, which import and warm up, are left out. Then the folder of a trial of T tasks (going on at
+nine tenths, `raycl show`, a matrix of which every cell was measured), and the actors of a trial on Ray.
 
     OMP_NUM_THREADS=1 python benchmarks/thousand_tasks.py [tasks]
 """
@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,7 +92,9 @@ class Watched(TrialStore):
     seconds = 0.0
     written = 0
 
-    def write_task(self, attempt: int, task: int, rows: Any, checkpoint: Mapping[str, bytes], extra: Any = None) -> None:
+    def write_task(
+        self, attempt: int, task: int, rows: Any, checkpoint: Mapping[str, bytes], extra: Any = None
+    ) -> None:
         began = time.process_time()
         super().write_task(attempt, task, rows, checkpoint, extra)
         self.seconds += time.process_time() - began
@@ -157,9 +158,9 @@ def growth(counts: Sequence[int]) -> None:
     columns = ["method", "learning, s", "exponent", "storing, s", "exponent", "checkpoints, MB", "exponent"]
     columns += [f"memory at {count}, MB" for count in counts]
     note = (
-        f"CPU seconds and bytes from task {LEFT_OUT} on, at T = {counts[-1]}; exponents over T = {', '.join(map(str, counts))}, "
-        f"goal {EXPONENT} (none for the checkpoints of {', '.join(GROWING)}, which keep something of each task). Memory: what "
-        "the process has grown by."
+        f"CPU seconds and bytes from task {LEFT_OUT} on, at T = {counts[-1]}; exponents over T = "
+        f"{', '.join(map(str, counts))}, goal {EXPONENT} (none for the checkpoints of {', '.join(GROWING)}, which keep "
+        "something of each task). Memory: what the process has grown by."
     )
     report("A trial of T tasks", columns, rows, note)
 

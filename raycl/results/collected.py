@@ -1,21 +1,22 @@
 """The data set of a sweep that has finished: one file for each kind of table, in place of the parts of its trials.
 
-``data/trials/all.parquet`` has one union of columns, and one type for each of them, over all methods; so has every other
-kind. What reads a folder of Parquet files (pandas, pyarrow, DuckDB, Polars) takes its columns from one file, which then
-is the only one.
+``data/trials/all.parquet`` has one union of columns, and one type for each of them, over all methods; so has every
+other kind. What reads a folder of Parquet files (pandas, pyarrow, DuckDB, Polars) takes its columns from one file,
+which then is the only one.
 
 A part counts for more than the file. A trial that ends again, or for the first time, leaves its parts beside it, until
-the sweep has finished once more. A trial whose part among ``trials`` is there has parts of its own, else its rows are in
-the files: they are written before parts go, and the part among ``trials`` goes first. So each row is read once at any
-moment, wherever the driver dies.
+the sweep has finished once more. A trial whose part among ``trials`` is there has parts of its own, else its rows are
+in the files: they are written before parts go, and the part among ``trials`` goes first. So each row is read once at
+any moment, wherever the driver dies.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,22 +25,28 @@ import pyarrow as pa
 from raycl.errors import TornFile
 from raycl.results import schema
 from raycl.results.files import Files, digest
-from raycl.results.trial_store import DATA_PARTS, part_name
+from raycl.results.trial_store import part_name
 
 ALL = "all"
 """Takes the place of a trial's name in that of a part."""
-REQUIRED = ("cells", "trials")
+OF_EVERY_TRIAL = ("cells", "trials")
 """Kinds of which every trial that has ended has a part."""
 AT_ONCE = 16
 """Trials whose rows are held, and lie side by side in a file, so that those of a few can be read alone."""
 _COLLECTED = "raycl.collected"
 _PART = re.compile(r"([0-9a-f]{16})\.parquet")
-_FORMS = {"cells": schema.CELLS, "inside": schema.INSIDE, "online": schema.ONLINE_ROWS, "trials": None}
+_FORMS = {
+    "cells": schema.CELLS,
+    "inside": schema.INSIDE,
+    "online": schema.ONLINE_ROWS,
+    "measures": schema.MEASURE_ROWS,
+    "trials": None,
+}
 """In the order in which they are written; None: the union of what the trials have."""
 
 
 def parts_of(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.Table]:
-    """The rows of each of some trials that have ended, in the given order; those without any are left out.
+    """The rows of each of some trials that have ended, in the given order; those without a part are left out.
 
     Raises:
         TornFile: a part is damaged or missing; ``raycl resume`` repairs it.
@@ -47,17 +54,27 @@ def parts_of(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.Tab
     own = _own(files)
     found = _parts(files, kind, [name for name in trials if name in own])
     left = [name for name in trials if name not in found]
-    if left and own.intersection(left):  # they have none of this kind, unless they have been collected meanwhile
+    if own.intersection(left):  # they have none of this kind, unless they have been collected meanwhile
         own = _own(files)
         left = [name for name in left if name not in own]
-    path = part_name(kind, ALL)
-    if left and files.exists(path):
-        found |= _split(schema.from_parquet(files.opened(path), files.name(path), _FORMS[kind], left))
-    missing = next((name for name in trials if name not in found), None) if kind in REQUIRED else None
-    if missing is not None:
-        name = files.name(part_name(kind, missing))
-        raise TornFile(f"{name}: missing; `raycl resume` on the results folder writes it again")
+    if left:
+        found |= _collected(files, kind, left)
+    if kind in OF_EVERY_TRIAL:
+        for name in (name for name in trials if name not in found):
+            path = files.name(part_name(kind, name))
+            raise TornFile(f"{path}: missing; `raycl resume` on the results folder writes it again")
     return {name: found[name] for name in trials if name in found}
+
+
+def _collected(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.Table]:
+    """The rows of some trials in the file of a kind; of cells a trial may have none."""
+    path, form = part_name(kind, ALL), _FORMS[kind]
+    if not files.exists(path):
+        return {}
+    found = _split(schema.from_parquet(files.opened(path), files.name(path), form, trials))
+    if kind == "cells" and len(found) < len(trials):
+        found |= {name: form.empty_table() for name in trials if name in _notes(files)["verdicts"].keys() - found}
+    return found
 
 
 def held(files: Files, sizes: Mapping[str, int]) -> Mapping[str, str]:
@@ -68,16 +85,28 @@ def held(files: Files, sizes: Mapping[str, int]) -> Mapping[str, str]:
     Args:
         sizes: lists the folder ``data``.
     """
-    path = part_name("trials", ALL)
-    if path.removeprefix("data/") not in sizes:
-        return {}
     try:
-        notes = json.loads(schema.notes_of(files.opened(path), files.name(path))[_COLLECTED])
-    except (TornFile, KeyError, ValueError):
+        notes = _notes(files)
+    except TornFile:
         return {}
     whole = all(sizes.get(name.removeprefix("data/")) == size for name, size in notes["sizes"].items())
-    verdicts: dict[str, str] = notes["verdicts"] if whole else {}
+    verdicts: Mapping[str, str] = notes["verdicts"] if whole else {}
     return verdicts
+
+
+def _notes(files: Files) -> Mapping[str, Any]:
+    """What the file of the trials tells of all files: ``verdicts``, trial -> digest, and ``sizes``, file -> bytes.
+
+    Raises:
+        TornFile: it is damaged.
+    """
+    path = part_name("trials", ALL)
+    if not files.exists(path):
+        return {"verdicts": {}, "sizes": {}}
+    told: Mapping[str, Any] = json.loads(schema.notes_of(files.opened(path), files.name(path)).get(_COLLECTED, "null"))
+    if told is None:
+        raise TornFile(f"{files.name(path)}: not a file of raycl's; delete it and run `raycl resume` on the folder")
+    return told
 
 
 def collect(files: Files, ended: Sequence[str]) -> None:
@@ -104,11 +133,12 @@ def _write(files: Files, ended: Sequence[str]) -> None:
         if form is None:
             continue
         data = schema.in_groups(_in_turn(files, kind, ended), form)
-        if data is None:
+        if data is None and kind not in OF_EVERY_TRIAL:
             files.delete(part_name(kind, ALL))
-        else:
-            files.write(part_name(kind, ALL), data)
-            sizes[part_name(kind, ALL)] = len(data)
+            continue
+        written = data or schema.to_parquet(form.empty_table())
+        files.write(part_name(kind, ALL), written)
+        sizes[part_name(kind, ALL)] = len(written)
     with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
         verdicts = list(pool.map(lambda name: digest(files.read(f"trials/{name}/verdict.json") or b""), ended))
     notes = json.dumps({"verdicts": dict(zip(ended, verdicts, strict=True)), "sizes": sizes}, sort_keys=True)
@@ -162,8 +192,7 @@ def _parts(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.Table
 
 def _split(table: pa.Table) -> dict[str, pa.Table]:
     """The rows of each trial, which lie side by side."""
-    names = table["trial"].combine_chunks().dictionary_encode()
+    names = table["trial"].dictionary_encode().unify_dictionaries().combine_chunks()
     codes = names.indices.to_numpy()
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    ends = [*starts[1:].tolist(), len(codes)]
-    return {names.dictionary[codes[start]].as_py(): table[start:end] for start, end in zip(starts, ends, strict=True)}
+    borders = [*np.flatnonzero(np.diff(codes, prepend=-1)).tolist(), len(codes)]
+    return {names.dictionary[codes[start]].as_py(): table[start:end] for start, end in pairwise(borders)}

@@ -106,6 +106,15 @@ class Files:
             with self.filesystem.open_input_file(self._key(relative)) as stream:
                 return bytes(stream.read())
 
+    def opened(self, relative: str) -> pa.NativeFile:
+        """A file whose parts are read one by one.
+
+        Raises:
+            StoreError: it is absent.
+        """
+        with self._guard(relative):
+            return self.filesystem.open_input_file(self._key(relative))
+
     def write(self, relative: str, data: bytes) -> None:
         """Write a file as a whole; replaces one that is there."""
         with self._guard(relative):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -11,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from raycl.matrix import AccuracyMatrix
@@ -24,10 +27,16 @@ NULL = "#E6E6E6"
 INK = "#333333"
 WRITTEN_OUT = 12
 """Up to so many tasks each cell of a heat map says its figure."""
+CELL_BY_CELL, SQUARES = 100, 50
+"""Up to so many tasks a heat map has a field for each cell; beyond, so many fields on each side."""
 
 
 def heat_map(matrix: AccuracyMatrix, title: str = "") -> Figure:
-    """Rows: after learning task i; columns: evaluated on task j. Cells without a value are grey."""
+    """Rows: after learning task i; columns: evaluated on task j. Cells without a value are grey.
+
+    Of more than :data:`CELL_BY_CELL` tasks, means over squares of tasks are drawn: a cell would be less than a point,
+    and of long streams few cells are measured.
+    """
     tasks = matrix.num_tasks
     side = min(6.4, 2.6 + 0.42 * tasks)
     width, height = side + 1.9, side + 1.0
@@ -35,13 +44,57 @@ def heat_map(matrix: AccuracyMatrix, title: str = "") -> Figure:
         width, height, title, layout=None
     )  # a solved layout doubles its cost, and every trial has one
     axes.set_position((0.75 / width, 0.55 / height, side / width, side / height))
-    colours = mpl.colormaps["cividis"].with_extremes(bad=NULL)
-    edges = (0.5, tasks + 0.5, tasks + 0.5, 0.5)
-    image = axes.imshow(
-        np.ma.masked_invalid(matrix.accuracy), cmap=colours, vmin=0, vmax=1, extent=edges, interpolation="nearest"
+    image = _draw_cells(axes, matrix.accuracy)
+    axes.set_xlabel("evaluated on task")
+    axes.set_ylabel("after learning task")
+    strip = figure.add_axes(((0.95 + side) / width, (0.55 + 0.1 * side) / height, 0.16 / width, 0.8 * side / height))
+    _label_bar(figure.colorbar(image, cax=strip), tasks)
+    return figure
+
+
+def heat_maps(matrices: Mapping[str, AccuracyMatrix], title: str = "", columns: int = 4) -> Figure:
+    """:func:`heat_map` of several matrices of the same stream, small and side by side."""
+    count = max(1, len(matrices))
+    rows = math.ceil(count / columns)
+    figure = Figure(
+        figsize=(2.4 * min(count, columns) + 1.3, 2.6 * rows + 0.5), layout="constrained", facecolor="white"
     )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    grid = figure.subplots(rows, min(count, columns), squeeze=False, sharex=True, sharey=True)
+    places = list(grid.flat)
+    image = None
+    for axes, (name, matrix) in zip(places, matrices.items(), strict=False):
+        image = _draw_cells(axes, matrix.accuracy)
+        axes.set_title(name, loc="left", fontsize=10, color=INK)
+        axes.tick_params(colors=INK, labelsize=8)
+    for axes in places[len(matrices) :]:
+        axes.set_visible(False)
+    figure.supxlabel("evaluated on task", fontsize=10, color=INK)
+    figure.supylabel("after learning task", fontsize=10, color=INK)
+    if image is not None:
+        tasks = max(matrix.num_tasks for matrix in matrices.values())
+        _label_bar(figure.colorbar(image, ax=places, shrink=0.8), tasks)
+    return figure
+
+
+def _draw_cells(axes: Axes, accuracy: np.ndarray) -> AxesImage:
+    """The cells of a matrix ``[tasks, tasks]``, or squares of them."""
+    tasks = len(accuracy)
+    shown, size = _squares(accuracy)
+    colours = mpl.colormaps["cividis"].with_extremes(bad=NULL)
+    end = size * len(shown) + 0.5
+    image = axes.imshow(
+        np.ma.masked_invalid(shown),
+        cmap=colours,
+        vmin=0,
+        vmax=1,
+        extent=(0.5, end, end, 0.5),
+        interpolation="nearest",
+    )
+    axes.set_xlim(0.5, tasks + 0.5)  # the last square may reach beyond the last task
+    axes.set_ylim(tasks + 0.5, 0.5)
     if tasks <= WRITTEN_OUT:
-        _write_cells(axes, matrix.accuracy)
+        _write_cells(axes, accuracy)
         axes.set_xticks(range(1, tasks + 1))
         axes.set_yticks(range(1, tasks + 1))
         for edge in np.arange(1.5, tasks):
@@ -50,15 +103,32 @@ def heat_map(matrix: AccuracyMatrix, title: str = "") -> Figure:
     else:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=3))
-    axes.set_xlabel("evaluated on task")
-    axes.set_ylabel("after learning task")
     axes.tick_params(length=0 if tasks <= WRITTEN_OUT else 3)
     axes.spines[:].set_visible(False)
-    strip = figure.add_axes(((0.95 + side) / width, (0.55 + 0.1 * side) / height, 0.16 / width, 0.8 * side / height))
-    bar = figure.colorbar(image, cax=strip, format=PercentFormatter(1.0, decimals=0))
-    bar.set_label("accuracy", color=INK)
+    return image
+
+
+def _squares(accuracy: np.ndarray) -> tuple[np.ndarray, int]:
+    """Means ``[squares, squares]`` over the cells that were measured in each square of tasks, and a square's side."""
+    tasks = len(accuracy)
+    if tasks <= CELL_BY_CELL:
+        return accuracy, 1
+    size = math.ceil(tasks / SQUARES)
+    starts = np.arange(0, tasks, size)
+
+    def sums(cells: np.ndarray) -> np.ndarray:
+        return np.asarray(np.add.reduceat(np.add.reduceat(cells, starts, axis=0), starts, axis=1))
+
+    measured = sums((~np.isnan(accuracy)).astype(float))
+    return np.where(measured > 0, sums(np.nan_to_num(accuracy)) / np.maximum(measured, 1), np.nan), size
+
+
+def _label_bar(bar: Colorbar, tasks: int) -> None:
+    """What the colours of a matrix of so many tasks stand for."""
+    size = 1 if tasks <= CELL_BY_CELL else math.ceil(tasks / SQUARES)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    bar.set_label("accuracy" + f", mean of the cells\nmeasured in {size} x {size} tasks" * (size > 1), color=INK)
     bar.outline.set_visible(False)
-    return figure
 
 
 def accuracy_curves(matrices: Mapping[str, Sequence[AccuracyMatrix]], title: str = "") -> Figure:

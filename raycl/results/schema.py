@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raycl.errors import TornFile
@@ -129,15 +131,71 @@ def to_parquet(table: pa.Table, compression: str = "zstd", notes: Mapping[str, s
     return bytes(sink.getvalue())
 
 
-def from_parquet(data: bytes, name: str, schema: pa.Schema | None = None) -> pa.Table:
-    """Read Parquet bytes.
+def in_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes | None:
+    """Tables one after another in one file, each of them read alone by the first and the last of its trials.
+
+    Only one is held at a time beside the bytes. None where there are no rows.
+    """
+    sink = pa.BufferOutputStream()
+    options = {"compression": "zstd", "write_statistics": ["trial"], "store_schema": False, "write_page_checksum": True}
+    rows = 0
+    with pq.ParquetWriter(sink, schema, **options) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+            rows += table.num_rows
+        writer.add_key_value_metadata(_METADATA)
+    return bytes(sink.getvalue()) if rows else None
+
+
+def notes_of(source: pa.NativeFile, name: str) -> dict[str, str]:
+    """The texts in the metadata of a Parquet file.
+
+    Raises:
+        TornFile: it is no complete Parquet file.
+    """
+    with _read(name):
+        stored = pq.ParquetFile(source).schema_arrow.metadata or {}
+    return {key.decode(): text.decode() for key, text in stored.items()}
+
+
+def from_parquet(
+    data: bytes | pa.NativeFile, name: str, schema: pa.Schema | None = None, trials: Collection[str] | None = None
+) -> pa.Table:
+    """Read Parquet bytes, or a file that is open.
+
+    Args:
+        trials: the trials whose rows are wanted; default: all.
 
     Raises:
         TornFile: the bytes are no complete Parquet file of this schema; the message names ``name`` and the remedy.
     """
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
+    with _read(name):
+        source = data if isinstance(data, pa.NativeFile) else pa.BufferReader(data)
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+        if trials is None:
+            table = file.read(use_threads=False)
+        else:
+            table = file.read_row_groups(_groups(file, trials), use_threads=False)
+            table = table.filter(pc.is_in(table["trial"], pa.array(sorted(trials), pa.string())))
         return table if schema is None else table.cast(schema)
+
+
+def _groups(file: pq.ParquetFile, trials: Collection[str]) -> list[int]:
+    """Groups of a file that may hold rows of these trials; all of those that do not say what they hold."""
+    found = []
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        column = next(group.column(at) for at in range(group.num_columns) if group.column(at).path_in_schema == "trial")
+        told = column.statistics
+        if told is None or any(told.min <= trial <= told.max for trial in trials):
+            found.append(number)
+    return found
+
+
+@contextmanager
+def _read(name: str) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TornFile(
             f"{name}: not a complete Parquet result ({error}); `raycl resume` on the results folder repairs it: "

@@ -17,6 +17,7 @@
     data/inside/<hash>.parquet              accuracies while tasks were learned, where that was asked for
     data/online/<hash>.parquet              examples that were predicted before they were learned, alike
     data/measures/<hash>.parquet            further numbers of each task, where there are any
+    data/<kind>/all.parquet                 the same of all trials of a sweep that has finished, in place of their parts
 
 Files of tasks are immutable and carry their attempt, so a worker that was given up but lives on destroys nothing.
 Readers trust what a manifest names and verify it. What is called otherwise (``Thumbs.db``, a copy that a file manager
@@ -35,7 +36,8 @@ from pathlib import Path
 from typing import Any
 
 from raycl.errors import StoreError, TornFile
-from raycl.results.files import Files, dump_json
+from raycl.results.collected import collect, held
+from raycl.results.files import Files, digest, dump_json
 from raycl.results.lease import Lease
 from raycl.results.trial_store import TrialStore
 from raycl.spec.trial import TrialSpec
@@ -153,6 +155,16 @@ class ResultsFolder:
         """
         return Lease(self.files, force)
 
+    def collect(self) -> None:
+        """Put the parts of the data set together, one file for each kind of table, once nothing is left to run.
+
+        For the driver that holds the lease.
+
+        Raises:
+            TornFile: a part is damaged or missing.
+        """
+        collect(self.files, self.ended())
+
     def repair(self) -> Sequence[str]:
         """Write damaged parts of the data set again from the task rows; returns the hashes of the trials repaired.
 
@@ -163,9 +175,16 @@ class ResultsFolder:
         """
         ended = self.ended()  # before the sizes: what ends in between is whole
         sizes = self.files.sizes("data")
+        collected = held(self.files, sizes)
         with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
-            records = list(pool.map(lambda name: self.files.read_json(f"trials/{name}/verdict.json"), ended))
-        torn = [name for name, record in zip(ended, records, strict=True) if record and not _complete(record, sizes)]
+            verdicts = list(pool.map(lambda name: self.files.read(f"trials/{name}/verdict.json"), ended))
+
+        def whole(name: str, verdict: bytes) -> bool:
+            if f"trials/{name}.parquet" not in sizes and name in collected:
+                return collected[name] == digest(verdict)
+            return _complete(json.loads(verdict), sizes)
+
+        torn = [name for name, data in zip(ended, verdicts, strict=True) if data and not whole(name, data)]
         for name in torn:
             log.warning("%s: a result of trial %s was damaged; writing it again", self.files.name(""), name)
             self.trial(self._spec(name)).rewrite_parts()

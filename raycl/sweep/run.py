@@ -20,7 +20,7 @@ import pyarrow as pa
 
 import raycl
 from raycl.addresses import absolute, default_data_root
-from raycl.errors import RayclError
+from raycl.errors import RayclError, StoreError
 from raycl.results.lease import Lease
 from raycl.results.outcomes import Record
 from raycl.results.reading import read_trials
@@ -143,11 +143,21 @@ def run_sweep(
             for mirror, beside in zip(mirrors, besides, strict=True):
                 beside.offer(mirror.finish)
         found = [] if reason else standings(sweep, results, ledger.record)
+        if found and all(standing.ended for standing in found):
+            _collect(results)
         if not reason:
             for beside in (*besides, listener, display):
                 beside.patience = END_SECONDS
     notes = () if options.rerun_changed else tuple(map(str, changed))
     return _ending(reason, found, results.uri, notes)
+
+
+def _collect(results: ResultsFolder) -> None:
+    """A storage that is away, or a part that is damaged meanwhile, leaves the parts as they are, and readable."""
+    try:
+        results.collect()
+    except StoreError as error:
+        log.warning("the data set stays in parts: %s", error)
 
 
 def _ending(reason: str, found: Sequence[Standing], folder: str, notes: tuple[str, ...]) -> Ending:

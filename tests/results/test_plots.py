@@ -39,6 +39,31 @@ def test_heat_maps_of_any_size(tasks: int) -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("evaluated on task", "after learning task")
 
 
+def test_of_many_tasks_squares_are_drawn_and_mean_what_was_measured_in_them() -> None:
+    """A long stream measures few cells, each of less than a point: 101 tasks in squares of 3, the last one of 2."""
+    accuracy = np.full((101, 101), np.nan)
+    accuracy[0, 0], accuracy[2, 1], accuracy[100, 99], accuracy[100, 0] = 0.2, 0.8, 0.7, 0.3
+    figure = plots.heat_map(AccuracyMatrix(accuracy, np.full(101, np.nan)))
+    (image,) = figure.axes[0].get_images()
+    shown = image.get_array()
+    assert shown.shape == (34, 34)
+    assert {place: float(shown[place]) for place in zip(*np.nonzero(~shown.mask), strict=True)} == pytest.approx(
+        {(0, 0): 0.5, (33, 33): 0.7, (33, 0): 0.3}
+    )
+    assert image.get_extent() == [0.5, 102.5, 102.5, 0.5]
+    assert (figure.axes[0].get_xlim(), figure.axes[0].get_ylim()) == ((0.5, 101.5), (101.5, 0.5))
+    assert figure.axes[1].get_ylabel() == "accuracy, mean of the cells\nmeasured in 3 x 3 tasks"
+    assert plots.heat_map(_matrix(100)).axes[0].get_images()[0].get_array().shape == (100, 100)
+
+
+def test_several_matrices_are_drawn_side_by_side() -> None:
+    figure = plots.heat_maps({f"m{number}": _matrix(30) for number in range(5)}, "five", columns=4)
+    drawn = [axes for axes in figure.axes if axes.get_images()]
+    assert [axes.get_title(loc="left") for axes in drawn] == ["m0", "m1", "m2", "m3", "m4"]
+    assert plots.png(figure)
+    assert plots.png(plots.heat_maps({}))
+
+
 def test_curves_have_a_mean_a_band_and_a_dashed_line_for_a_single_row() -> None:
     first, second = AccuracyMatrix.of(rows(), 3), AccuracyMatrix.of(rows(4), 3)
     joint = AccuracyMatrix.from_array([[np.nan] * 3, [np.nan] * 3, [0.9, 0.9, 0.9]])

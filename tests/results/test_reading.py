@@ -13,7 +13,7 @@ from results.made_results import PROVENANCE, row, rows, spec
 
 from raycl.errors import StoreError, TornFile
 from raycl.matrix import Verdict
-from raycl.results import reading, schema
+from raycl.results import collected, schema
 from raycl.results.reading import matrices, matrix_of, opened, read_cells, read_trials, unfinished
 from raycl.results.store import ResultsFolder
 
@@ -153,7 +153,7 @@ def test_mixtures_without_text_would_not_be_read_at_all(
     results: ResultsFolder, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wrong variant: columns of two kinds are joined as they are."""
-    monkeypatch.setattr(reading, "_as_text", lambda table, names: table)
+    monkeypatch.setattr(collected, "_as_text", lambda table, names: table)
     with pytest.raises(pa.ArrowException):
         options(results, record, {"mode": 2}, {"mode": "online"})
 

@@ -66,6 +66,32 @@ def test_running_again_repeats_nothing(undisturbed: Path) -> None:
     assert sorted(ended) == sorted(attempts(undisturbed))
 
 
+def test_a_finished_sweep_puts_its_data_set_together(undisturbed: Path) -> None:
+    results = ResultsFolder.open(undisturbed)
+    assert sorted(results.files.sizes("data")) == ["cells/all.parquet", "trials/all.parquet"]
+    trials = pq.read_table(undisturbed / "data" / "trials")
+    assert trials.to_pylist() == read_trials(undisturbed).to_pylist()
+    assert {trial["alias"] for trial in trials.to_pylist()} == {"naive", "replay"}
+
+
+def test_a_data_set_that_cannot_be_put_together_stays_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(self: ResultsFolder) -> None:
+        raise StoreError("the storage is away")
+
+    sweep = parsed(HEAD + "strategies: {naive: {}}\nfinal: {seeds: [1, 2]}\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultsFolder, "collect", away)
+        assert run_sweep(sweep, tmp_path, backend="here").complete
+    assert "the data set stays in parts: the storage is away" in caplog.text
+    files = ResultsFolder.open(tmp_path).files
+    assert len(files.sizes("data/trials")) == read_trials(tmp_path).num_rows == 2
+    assert run_sweep(sweep, tmp_path, backend="here").complete
+    assert list(files.sizes("data/trials")) == ["all.parquet"]
+    assert read_trials(tmp_path).num_rows == 2
+
+
 def test_only_one_driver_at_a_time(undisturbed: Path) -> None:
     with ResultsFolder.open(undisturbed).lease(), pytest.raises(FolderInUse):
         run_sweep(parsed(SWEEP), undisturbed, backend="here")
