@@ -69,6 +69,11 @@ class Scenario:
     def _bounds(self) -> tuple[int, ...]:
         return (0, *accumulate(self.sizes))
 
+    @cached_property
+    def _largest(self) -> tuple[int, ...]:
+        """Classes of the largest of tasks 0..t: asked for in every update, so counted once."""
+        return tuple(accumulate(self.sizes, max))
+
     def offset(self, task: int) -> int:
         """The first output unit of a task."""
         return 0 if self.shared else self._bounds[task]
@@ -76,13 +81,13 @@ class Scenario:
     @property
     def num_outputs(self) -> int:
         """Output units after the last task."""
-        return max(self.sizes) if self.shared else self._bounds[-1]
+        return self._largest[-1] if self.shared else self._bounds[-1]
 
     def outputs(self, task: int) -> int:
         """Output units that exist once ``task`` has begun: of tasks 0..task, or all where the softmax runs over all."""
         if self.policy == "all":
             return self.num_outputs
-        return max(self.sizes[: task + 1]) if self.shared else self._bounds[task + 1]
+        return self._largest[task] if self.shared else self._bounds[task + 1]
 
     def units(self, task: int) -> range:
         """The output units of a task."""
@@ -111,7 +116,7 @@ class Scenario:
             own = self.units(current)
             active = (unit >= own.start) & (unit < own.stop)
         elif policy == "seen":
-            seen = max(self.sizes[: current + 1]) if self.shared else self._bounds[current + 1]
+            seen = self._largest[current] if self.shared else self._bounds[current + 1]
             active = unit < seen
         else:
             active = torch.ones_like(unit, dtype=torch.bool)

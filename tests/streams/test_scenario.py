@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
@@ -39,6 +42,31 @@ def test_units_grow_with_the_tasks_where_only_seen_ones_compete() -> None:
     scenario = Scenario("domain", "single", SIZES, active_logits="seen")
     assert [scenario.outputs(task) for task in range(3)] == [2, 3, 3]
     assert Scenario("class", "single", SIZES, active_logits="all").outputs(0) == 6
+
+
+class Watched(tuple[int, ...]):
+    """Sizes that count how often they are gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[int]:
+        Watched.passes += 1
+        return super().__iter__()
+
+    def __getitem__(self, at: Any) -> Any:
+        Watched.passes += isinstance(at, slice)
+        return super().__getitem__(at)
+
+
+@pytest.mark.parametrize("name", ["task", "domain", "class"])
+def test_a_mask_is_made_without_a_look_at_every_task(name: str) -> None:
+    """It is asked for in every update: of a thousand tasks the sizes alone took longer than the mask."""
+    for policy in ("own", "current", "seen", "all"):
+        scenario = Scenario(name, "single", Watched(SIZES), active_logits=policy)  # type: ignore[arg-type]
+        for task in (1, 2, 2):
+            before = Watched.passes
+            scenario.mask(torch.tensor([0, 1]), policy, task)  # type: ignore[arg-type]
+        assert Watched.passes == before
 
 
 @pytest.mark.parametrize(
