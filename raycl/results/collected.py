@@ -80,7 +80,7 @@ def _collected(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.T
 def held(files: Files, sizes: Mapping[str, int]) -> Mapping[str, str]:
     """Trials whose rows are in the files, with the digests of the verdicts that they were written for.
 
-    None where one of the files is damaged.
+    No trial, where one of the files is damaged.
 
     Args:
         sizes: lists the folder ``data``.

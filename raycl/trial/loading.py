@@ -116,9 +116,11 @@ class Segment:
 
     @property
     def own_bytes(self) -> int:
-        """What the segment holds beside a base array that other tasks read too."""
+        """What the segment holds beside a base array that other tasks read too; a permutation as array and as index."""
         own = [self.y, self.task, self.images if self.rows is None else self.rows]
-        return sum(tensor.numel() * tensor.element_size() for tensor in own)
+        permutation = None if self.recipe is None else self.recipe.permutation
+        held = 0 if permutation is None else 2 * permutation.nbytes
+        return held + sum(tensor.numel() * tensor.element_size() for tensor in own)
 
     def first(self, limit: int | None) -> Segment:
         """The first ``limit`` rows; None: all."""

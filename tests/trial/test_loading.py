@@ -45,6 +45,14 @@ def test_a_part_cut_short_keeps_nothing_of_the_rest() -> None:
     assert {tensor.untyped_storage().nbytes() for tensor in (cut.y, cut.task, cut.rows)} == {3 * 8}
 
 
+def test_what_a_part_holds_of_its_own_includes_its_permutation() -> None:
+    """Of a thousand permutations of 784 pixels that is 12 MB."""
+    plain = segment(numbered(8), [0, 1, 2])
+    permuted = segment(numbered(8), [0, 1, 2], recipe=Recipe(permutation=np.arange(16)))
+    assert plain.own_bytes == 3 * 3 * 8
+    assert permuted.own_bytes == plain.own_bytes + 2 * 16 * 8
+
+
 def test_normalisation_is_the_textbook_one() -> None:
     image = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
     assert pixels("none").normalize(image).flatten().tolist() == [0, 51, 255]
