@@ -264,8 +264,8 @@ Any of these may stand as `dataset` in the `stream` block. All but `digits` are 
 def _columns() -> str:
     parts = [
         "# Columns of the results\n\nBeside these, `trials` has a column `hp.PATH` for every option that the trial ran "
-        "with (what `auto` came to stands there), `measure.NAME` for numbers of a method's own after the last task and for "
-        "diagnostics before it, and the metrics inside tasks where they were measured."
+        "with (what `auto` came to stands there), `measure.NAME` for numbers of a method's own after the last task and "
+        "for diagnostics before it, and the metrics inside tasks where they were measured."
     ]
     for name, (told, form) in TABLES.items():
         rows = ((f"`{field.name}`", str(field.type), _meaning(field.name)) for field in form)
