@@ -5,6 +5,7 @@
 #   make test-slow     what is slow: real sweeps, clusters that die, the wheel in an environment of its own, the site
 #   make test-all      both, one after the other: everything that a change has to pass in the end
 #   make docs          the documentation's site, in site/
+#   make bench         what raycl costs beside a bare loop, and beside avalanche, which is installed below .bench/
 #
 # Another interpreter: make PYTHON=python3.12 quickstart
 #
@@ -29,10 +30,10 @@ SIZE = about 3 GB to download and 7 GB on disk, as torch for Linux brings the CU
 	about 0.7 GB and 2 GB, can be had (see the top of the Makefile)
 
 # Trials and tests take their parallelism from processes; more threads than cores only slow each other down.
-test test-slow lint: export OMP_NUM_THREADS ?= 1
+test test-slow lint bench: export OMP_NUM_THREADS ?= 1
 test test-slow: export MPLBACKEND := Agg
 
-.PHONY: quickstart test test-slow test-all lint docs clean
+.PHONY: quickstart test test-slow test-all lint docs bench clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/raycl run sweeps/quickstart.yaml
@@ -50,6 +51,12 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/trainer_overhead.py
+	$(BIN)/python benchmarks/online.py
+	$(BIN)/python benchmarks/beside_avalanche.py
+	$(BIN)/python benchmarks/thousand_tasks.py
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -14,7 +14,7 @@ from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import TrialSpec
 from raycl.streams.task import Layout, Part, Recipe, SplitName, TaskSource
 
-ROWS = (2, 4)
+EXAMPLES = (2, 4)
 """Examples of each class that two rehearsals learn from; of the difference in bytes a row is known."""
 
 
@@ -36,7 +36,7 @@ def with_room(
     limit = trial.limits.max_state_bytes
     if trial.memory.capacity != "auto" or limit is None or not trial.uses_memory:
         return trial
-    few, more = (rehearse(_brief(trial, layout, rows), _Blank(layout, rows)) for rows in ROWS)
+    few, more = (rehearse(_brief(trial, layout, rows), _Blank(layout, rows)) for rows in EXAMPLES)
     counts = {"total": 1, "class": sum(map(len, layout.classes)), "task": layout.num_tasks}
     fitting = [_fitting(*pair, limit) for pair in zip(few, more, strict=True) if pair[0].buffer_examples]
     capacity = min(fitting) // counts[trial.memory.unit]
