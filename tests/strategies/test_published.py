@@ -53,6 +53,7 @@ NONE: dict[str, str] = dict.fromkeys(("naive", "l2", "ensemble", "feature_extrac
         ("cwr", "ar1", "latent_replay", "ar1_latent_replay", "generative_negative_replay"),
         "its paper begins with a pretrained network",
     ),
+    **dict.fromkeys(("continual_backprop", "shrink_perturb", "l2_init"), "its paper is about what is learned anew"),
     **dict.fromkeys(
         ("generative_replay", "hypernetwork", "hypernetwork_replay", "hypernetwork_tir"),
         "its defaults are sized for MNIST",
