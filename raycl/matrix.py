@@ -96,7 +96,8 @@ class TaskRow:
     Attributes:
         task: the task just learned; -1 for the row before training.
         correct, total: int64 ``[num_tasks]``; ``total`` is 0 where the cell is null.
-        measures: numbers of the method's own after the task, such as the share of weights that are free.
+        measures: numbers of the method's own after the task, such as the share of weights that are free, and the
+            diagnostics of its network before it that were asked for.
         points, online: what was measured while the task was learned; None where nobody asked.
     """
 

@@ -42,7 +42,7 @@ ROWS = pa.schema(
 )
 
 MEASURES = "measures"
-"""A further column of the rows of methods that have numbers of their own, as JSON: name -> value."""
+"""A further column of rows with numbers of the method's own, or diagnostics, as JSON: name -> value."""
 POINTS = pa.struct({name: pa.list_(pa.int32()) for name in ("update", "tasks", "correct", "total")})
 """A further column ``points``, where accuracies were measured inside tasks: :class:`raycl.matrix.Points`, flattened."""
 ONLINE = pa.struct({"correct": pa.int64(), "total": pa.int64()})

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from raycl.models.network import frozen_statistics
+from raycl.models.network import Network, frozen_statistics
 from raycl.spec.evaluation import Diagnostic
 from raycl.strategies.base import Strategy
 from raycl.streams.task import Batch
@@ -20,6 +20,8 @@ from raycl.trial.loading import RowPool
 
 ROWS_LOOKED_AT = 2000
 """Of the task's training data, evenly spaced over them."""
+ROWS_AT_ONCE = 250
+"""That pass through the network together."""
 STABLE_SHARE = 0.99
 
 
@@ -34,20 +36,11 @@ class Diagnosis:
 
     def __init__(self, strategy: Strategy, batch: Batch) -> None:
         self._strategy = strategy
-        self._batch = batch
-        self._layers: list[Tensor] = []
-        """Activations, ``[rows, units, *positions]`` each."""
-        hooks = [
-            module.register_forward_hook(lambda _module, _inputs, output: self._layers.append(output.detach()))
-            for module in strategy.network.backbone.modules()
-            if isinstance(module, nn.ReLU)
-        ]
-        try:
-            with frozen_statistics(strategy.network), torch.no_grad():
-                strategy.network.backbone(batch.x)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        self._parts = [batch[start : start + ROWS_AT_ONCE] for start in range(0, len(batch), ROWS_AT_ONCE)]
+        passes = [_hidden(strategy.network, part.x) for part in self._parts]
+        layers = list(zip(*passes, strict=True))
+        self._activations = [torch.cat([means for means, _ in layer]) for layer in layers]
+        self._dead = [torch.stack([dead for _, dead in layer]).all(0) for layer in layers]
 
     def told(self, asked: Sequence[Diagnostic]) -> dict[str, float]:
         """Those of the diagnostics that mean something here."""
@@ -56,8 +49,7 @@ class Diagnosis:
 
     def dead_units(self) -> float | None:
         """Share of the hidden units whose output is 0 on all rows."""
-        dead = [(layer.transpose(0, 1).flatten(1) == 0).all(1) for layer in self._layers]
-        return float(torch.cat(dead).float().mean()) if dead else None
+        return float(torch.cat(self._dead).float().mean()) if self._dead else None
 
     def effective_rank(self) -> float | None:
         """Effective rank of the activations: exp(H), H the entropy of the singular values over their sum (Roy and
@@ -80,15 +72,40 @@ class Diagnosis:
         """Euclidean norm of the gradient of the rows' mean cross-entropy by all weights and biases that learn."""
         strategy = self._strategy
         parameters = [p for p in strategy.network.parameters() if p.requires_grad]
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        rows = sum(map(len, self._parts))
         with frozen_statistics(strategy.network), torch.enable_grad():
-            loss = strategy.cross_entropy(strategy.network(self._batch.x), self._batch)
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        return float(torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).norm())
+            for part in self._parts:
+                loss = strategy.cross_entropy(strategy.network(part.x), part) * (len(part) / rows)
+                for sum_of, gradient in zip(
+                    total, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
+                ):
+                    if gradient is not None:
+                        sum_of += gradient
+        return float(torch.cat([gradient.flatten() for gradient in total]).norm())
 
     def _singular_values(self) -> list[Tensor]:
-        """Of the activations of each hidden layer, ``[rows, units]``, means over positions, in float64."""
-        layers = [layer.flatten(2).mean(2) if layer.dim() > 2 else layer for layer in self._layers]
-        return [torch.linalg.svdvals(layer.double()) for layer in layers]
+        """Of the activations of each hidden layer, ``[rows, units]``, in float64."""
+        return [torch.linalg.svdvals(layer.double()) for layer in self._activations]
+
+
+def _hidden(network: Network, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """What each hidden layer gives for some rows, without the positions of a convolution, which would fill the memory:
+    means over them ``[rows, units]``, and the units ``[units]`` that give 0 everywhere."""
+    given: list[tuple[Tensor, Tensor]] = []
+
+    def listen(module: nn.Module, inputs: object, output: Tensor) -> None:
+        positions = output.detach().reshape(*output.shape[:2], -1)
+        given.append((positions.mean(2), (positions == 0).all(2).all(0)))
+
+    hooks = [layer.register_forward_hook(listen) for layer in network.backbone.modules() if isinstance(layer, nn.ReLU)]
+    try:
+        with frozen_statistics(network), torch.no_grad():
+            network.backbone(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return given
 
 
 def effective_rank(singular_values: Tensor) -> float:

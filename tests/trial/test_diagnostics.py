@@ -107,6 +107,32 @@ def test_the_gradient_by_hand() -> None:
     assert all(parameter.grad is None for parameter in found._strategy.network.parameters())
 
 
+def test_parts_that_pass_one_after_another_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A last part of fewer rows weighs as many rows less; a unit that is dead in one part may live in another."""
+    random = torch.Generator().manual_seed(0)
+    x, y = torch.randn(7, 3, generator=random), [0, 1, 1, 0, 1, 0, 0]
+    head = torch.randn(2, 4, generator=random)
+    found = []
+    for at_once in (7, 3, 1):
+        monkeypatch.setattr(diagnostics, "ROWS_AT_ONCE", at_once)
+        layer = nn.Linear(3, 4)
+        layer.weight.data, layer.bias.data = (
+            torch.randn(4, 3, generator=torch.Generator().manual_seed(1)),
+            torch.zeros(4),
+        )
+        found.append(diagnosis(nn.Sequential(layer, nn.ReLU()), head, batch(x, y)).told(DIAGNOSTICS))
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert found[2] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_a_module_that_stands_twice_is_two_layers() -> None:
+    relu = nn.ReLU()
+    first, second = linear([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]), linear([[1.0, 1.0, 0.0]])
+    found = diagnosis(nn.Sequential(first, relu, second, relu), torch.zeros(1, 1), batch(torch.eye(2)))
+    assert found.dead_units() == 1 / 4
+    assert found.stable_rank() == (2 + 1) / 2
+
+
 def test_a_channel_is_a_unit() -> None:
     """The second channel gives nothing anywhere; ranks take the mean over positions."""
     layer = nn.Conv2d(1, 2, 1)
@@ -140,7 +166,7 @@ def test_they_are_of_the_network_before_the_task_on_its_own_rows(monkeypatch: py
     told = Diagnosis.told
 
     def watched(self: Diagnosis, names: Any) -> dict[str, float]:
-        seen.append((size(learning), set(self._batch.task.tolist())))
+        seen.append((size(learning), {task for part in self._parts for task in part.task.tolist()}))
         return told(self, names)
 
     monkeypatch.setattr(Diagnosis, "told", watched)
@@ -157,7 +183,12 @@ def test_as_many_rows_as_there_are_evenly_spaced(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(diagnostics, "ROWS_LOOKED_AT", 10)
     labels: list[Tensor] = []
     told = Diagnosis.told
-    monkeypatch.setattr(Diagnosis, "told", lambda self, names: (labels.append(self._batch.y), told(self, names))[1])
+
+    def watched(self: Diagnosis, names: Any) -> dict[str, float]:
+        labels.append(torch.cat([part.y for part in self._parts]))
+        return told(self, names)
+
+    monkeypatch.setattr(Diagnosis, "told", watched)
     learning = asked(stream={"train_per_task": 40})
     finish(learning)
     assert [len(own) for own in labels] == [10] * 3
