@@ -73,6 +73,7 @@ class EvaluationConfig(Options):
     )
     diagnostics: tuple[Diagnostic, ...] = Field(
         (),
+        max_length=len(DIAGNOSTICS),
         description="of the network before each task, on 2,000 of its training rows: dead units, ranks of the "
         "activations, mean absolute weight, norm of the gradient; columns measure.NAME",
     )

@@ -74,8 +74,16 @@ def schema() -> Any:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("capacity: 500", f"capacity: {2**63}", f"5:20: memory.capacity: must be at most {MOST} (got {2**63})"),
-        ("capacity: 500", f"capacity: {MOST + 1}", f"5:20: memory.capacity: must be at most {MOST} (got {MOST + 1})"),
+        (
+            "capacity: 500",
+            f"capacity: {2**63}",
+            f"5:20: memory.capacity: must be at most {MOST} or must be 'auto' (got {2**63})",
+        ),
+        (
+            "capacity: 500",
+            f"capacity: {MOST + 1}",
+            f"5:20: memory.capacity: must be at most {MOST} or must be 'auto' (got {MOST + 1})",
+        ),
         ("epochs: 2", f"epochs: {10**12}", f"4:36: training.epochs: must be at most {MOST} (got {10**12})"),
         ("tasks: 5", "tasks: 10001", "2:47: stream.tasks: must be at most 10000 (got 10001)"),
         ("[20]", "[65537]", "3:29: model.hidden.0: must be at most 65536 (got 65537)"),

@@ -108,7 +108,11 @@ def problems(old: str, new: str, base: str = BASE) -> list[str]:
         ("{loguniform: [1, 1e10]}", "-1", ["8:18: strategies.ewc.penalty: must be at least 0 (got -1)"]),
         ("penalty: {loguniform: [1, 1e10]}", "mode: search", ["8:15: strategies.ewc.mode: has no usual search space"]),
         ("penalty: {log", "penaty: {log", ["8:9: strategies.ewc.penaty: unknown key; did you mean 'penalty'?"]),
-        ("[200, 500, 1000]", "[200, 0]", ["9:44: strategies.replay.memory.capacity: must be at least 1 or must be 'auto' (got 0)"]),
+        (
+            "[200, 500, 1000]",
+            "[200, 0]",
+            ["9:44: strategies.replay.memory.capacity: must be at least 1 or must be 'auto' (got 0)"],
+        ),
         ("trials: 20", "trials: 0", ["10:18: search.trials: must be at least 1 (got 0)"]),
         ("trials: 20", "trials: search", ["10:18: search.trials: must be a whole number; 'search' may stand in"]),
         ("top: 3", "top: 3, tpo: 1", ["10:69: search.finalists.tpo: unknown key; did you mean 'top'?"]),
