@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from raycl.results.comparison import Line, Spread
-from raycl.results.reading import stored_matrix
+from raycl.results.reading import stored_matrix, stored_sizes
 from raycl.results.store import ResultsFolder
 
 POOLED = ("pooled_accuracy", "pooled_average_incremental_accuracy")
@@ -18,10 +18,10 @@ def with_pooled(line: Line, results: ResultsFolder) -> Line:
     """The line with :data:`POOLED` among its metrics where tasks are unequal: from counts, so for old results too."""
     if not line.trials:
         return line
-    first = stored_matrix(results, line.trials[0])
-    sizes = first.sizes[first.sizes > 0]
+    sizes = stored_sizes(results, line.trials[0])
+    sizes = sizes[sizes > 0]
     if not len(sizes) or sizes.max() < UNEQUAL * sizes.min():
         return line
-    measured = [first, *(stored_matrix(results, trial) for trial in line.trials[1:])]
+    measured = [stored_matrix(results, trial) for trial in line.trials]
     spreads = {name: Spread.of(getattr(matrix, name)() for matrix in measured) for name in POOLED}
     return replace(line, metrics={**line.metrics, **{name: found for name, found in spreads.items() if found}})

@@ -87,6 +87,19 @@ def stored_matrix(results: ResultsFolder, trial: str) -> AccuracyMatrix:
     return matrix_of(cells, int(cells["eval_task"].to_numpy().max(initial=-1)) + 1)
 
 
+def stored_sizes(results: ResultsFolder, trial: str) -> np.ndarray:
+    """Examples of each task in a trial that has finished, ``[num_tasks]``; 0 where no row has measured it.
+
+    Raises:
+        TornFile: its part is damaged or missing; ``raycl resume`` repairs it.
+    """
+    cells = parts_of(results.files, "cells", [trial])[trial]
+    evaluated, learned = cells["eval_task"].to_numpy(), cells["train_task"].to_numpy()
+    sizes = np.zeros(int(evaluated.max(initial=-1)) + 1, dtype=np.int64)
+    np.maximum.at(sizes, evaluated[learned >= 0], cells["total"].to_numpy()[learned >= 0])
+    return sizes
+
+
 def matrix_of(cells: pa.Table, num_tasks: int) -> AccuracyMatrix:
     """The matrix of one trial from its cells."""
     correct, total = (np.zeros((num_tasks + 1, num_tasks), dtype=np.int64) for _ in range(2))

@@ -14,10 +14,10 @@ from results.made_results import PROVENANCE, row, rows, spec
 from rich.console import Console
 
 from raycl.catalog import catalog
-from raycl.matrix import TaskRow, Verdict
+from raycl.matrix import AccuracyMatrix, TaskRow, Verdict
 from raycl.results.comparison import Spread
 from raycl.results.decisions import suggestion_path, winner_path
-from raycl.results.reading import matrices, read_cells, read_trials
+from raycl.results.reading import matrices, read_cells, read_trials, stored_sizes
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import compared_matrices, comparison, human_bytes
 from raycl.spec.sweep import SweepSpec
@@ -273,3 +273,15 @@ def test_equal_tasks_have_no_column_more(results: ResultsFolder, record: Callabl
     line = _sized(results, record, (100, 100, 120))
     assert "pooled_accuracy" not in line.metrics
     assert "pooled" not in str(comparison(results))
+
+
+def test_a_table_of_equal_tasks_builds_no_matrix(
+    results: ResultsFolder, record: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand tasks each has a million cells, and a table has a line for each method."""
+    record(spec(), rows())
+    np.testing.assert_array_equal(stored_sizes(results, spec().hash), matrices(results)[spec().hash].sizes)
+    built: list[int] = []
+    monkeypatch.setattr(AccuracyMatrix, "from_counts", lambda correct, total: built.append(len(total)))
+    assert len(comparison(results).lines) == 1
+    assert built == []
