@@ -181,9 +181,8 @@ def placed(logits: Tensor, chosen: Tensor, scenario: Scenario, learned: int) -> 
         ``[batch, outputs so far]``, minus infinity at the units of other tasks.
     """
     units, outputs = logits.shape[1], scenario.outputs(learned)
-    own = torch.tensor([[scenario.offset(task), scenario.sizes[task]] for task in range(learned + 1)])
-    offset, size = own.to(chosen.device)[chosen].unsqueeze(-1).unbind(1)
+    lower, upper = (bound[chosen].unsqueeze(-1) for bound in scenario.bounds(chosen.device))
     unit = torch.arange(units, device=chosen.device)
     everywhere = logits.new_full((len(logits), outputs + units), float("-inf"))
-    everywhere.scatter_(1, offset + unit, logits.masked_fill(unit >= size, float("-inf")))
+    everywhere.scatter_(1, lower + unit, logits.masked_fill(unit >= upper - lower, float("-inf")))
     return everywhere[:, :outputs]

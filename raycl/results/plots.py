@@ -63,10 +63,10 @@ def heat_maps(matrices: Mapping[str, AccuracyMatrix], title: str = "", columns: 
     grid = figure.subplots(rows, min(count, columns), squeeze=False, sharex=True, sharey=True)
     places = list(grid.flat)
     image = None
-    for axes, (name, matrix) in zip(places, matrices.items(), strict=False):
+    for number, (axes, (name, matrix)) in enumerate(zip(places, matrices.items(), strict=False)):
         image = _draw_cells(axes, matrix.accuracy)
         axes.set_title(name, loc="left", fontsize=10, color=INK)
-        axes.tick_params(colors=INK, labelsize=8)
+        axes.tick_params(colors=INK, labelsize=8, labelbottom=number >= count - columns)  # the lowest of each column
     for axes in places[len(matrices) :]:
         axes.set_visible(False)
     figure.supxlabel("evaluated on task", fontsize=10, color=INK)

@@ -110,7 +110,7 @@ class Scenario:
         """
         unit = torch.arange(self.outputs(current), device=task.device)
         if policy == "own":
-            lower, upper = self._table(task.device)
+            lower, upper = self.bounds(task.device)
             return (unit >= lower[task, None]) & (unit < upper[task, None])
         if policy == "current":
             own = self.units(current)
@@ -126,7 +126,7 @@ class Scenario:
     def _tables(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
         return {}
 
-    def _table(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """First unit of every task and the unit after its last, int64 ``[num_tasks]``, built once per device."""
         if device not in self._tables:
             lower = torch.tensor([self.offset(task) for task in range(self.num_tasks)], device=device)
@@ -141,5 +141,5 @@ class Scenario:
         """Output units ``[batch]`` -> what is asked for: the unit itself, or its place within its task."""
         if self.name == "class" or self.shared:
             return units
-        lower, _ = self._table(units.device)
+        lower, _ = self.bounds(units.device)
         return units - lower[torch.bucketize(units, lower, right=True) - 1]

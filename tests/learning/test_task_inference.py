@@ -102,6 +102,17 @@ def test_logits_lie_at_the_units_of_their_task() -> None:
     assert placed(values[:2], torch.tensor([0, 1]), shared, 1).tolist() == [[0, 1, least], [3, 4, 5]]
 
 
+def test_placing_an_answer_looks_at_no_task_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for with every batch that is measured; a table of all tasks takes a millisecond for a thousand."""
+    own = Scenario("task", "per_task", (2,) * 50)
+    values, chosen = torch.zeros(3, 2), torch.tensor([0, 49, 7])
+    placed(values, chosen, own, 49)
+    asked: list[int] = []
+    monkeypatch.setattr(Scenario, "offset", lambda self, task: asked.append(task))
+    assert placed(values, chosen, own, 49).isfinite().nonzero()[:, 1].tolist() == [0, 1, 98, 99, 14, 15]
+    assert asked == []
+
+
 def test_heads_of_different_size_are_compared_by_their_share_of_what_is_possible() -> None:
     """Of ten units half are ruled out, of two none: the first is the surer, though its entropy is larger."""
     ten = torch.cat([torch.zeros(5), torch.full((5,), -50.0)])

@@ -60,6 +60,8 @@ def test_several_matrices_are_drawn_side_by_side() -> None:
     figure = plots.heat_maps({f"m{number}": _matrix(30) for number in range(5)}, "five", columns=4)
     drawn = [axes for axes in figure.axes if axes.get_images()]
     assert [axes.get_title(loc="left") for axes in drawn] == ["m0", "m1", "m2", "m3", "m4"]
+    labelled = [axes.xaxis.get_tick_params()["labelbottom"] for axes in drawn]
+    assert labelled == [False, True, True, True, True], "the lowest of each column"
     assert plots.png(figure)
     assert plots.png(plots.heat_maps({}))
 
