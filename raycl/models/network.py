@@ -135,9 +135,10 @@ class Network(nn.Module):
     def grow_head(self, outputs: int) -> None:
         self.head.grow(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """float ``[batch, channels, height, width]`` -> logits ``[batch, outputs]``."""
-        logits: Tensor = self.head(self.backbone(x))
+    def forward(self, x: Tensor, units: range | None = None) -> Tensor:
+        """float ``[batch, channels, height, width]`` -> logits ``[batch, outputs]``, or those of some units alone."""
+        features = self.backbone(x)
+        logits: Tensor = self.head(features) if units is None else self.head.own(features, units)
         return logits
 
 

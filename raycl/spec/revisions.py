@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raycl.spec.published import long_head
+
 if TYPE_CHECKING:
     from raycl.spec.setting import Registries, Setting
 
@@ -34,9 +36,13 @@ def _leaves_rows_idle(setting: Setting) -> bool:
     """Whether a head has rows that a task's losses do not reach, and that an optimiser would move all the same."""
     training, rows = setting.training, getattr(setting.strategy, "idle_rows", "by policy")
     moves = training.weight_decay > 0 or not training.reset_optimizer
-    policy = training.active_logits
-    own = policy in ("own", "current") or (policy == "auto" and setting.per_task_head)
-    return moves and (rows == "always" or (rows == "by policy" and own))
+    return moves and (rows == "always" or (rows == "by policy" and _own_units(setting)))
+
+
+def _own_units(setting: Setting) -> bool:
+    """Whether a task's rows compete among its own units alone."""
+    policy = setting.training.active_logits
+    return policy in ("own", "current") or (policy == "auto" and setting.per_task_head)
 
 
 def _learns_single_rows(setting: Setting) -> bool:
@@ -47,6 +53,8 @@ def _learns_single_rows(setting: Setting) -> bool:
 CHANGES: tuple[Change, ...] = (
     Change("idle rows", 2, _leaves_rows_idle),  # they decayed, and moments of the task before moved them on
     Change("batches of one", 2, _learns_single_rows),  # the last update of a pass took two rows
+    # heads of other tasks were multiplied and stepped along
+    Change("long heads", 2, lambda at: long_head(at.stream.tasks) and _own_units(at)),
 )
 """Every change since the first results, a line each; the latest of a part counts. Methods add their own ``changes``."""
 

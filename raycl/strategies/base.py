@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from raycl.errors import MethodError
 from raycl.memory.buffer import ReplayBuffer, Table
+from raycl.models.network import Network
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Options
 from raycl.spec.revisions import Change
@@ -213,7 +214,18 @@ class Strategy:
 
     def loss(self, batch: Batch) -> Losses:
         """Named loss parts; ``batch.replayed`` tells memory rows apart."""
+        if self._long_head and batch.only == self.task:
+            units = self.context.scenario.units(self.task)
+            logits = self.network(batch.x, units)
+            return {"task": nn.functional.cross_entropy(logits, batch.y - units.start)}
         return {"task": self.cross_entropy(self.network(batch.x), batch)}
+
+    @property
+    def _long_head(self) -> bool:
+        """Whether the network's head is one for all tasks, of which a long stream leaves most units alone."""
+        scenario, network = self.context.scenario, self.network
+        plain = type(network).forward is Network.forward  # which can leave units out
+        return scenario.long_head and plain and network.head.outputs == scenario.outputs(self.task)
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         """Project or mask gradients, or add closed-form gradients of penalties, in place.
@@ -278,6 +290,8 @@ class Strategy:
         Row i may depend on ``x[i]`` only (or on ``inference_batch`` rows): a batch that happens to hold one task
         must not leak its id. The evaluator masks units that the scenario rules out.
         """
+        if task is not None and self._long_head:
+            return self.network.head.alone(self.network.backbone(x), self.context.scenario.units(task))
         logits: Tensor = self.network(x)
         return logits
 
@@ -287,7 +301,7 @@ class Strategy:
 
         A method that overrides :meth:`predict` says so itself.
         """
-        return type(self).predict is Strategy.predict
+        return type(self).predict is Strategy.predict and not self.context.scenario.long_head
 
     def train(self, mode: bool) -> None:
         """Switch every network that is an attribute to training or evaluation mode."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from raycl.spec.options import ActiveLogits, HeadKind, ScenarioName
-from raycl.spec.published import per_task_head
+from raycl.spec.published import long_head, per_task_head
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,14 @@ class Scenario:
         if self.per_task_head:
             return "own"
         return "all" if self.shared else "seen"
+
+    @property
+    def long_head(self) -> bool:
+        """Whether the units that a task's rows do not compete with become so many that they are to be left alone.
+
+        A product of fewer rows may round otherwise: where it pays little, numbers stay those of the whole head.
+        """
+        return long_head(self.num_tasks) and self.policy in ("own", "current")
 
     @cached_property
     def _bounds(self) -> tuple[int, ...]:

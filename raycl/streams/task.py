@@ -167,6 +167,7 @@ class Batch:
         task: int64 ``[batch]``, the task each row came from; 0 throughout where boundaries are hidden.
         replayed: bool ``[batch]``, whether the row came from memory or a generator.
         columns: further columns by name, such as stored logits; NaN where a row has none.
+        only: the task that every row came from, where it is known without looking; None where it is not.
     """
 
     image: Tensor
@@ -175,6 +176,7 @@ class Batch:
     task: Tensor
     replayed: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
+    only: int | None = None
 
     def __len__(self) -> int:
         return self.y.size(0)  # len of a tensor runs through Python first
@@ -182,7 +184,8 @@ class Batch:
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """The rows of a mask, an index or a slice, every column kept."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return Batch(self.image[rows], self.x[rows], self.y[rows], self.task[rows], self.replayed[rows], columns)
+        x, y, task, replayed = self.x[rows], self.y[rows], self.task[rows], self.replayed[rows]
+        return Batch(self.image[rows], x, y, task, replayed, columns, self.only)
 
     @staticmethod
     def cat(batches: list[Batch]) -> Batch:
@@ -200,6 +203,7 @@ class Batch:
             torch.cat([batch.task for batch in batches]),
             torch.cat([batch.replayed for batch in batches]),
             columns,
+            batches[0].only if len({batch.only for batch in batches}) == 1 else None,
         )
 
 

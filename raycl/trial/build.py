@@ -75,7 +75,7 @@ def build(
     stream, model = setting.stream, catalog.models.get(setting.model.name)
     pixels = Pixels(stream.normalize, stream.augment, layout, random("augmentation"), device)
     memory = _memory(setting, random, storage)
-    optimizers = OptimizerSet(setting.training)
+    optimizers = OptimizerSet(setting.training, scenario.long_head)
     shape, start = layout.image_shape, random("network")
     networks = Networks(model, setting.model, shape, start, device, data_root, meter.watch_network)
     context = Context(

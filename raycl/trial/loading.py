@@ -92,6 +92,7 @@ class Segment:
         images: uint8, or float features, ``[base rows, channels, height, width]``.
         rows: int64 ``[n]`` into ``images``; None: all, in order.
         y, task: int64 ``[n]``, output units and task ids.
+        only: the task of all rows, where they have one.
     """
 
     images: Tensor
@@ -101,6 +102,7 @@ class Segment:
     recipe: Recipe | None
     replayed: bool = False
     columns: Table | None = None
+    only: int | None = None
 
     def __len__(self) -> int:
         return self.y.size(0)
@@ -112,7 +114,8 @@ class Segment:
         if self.images.data_ptr() != other.images.data_ptr():
             return None
         rows, y = torch.cat([self.rows, other.rows]), torch.cat([self.y, other.y])
-        return Segment(self.images, rows, y, torch.cat([self.task, other.task]), None)
+        only = self.only if self.only == other.only else None
+        return Segment(self.images, rows, y, torch.cat([self.task, other.task]), None, only=only)
 
     @property
     def own_bytes(self) -> int:
@@ -146,7 +149,7 @@ class Segment:
         y, task = self.y.index_select(0, index), self.task.index_select(0, index)
         columns = {name: column[index] for name, column in self.columns.items()} if self.columns else {}
         replayed = torch.full(y.shape, self.replayed, device=y.device)
-        return Batch(image, pixels.augment(x) if augment else x, y, task, replayed, columns)
+        return Batch(image, pixels.augment(x) if augment else x, y, task, replayed, columns, self.only)
 
 
 def part_segment(part: Part, y: Tensor, task: int, device: torch.device, limit: int | None = None) -> Segment:
@@ -158,9 +161,10 @@ def part_segment(part: Part, y: Tensor, task: int, device: torch.device, limit: 
     y = y[:limit].clone().to(device)  # a view would keep the labels that are left out
     tasks = torch.full_like(y, task)
     if part.recipe.costly:
-        return Segment(part.recipe.apply(images.index_select(0, rows)).to(device), None, y, tasks, None)
+        turned = part.recipe.apply(images.index_select(0, rows)).to(device)
+        return Segment(turned, None, y, tasks, None, only=task)
     plain = part.recipe.pad == 0 and part.recipe.permutation is None
-    return Segment(images.to(device), rows.to(device), y, tasks, None if plain else part.recipe)
+    return Segment(images.to(device), rows.to(device), y, tasks, None if plain else part.recipe, only=task)
 
 
 def side_by_side(segments: Sequence[Segment], pixels: Pixels) -> Batch:

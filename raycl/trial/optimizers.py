@@ -27,6 +27,9 @@ from raycl.strategies.context import EntryIndex
 LearningRows = Mapping[nn.Parameter, Sequence[range]]
 """Parameters of which some rows only are reached by a loss; those that are missing learn as a whole."""
 
+FEW_PIECES = 8
+"""Of a long head, so many are stepped faster than the whole of it."""
+
 Segments = list[tuple[range, ParameterState]]
 """What is kept for a parameter, by rows; rows that are missing have nothing."""
 
@@ -36,10 +39,12 @@ class OptimizerSet:
 
     Args:
         training: settings of every optimiser that does not bring its own.
+        long_head: idle rows are so many that they are left out even where a step would not move them.
     """
 
-    def __init__(self, training: TrainingConfig) -> None:
+    def __init__(self, training: TrainingConfig, long_head: bool = False) -> None:
         self._training = training
+        self._long_head = long_head
         self._optimizers: dict[str, _Optimizer] = {}
         self._parameters: list[nn.Parameter] = []
 
@@ -58,7 +63,7 @@ class OptimizerSet:
             if any(group["params"] for group in entry.groups):
                 made = _Optimizer(entry, entry.training or self._training)
                 kept = _handed_on(before[name], made) if keep_state and name in before else {}
-                made.divide(kept, rows or {}, keeps)
+                made.divide(kept, rows or {}, keeps, self._long_head)
                 self._optimizers[name] = made
         self._parameters = [parameter for made in self._optimizers.values() for parameter in made.wholes]
 
@@ -189,12 +194,13 @@ class _Optimizer:
 
     # -- which rows learn ----------------------------------------------------------------------------------------
 
-    def divide(self, kept: Mapping[nn.Parameter, Segments], rows: LearningRows, keeps: bool) -> None:
+    def divide(self, kept: Mapping[nn.Parameter, Segments], rows: LearningRows, keeps: bool, long_head: bool) -> None:
         """Take moments over, and step views where rows that no loss reaches could move.
 
         Args:
             keeps: moments are handed on from task to task. Without them and without weight decay a gradient of zero
                 moves nothing: then parameters stay whole, which is faster.
+            long_head: it is not, unless those that learn lie scattered.
         """
         for group, wholes in zip(self.fused.param_groups, self._groups, strict=True):
             steps: list[nn.Parameter] = []
@@ -204,7 +210,7 @@ class _Optimizer:
                 if together and sum(map(len, learning)) == _height(whole):
                     for own, state in known:
                         self.fused.state[whole] = _padded(state, own, whole)
-                elif known or keeps or group["weight_decay"]:
+                elif known or keeps or group["weight_decay"] or (long_head and len(learning) <= FEW_PIECES):
                     steps += self._cut(whole, learning, known)
                     continue
                 steps.append(whole)

@@ -114,6 +114,24 @@ def test_memory_rows_are_marked_and_keep_their_columns() -> None:
     assert batch.columns["logits"][:2].isnan().all()
 
 
+def test_a_batch_says_which_task_it_is_of_where_all_rows_come_from_one() -> None:
+    images, turned = numbered(4), Recipe(angle=30.0)
+    memory = {"image": torch.from_numpy(numbered(1)), "label": torch.zeros(1).long(), "task": torch.ones(1).long()}
+    one, same, other = segment(images, [0, 1], 1), segment(images, [2], 1), segment(images, [3], 2)
+    for segments, only in (
+        ([one], 1),
+        ([one, same], 1),
+        ([one, other], None),
+        ([segment(images, [0], 1, turned)], 1),
+        ([one, segment(images, [0], 2, turned)], None),
+        ([one, table_segment(memory, CPU)], None),
+    ):
+        pool = RowPool(segments, pixels())
+        batch = pool.gather(torch.arange(len(pool)))
+        assert batch.only == only
+        assert batch[:1].only == only
+
+
 def test_rows_that_a_strategy_made_are_used_as_they_stand() -> None:
     x = torch.arange(6.0).view(3, 2)
     made = MadeSegment(Rows(x, torch.tensor([0, 1, 2]), torch.zeros(3).long(), torch.ones(3).bool()))
