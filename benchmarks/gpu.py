@@ -1,14 +1,15 @@
 """A GPU's worth: a ResNet-18 trial beside a bare loop on one device, and sixteen small trials that share it.
 
 First, Split MNIST (or random images of its shape), ResNet-18 of width 20, SGD, batch 32, naive and replay: raycl's
-trainer beside a bare PyTorch loop with its data on the device, seconds on the wall after a synchronisation, by turns. Second,
-sixteen trials of an MLP as a sweep on Ray with ``resources: {gpus: 0.0625}``, beside one trial alone: how many times
-its seconds they take together.
+trainer beside a bare PyTorch loop with its data on the device, seconds on the wall after a synchronisation, by turns.
+Second, sixteen trials of an MLP as a sweep on Ray with ``resources: {gpus: 0.0625}``, beside one trial alone: how many
+times its seconds they take together.
 
     python benchmarks/gpu.py [repeats]
 
 Needs a CUDA device, and says so where there is none; ``--device cpu`` goes through the first part on the CPU, to see
-that the script runs. Goals: at most 1.2 times the bare loop, and sixteen trials in at most four times the seconds of one.
+that the script runs. Goals: at most 1.2 times the bare loop, and sixteen trials in at most four times the seconds of
+one.
 """
 
 from __future__ import annotations
