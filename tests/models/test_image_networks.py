@@ -91,6 +91,12 @@ def test_frozen_statistics_stay(name: str) -> None:
         network(torch.rand(4, 3, 32, 32))
     assert all(torch.equal(value, buffers[key]) for key, value in network.named_buffers())
     assert network.backbone[1].training
+    network.backbone[1].eval()
+    with frozen_statistics(network):
+        assert not network.training
+    assert network.training
+    assert not network.backbone[1].training, "what was frozen before stays so"
+    network.train()
     network(torch.rand(4, 3, 32, 32))
     assert any(not torch.equal(value, buffers[key]) for key, value in network.named_buffers())
 

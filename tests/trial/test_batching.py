@@ -135,3 +135,20 @@ def test_augmentation_is_left_out_where_rows_are_only_looked_at() -> None:
     index = torch.arange(6)
     assert torch.equal(pool.gather(index, augment=False).x, pool.gather(index).image.float())
     assert not torch.equal(pool.gather(index).x, pool.gather(index, augment=False).x)
+
+
+# -- rows that the first pass leaves over ------------------------------------------------------------------------------
+
+
+def test_rows_that_the_first_pass_leaves_over_are_told_once_when_they_come() -> None:
+    """Ten rows in updates of four: two are left over by the first pass, and may be by others."""
+    first, late = set[int](), list[int]()
+    for batch, at in plan(10, Phase("train", Updates(40))).batches(0):
+        rows = numbers(batch.image)
+        if at.epoch == 0:
+            first |= set(rows)
+            assert at.late is None
+        elif at.late is not None:
+            late += [row for row, comes in zip(rows, at.late.tolist(), strict=True) if comes]
+    assert len(first) == 8
+    assert sorted(late) == sorted(set(range(10)) - first)
