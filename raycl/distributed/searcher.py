@@ -81,6 +81,14 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
             running = drive.dispatcher.running
             drive.tick({t.trial_id: (t.last_result or {}).get("task", -1) + 1 for t in trials if t.trial_id in running})
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune keeps every trial to the end. The statistics of its metrics are most of that, and nobody reads them."""
+        try:
+            trial.run_metadata.metric_analysis.clear()
+            trial.run_metadata.metric_n_steps.clear()
+        except Exception as error:  # one raised here would end the sweep
+            log.warning("Tune's statistics of a trial are kept: %s", error)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         try:
             lines = Path(trial.local_path, trial.run_metadata.error_filename).read_text().strip().splitlines()

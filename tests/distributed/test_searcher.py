@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ray.tune.trainable.metadata import _TrainingRunMetadata
 from sweeping import SWEEP, TASKS, ledger, parsed, play, pretend
 
 from raycl.distributed import searcher
@@ -152,9 +154,24 @@ def test_what_tune_pickles_is_plain(tmp_path: Path) -> None:
         assert told == configuration(job, {"results": str(tmp_path)})
         assert TrialSpec.loads(told["spec"]) == job.spec
         callback.on_trial_error(0, [], object.__new__(_Broken))  # never raises
+        callback.on_trial_complete(0, [], object.__new__(_Broken))
         assert not stopper.stop_all()
         drive.dispatcher.halted = "enough"
         assert stopper.stop_all()
+
+
+def test_what_tune_keeps_of_an_ended_trial_is_small() -> None:
+    """Its statistics of every metric are 18 kilobytes a trial, to the end of the sweep."""
+    data = _TrainingRunMetadata()
+    for task in range(3):
+        for name in ("task", "tasks", "metric", "pid", "time_total_s"):
+            data.update_metric(name, float(task), task)
+    data.last_result = {"task": 2}
+    before = len(pickle.dumps(data.metric_n_steps)) + len(pickle.dumps(data.metric_analysis))
+    searcher.SweepCallback("key").on_trial_complete(0, [], SimpleNamespace(run_metadata=data))
+    after = len(pickle.dumps(data.metric_n_steps)) + len(pickle.dumps(data.metric_analysis))
+    assert before > 20 * after
+    assert data.last_result == {"task": 2}
 
 
 class _Broken:
