@@ -174,7 +174,8 @@ def test_the_wheel_runs_the_quick_start_from_an_empty_folder(wheel: Path, tmp_pa
 def test_ls_lists_every_shipped_sweep_with_its_question() -> None:
     listed = command("ls", "sweeps").output
     assert [name for name in SWEEPS if not re.search(rf"^ *{name} ", listed, re.MULTILINE)] == []
-    assert list(shipped.shipped())[:2] == ["all_methods_digits", "quickstart"], "those without a folder come first"
+    in_folders = ["/" in name for name in shipped.shipped()]
+    assert in_folders == sorted(in_folders), "those without a folder come first"
     assert all(shipped.question(file).endswith("?") for file in shipped.shipped().values())
     assert "Which method keeps the most when ten digits" in listed
     assert "Cost:      1 minute" in command("ls", "sweeps", "quickstart").output
