@@ -178,21 +178,31 @@ def test_they_are_of_the_network_before_the_task_on_its_own_rows(monkeypatch: py
     assert [set(row.measures) for row in rows] == [set(), *[set(DIAGNOSTICS)] * 3]
 
 
-def test_as_many_rows_as_there_are_evenly_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
+class Pool:
+    """So many training rows of a task, and which of them were asked for."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def gather(self, index: Tensor, augment: bool) -> Batch:
+        assert not augment
+        self.asked = index.tolist()
+        return batch(torch.ones(len(index), 1, 8, 8))
+
+
+def test_rows_are_evenly_spaced_over_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes may come one after another, so that the first rows would be of one class alone."""
     monkeypatch.setattr(diagnostics, "ROWS_LOOKED_AT", 10)
-    labels: list[Tensor] = []
-    told = Diagnosis.told
-
-    def watched(self: Diagnosis, names: Any) -> dict[str, float]:
-        labels.append(torch.cat([part.y for part in self._parts]))
-        return told(self, names)
-
-    monkeypatch.setattr(Diagnosis, "told", watched)
-    learning = asked(stream={"train_per_task": 40})
-    finish(learning)
-    assert [len(own) for own in labels] == [10] * 3
-    assert all(len(own.unique()) == 2 for own in labels)
+    learning = asked()
+    learning._grow(0)
+    for rows, expected in ((50, list(range(0, 50, 5))), (25, [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]), (4, [0, 1, 2, 3])):
+        pool: Any = Pool(rows)
+        diagnostics.diagnose(learning.strategy, pool, DIAGNOSTICS)
+        assert pool.asked == expected
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
