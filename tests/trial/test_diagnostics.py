@@ -205,6 +205,17 @@ def test_rows_are_evenly_spaced_over_the_task(monkeypatch: pytest.MonkeyPatch) -
         assert pool.asked == expected
 
 
+@pytest.mark.parametrize("name", DIAGNOSTICS)
+def test_a_network_in_training_mode_is_looked_at_in_evaluation_mode_and_left_in_training_mode(name: Any) -> None:
+    learning = asked(model=NORMED["mlp"])
+    learning._grow(0)
+    learning.strategy.train(True)
+    before = {key: value.clone() for key, value in learning.strategy.network.state_dict().items()}
+    Diagnosis(learning.strategy, batch(torch.rand(6, 1, 8, 8))).told([name])
+    assert all(torch.equal(value, before[key]) for key, value in learning.strategy.network.state_dict().items())
+    assert learning.strategy.network.training
+
+
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_batch_norm_does_not_move(model: str) -> None:
     """The mutant looks in training mode."""
