@@ -24,7 +24,6 @@ def came_to(setting: Setting, policy: str) -> dict[str, str | int]:
         "memory.combine": "sum" if memory.combine == "auto" else memory.combine,
         "memory.insert": "first_epoch" if memory.insert == "auto" else memory.insert,
         "memory.batch_size": setting.replay_batch,
-        "memory.capacity": memory.capacity,
     }
     silent = idle(setting)
     return {path: value for path, value in found.items() if covered(path, silent) is None}

@@ -133,7 +133,14 @@ class ContinualBackprop(Strategy):
     Config = ContinualBackpropConfig
     paper: ClassVar[str] = "Dohare et al. 2024, Nature 632, arXiv 2306.13812"
     boundary_free: ClassVar[bool] = True
-    needs: ClassVar[tuple[Need, ...]] = (Need("model.name", PERCEPTRON, lambda at: at.model.perceptron),)
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need("model.name", PERCEPTRON, lambda at: at.model.perceptron),
+        Need(
+            "model.classifier",
+            "a unit's use is told by the weights that lead from it, which cosines scale away; use linear",
+            lambda at: at.model.classifier != "cosine",
+        ),
+    )
     naive_when = {"replacement_rate": 0.0}
 
     config: ContinualBackpropConfig

@@ -106,7 +106,10 @@ class Trainer:
     def resolved(self) -> dict[str, str | int]:
         """What ``auto`` came to: see :func:`raycl.spec.came_to.came_to`."""
         told = self.strategy.active_logits()  # of some methods in more words than the option has
-        return came_to(self.setting, told if told in get_args(ActiveLogits) else self.scenario.policy)
+        found = came_to(self.setting, told if told in get_args(ActiveLogits) else self.scenario.policy)
+        if self.trial.uses_memory and self.trial.memory.capacity == "auto":
+            found["memory.capacity"] = self.setting.memory.examples
+        return found
 
     @property
     def done(self) -> bool:

@@ -17,8 +17,8 @@ from raycl.streams.task import Batch
 from raycl.trial import checkpoint
 
 COSINE = {"classifier": "cosine"}
-REFUSED = {"cwr", "ar1", "ar1_latent_replay", "generative_negative_replay"}
-"""Methods that put rows of heads together."""
+REFUSED = {"cwr", "ar1", "ar1_latent_replay", "generative_negative_replay", "continual_backprop"}
+"""Methods that put rows of heads together, or replace what leads to them."""
 
 
 def head(kind: type[GrowingHead] = CosineHead, scale: float = 10.0, units: int = 3) -> GrowingHead:

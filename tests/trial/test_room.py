@@ -24,7 +24,7 @@ def filled(name: str, scenario: str, capacity: int | str, **memory: Any) -> tupl
     limits = LimitsConfig(max_state_bytes=LIMIT)
     spec = small(name, scenario, training={"epochs": 1}, memory={"capacity": capacity, **memory}, limits=limits)
     running = trainer(spec)
-    return int(running.resolved["memory.capacity"]), [row.cost for row in finish(running)[1:]]
+    return running.setting.memory.examples, [row.cost for row in finish(running)[1:]]
 
 
 def check_room(name: str, scenario: str) -> None:
@@ -64,3 +64,10 @@ def test_a_rehearsal_that_forgets_what_the_method_keeps_is_found(monkeypatch: py
     monkeypatch.setattr(room, "_fitting", lambda few, more, limit: fitting(*alone, limit))
     with pytest.raises(MethodError, match=r"limits\.max_state_bytes"):
         check_room("replay", "class")
+
+
+def test_what_it_came_to_stands_in_the_results() -> None:
+    limits = LimitsConfig(max_state_bytes=LIMIT)
+    asked = trainer(small("replay", "class", memory={"capacity": "auto"}, limits=limits))
+    assert asked.resolved["memory.capacity"] == filled("replay", "class", "auto")[0]
+    assert "memory.capacity" not in trainer(small("replay", "class", memory={"capacity": 30})).resolved
