@@ -57,14 +57,17 @@ def _fitting(few: Cost, more: Cost, limit: int) -> int:
 
 
 def _brief(trial: TrialSpec, layout: Layout, rows: int) -> TrialSpec:
-    """The trial with all rows of a task in one batch, and a memory that could keep them all."""
+    """The trial with all rows of a task in one batch, a memory that could keep them all, and as little measured as can
+    be."""
     classes = [len(own) for own in layout.classes]
     capacity = {"total": rows * sum(classes), "class": rows, "task": rows * max(classes)}[trial.memory.unit]
     lengths = {"epochs": 1, "iterations": None, "budget": None, "real_time": False}
+    measured = {"every": "end", "future_tasks": False, "inside": None, "online": False, "diagnostics": ()}
     changed: Mapping[str, object] = {
         "training": trial.training.model_copy(update={"batch_size": rows * max(classes), **lengths}),
         "memory": trial.memory.model_copy(update={"capacity": capacity}),
         "limits": LimitsConfig(),
+        "evaluation": trial.evaluation.model_copy(update=measured),
     }
     return trial.model_copy(update=changed)
 

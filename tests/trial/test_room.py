@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from strategies.every_method import ONE_EACH, small
-from support import finish, trainer
+from support import counts, finish, trainer
 
 from raycl.catalog import catalog
 from raycl.errors import MethodError, SpecError
@@ -49,6 +49,14 @@ def test_a_capacity_per_class_or_task_is_its_share(unit: str, units: int) -> Non
 def test_who_keeps_more_beside_an_example_keeps_fewer_of_them() -> None:
     """Stored logits of 6 units are 24 bytes beside the 80 of an image with its label and its task."""
     assert filled("der", "class", "auto")[0] < filled("replay", "class", "auto")[0]
+
+
+def test_the_number_by_its_name_gives_the_same_trial() -> None:
+    """Rehearsals leave no trace: the matrix is that of a capacity that is written, to the last bit."""
+    limits = LimitsConfig(max_state_bytes=LIMIT)
+    asked = trainer(small("replay", "class", memory={"capacity": "auto"}, limits=limits))
+    written = small("replay", "class", memory={"capacity": asked.setting.memory.examples}, limits=limits)
+    assert counts(finish(asked)) == counts(finish(trainer(written)))
 
 
 def test_without_room_for_one_the_limit_is_refused() -> None:
