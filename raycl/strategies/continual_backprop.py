@@ -37,7 +37,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raycl.errors import MethodError
+from raycl.errors import MethodError, Problem, SpecError
 from raycl.learning.perceptron import is_perceptron
 from raycl.models.network import start_bound
 from raycl.spec.needs import Need
@@ -133,20 +133,16 @@ class ContinualBackprop(Strategy):
     Config = ContinualBackpropConfig
     paper: ClassVar[str] = "Dohare et al. 2024, Nature 632, arXiv 2306.13812"
     boundary_free: ClassVar[bool] = True
-    needs: ClassVar[tuple[Need, ...]] = (
-        Need("model.name", PERCEPTRON, lambda at: at.model.perceptron),
-        Need(
-            "model.classifier",
-            "a unit's use is told by the weights that lead from it, which cosines scale away; use linear",
-            lambda at: at.model.classifier != "cosine",
-        ),
-    )
+    needs: ClassVar[tuple[Need, ...]] = (Need("model.name", PERCEPTRON, lambda at: at.model.perceptron),)
     naive_when = {"replacement_rate": 0.0}
 
     config: ContinualBackpropConfig
 
     def __init__(self, config: ContinualBackpropConfig, context: Context) -> None:
         super().__init__(config, context)
+        if not self.network.head.affine:
+            rule = "a unit's use is told by the weights that lead from it, which cosines scale away; use linear"
+            raise SpecError([Problem("model.classifier", rule, "cosine")])
         if not is_perceptron(self.network):
             raise MethodError(f"continual_backprop: {PERCEPTRON}")
         self.hidden = [HiddenUnits(layer.out_features, config, context.device) for layer in self._linear()]

@@ -96,8 +96,8 @@ def build(
         device=device,
     )
     rows = TrainingRows(source, scenario, pixels, memory, device, setting.hidden)
-    require(replace(setting, extent=Extent(scenario.sizes)))
     strategy: Strategy = setting.strategy(setting.options, context)
+    require(replace(setting, extent=Extent(scenario.sizes)))
     evaluator = Evaluator(
         source,
         trial.score_on,
