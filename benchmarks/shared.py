@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from raycl.catalog import catalog
 from raycl.memory.local import Storage
@@ -78,6 +79,16 @@ def trial(strategy: str, options: str = "{}", **blocks: str) -> TrialSpec:
 def local_source(spec: TrialSpec, root: Path | None) -> LocalSource:
     """The trial's stream, in this process."""
     return LocalSource(catalog(), spec.setting(catalog()).stream, spec.seed, root)
+
+
+def rows_of(source: LocalSource) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """All images uint8 ``[n, 784]``, their classes ``[n]`` in the order of the tasks, and the rows of each task."""
+    parts = [source.part(task, "train") for task in range(source.layout.num_tasks)]
+    images = torch.from_numpy(parts[0].images.reshape(-1, 784).copy())
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    for task, part in enumerate(parts):
+        labels[torch.from_numpy(part.rows)] = torch.from_numpy(part.labels) + 2 * task
+    return images, labels, [torch.from_numpy(part.rows) for part in parts]
 
 
 def learn(spec: TrialSpec, source: TaskSource, storage: Storage | None = None) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import torch
-from shared import interleaved, judged, learn, local_source, mnist_root, report, trial
+from shared import interleaved, judged, learn, local_source, mnist_root, report, rows_of, trial
 from torch import Tensor, nn
 
 from raycl.streams.source import LocalSource
@@ -81,12 +81,7 @@ def bare(images: Tensor, labels: Tensor, tasks: Sequence[Tensor], replay: bool) 
 
 def sides(strategy: str, source: LocalSource) -> dict[str, Callable[[], object]]:
     """Both loops over the very same rows."""
-    parts = [source.part(task, "train") for task in range(source.layout.num_tasks)]
-    images = torch.from_numpy(parts[0].images.reshape(-1, 784).copy())
-    labels = torch.zeros(len(images), dtype=torch.int64)
-    for task, part in enumerate(parts):
-        labels[torch.from_numpy(part.rows)] = torch.from_numpy(part.labels) + 2 * task
-    tasks = [torch.from_numpy(part.rows) for part in parts]
+    images, labels, tasks = rows_of(source)
     return {
         "bare": lambda: bare(images, labels, tasks, strategy == "replay"),
         "raycl": lambda: learn(trial(strategy), source),
