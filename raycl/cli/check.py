@@ -164,9 +164,9 @@ def _replay_bytes(sweep: SweepSpec, entry: Entry) -> float:
     if not blocks.strategy.uses_memory or outline is None:
         return 0.0
     memory = _replay(sweep, entry)
-    searched = [found for path, found in blocks.space.items() if dotted(path) == "memory.capacity"]
     if memory.capacity == "auto":
         return float(sweep.resolved(entry, entry.middle).limits.max_state_bytes or 0)
+    searched = [found for path, found in blocks.space.items() if dotted(path) == "memory.capacity"]
     capacity = max([end for found in searched for _, end in found.ends] or [memory.capacity])
     units = {"total": 1, "class": sum(outline.sizes), "task": outline.num_tasks}[memory.unit]
     return float(capacity * units * math.prod(outline.image_shape))

@@ -111,9 +111,9 @@ def _draw_cells(axes: Axes, accuracy: np.ndarray) -> AxesImage:
 def _squares(accuracy: np.ndarray) -> tuple[np.ndarray, int]:
     """Means ``[squares, squares]`` over the cells that were measured in each square of tasks, and a square's side."""
     tasks = len(accuracy)
-    if tasks <= CELL_BY_CELL:
+    size = _side(tasks)
+    if size == 1:
         return accuracy, 1
-    size = math.ceil(tasks / SQUARES)
     starts = np.arange(0, tasks, size)
 
     def sums(cells: np.ndarray) -> np.ndarray:
@@ -123,9 +123,14 @@ def _squares(accuracy: np.ndarray) -> tuple[np.ndarray, int]:
     return np.where(measured > 0, sums(np.nan_to_num(accuracy)) / np.maximum(measured, 1), np.nan), size
 
 
+def _side(tasks: int) -> int:
+    """How many tasks a field of a heat map takes together, on each side."""
+    return 1 if tasks <= CELL_BY_CELL else math.ceil(tasks / SQUARES)
+
+
 def _label_bar(bar: Colorbar, tasks: int) -> None:
     """What the colours of a matrix of so many tasks stand for."""
-    size = 1 if tasks <= CELL_BY_CELL else math.ceil(tasks / SQUARES)
+    size = _side(tasks)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     bar.set_label("accuracy" + f", mean of the cells\nmeasured in {size} x {size} tasks" * (size > 1), color=INK)
     bar.outline.set_visible(False)
@@ -277,7 +282,7 @@ def trade_off(trials: pa.Table, cost: Literal["compute", "memory"] = "compute", 
     best = {key for key, mean in means.items() if not any(_beats(other, mean) for other in means.values())}
     for index, alias in enumerate(dict.fromkeys(alias for alias, _ in points)):
         own = sorted((key for key in points if key[0] == alias), key=lambda key: float(means[key][0]))
-        colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+        colour, style = _look(index)
         axes.plot(*np.array([means[key] for key in own]).T, style, color=colour, linewidth=1.2, label=alias)
         for key in own:
             spread = points[key][:, 1].std(ddof=1) if len(points[key]) > 1 else 0.0
@@ -322,12 +327,17 @@ def _figure(
 
 def _line(axes: Axes, index: int, name: str, steps: np.ndarray, curves: np.ndarray, marker: str | None = None) -> None:
     """The mean of curves ``[seeds, steps]``, and a band of one deviation where there are several."""
-    colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+    colour, style = _look(index)
     mean = curves.mean(axis=0)
     axes.plot(steps, mean, style, color=colour, marker=marker, markersize=4, linewidth=1.8, label=name)
     if len(curves) > 1:
         spread = curves.std(axis=0, ddof=1)
         axes.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+
+
+def _look(index: int) -> tuple[str, str]:
+    """Colour and line style of the index-th series."""
+    return COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
 
 
 def _legend(axes: Axes) -> None:

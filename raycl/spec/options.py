@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raycl.errors import Problem, SpecError
 from raycl.spec.needs import Idle, Need
-
-if TYPE_CHECKING:
-    pass
 
 ScenarioName = Literal["task", "domain", "class"]
 HeadKind = Literal["auto", "single", "per_task"]

@@ -42,22 +42,22 @@ class TaskBudget:
     def __init__(self, config: BudgetConfig, meter: Meter, phases: Sequence[Phase], divisible: bool) -> None:
         self._config = config
         self._meter = meter
-        self._phases = list(phases)
+        self._to_come = [phase.length for phase in phases]
         self._divisible = divisible
-        lengths = [phase.length for phase in phases]
-        self._total = config.examples * max((own.budgets for own in lengths if isinstance(own, Share)), default=1)
+        self._total = config.examples * max((own.budgets for own in self._to_come if isinstance(own, Share)), default=1)
         self._before = self._read()
 
     @property
     def spent(self) -> int:
         return self._read() - self._before
 
-    def allow(self, phase: Phase) -> Allowance:
-        """What a phase that begins now may spend: its share of what is left, all of it where it has its own length."""
+    def allow(self) -> Allowance:
+        """What the next phase may spend: its share of what is left, all of it where it has a length of its own."""
         left = self._total - self.spent
-        to_come = [p.length.count for p in self._phases[self._phases.index(phase) :] if isinstance(p.length, Share)]
-        if isinstance(phase.length, Share):
-            left = int(left * phase.length.count / sum(to_come))
+        shares = sum(own.count for own in self._to_come if isinstance(own, Share))
+        length = self._to_come.pop(0)
+        if isinstance(length, Share):
+            left = int(left * length.count / shares)
         return Allowance(self, left, self._divisible)
 
     def check(self) -> None:

@@ -8,6 +8,7 @@ untrained network.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -54,12 +55,12 @@ class Diagnosis:
     def effective_rank(self) -> float | None:
         """Effective rank of the activations: exp(H), H the entropy of the singular values over their sum (Roy and
         Vetterli 2007); mean over hidden layers."""
-        return _mean([effective_rank(values) for values in self._singular_values()])
+        return _mean([effective_rank(values) for values in self._singular_values])
 
     def stable_rank(self) -> float | None:
         """Stable rank of the activations (Dohare et al. 2024): how many singular values it takes for 99 % of the sum of
         their squares (Yang et al. 2019); mean over hidden layers."""
-        return _mean([stable_rank(values) for values in self._singular_values()])
+        return _mean([stable_rank(values) for values in self._singular_values])
 
     def weight_magnitude(self) -> float:
         """Mean absolute weight of the linear and convolutional layers, the head included and biases left out."""
@@ -84,6 +85,7 @@ class Diagnosis:
                         sum_of += gradient
         return float(torch.cat([gradient.flatten() for gradient in total]).norm())
 
+    @cached_property
     def _singular_values(self) -> list[Tensor]:
         """Of the activations of each hidden layer, ``[rows, units]``, in float64."""
         return [torch.linalg.svdvals(layer.double()) for layer in self._activations]
@@ -127,7 +129,7 @@ def diagnose(strategy: Strategy, pool: RowPool, asked: Sequence[Diagnostic]) -> 
 
     Only those that mean something for the method and its model are there.
     """
-    if not asked or not strategy.diagnosable:
+    if not strategy.diagnosable:
         return {}
     rows = min(ROWS_LOOKED_AT, len(pool))
     index = torch.arange(rows) * len(pool) // rows

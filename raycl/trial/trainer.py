@@ -214,7 +214,7 @@ class Trainer:
             return None
         budget = TaskBudget(config, self._meter, phases, self.strategy.divisible)
         for phase in phases:
-            self._run_phase(phase, task, inside, budget.allow(phase))
+            self._run_phase(phase, task, inside, budget.allow())
         budget.check()
         return budget.spent
 

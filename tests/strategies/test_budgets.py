@@ -11,6 +11,7 @@ from support import counts, trainer
 from raycl.catalog import catalog
 from raycl.errors import MethodError
 from raycl.matrix import TaskRow
+from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Position, Source
 from raycl.strategies.gem import GEM
 from raycl.strategies.phases import Phase
@@ -61,14 +62,20 @@ def test_a_budget_is_spent_and_never_passed(name: str, scenario: str, unit: str)
     check_within(name, scenario, unit)
 
 
-@pytest.mark.parametrize(("name", "scenario"), ONE_EACH)
-def test_resuming_in_the_middle_of_budgets_equals_never_having_stopped(name: str, scenario: str) -> None:
-    spec = small(name, scenario, training={"epochs": None, "budget": {"gradient_examples": BUDGET}})
+def check_resumed(spec: TrialSpec) -> None:
+    """Stopped after every task it ends as if never stopped, and owes as much where a stream does not wait."""
     whole = trainer(spec)
     rows = [row for _ in range(whole.num_tasks) for row in whole.run_task()]
     resumed, resumed_rows = stopped_after_every_task(spec)
     assert counts(resumed_rows) == counts(rows)
     assert_equal_state(resumed.state_dict(), whole.state_dict())
+    assert resumed.state_dict()["owed"] == whole.state_dict()["owed"]
+
+
+@pytest.mark.parametrize(("name", "scenario"), ONE_EACH)
+def test_resuming_in_the_middle_of_budgets_equals_never_having_stopped(name: str, scenario: str) -> None:
+    spec = small(name, scenario, training={"epochs": None, "budget": {"gradient_examples": BUDGET}})
+    check_resumed(spec)
 
 
 def seen_phases(running: Trainer) -> list[list[Phase]]:
@@ -98,12 +105,7 @@ def test_one_pass_over_the_rows_as_they_come_is_what_real_time_allows(name: str,
 )
 def test_resuming_in_real_time_equals_never_having_stopped(name: str, scenario: str) -> None:
     spec = small(name, scenario, training={"epochs": 1, "real_time": True})
-    whole = trainer(spec)
-    rows = [row for _ in range(whole.num_tasks) for row in whole.run_task()]
-    resumed, resumed_rows = stopped_after_every_task(spec)
-    assert counts(resumed_rows) == counts(rows)
-    assert_equal_state(resumed.state_dict(), whole.state_dict())
-    assert resumed.state_dict()["owed"] == whole.state_dict()["owed"]
+    check_resumed(spec)
 
 
 class TestMistakes:

@@ -55,7 +55,7 @@ class TestABudget:
     def test_the_last_update_is_cut_to_what_is_left(self) -> None:
         spend = Spending()
         own = budget(spend, 100, TRAIN)
-        turns = updates(spend, own.allow(TRAIN), 32, [1] * 9)
+        turns = updates(spend, own.allow(), 32, [1] * 9)
         assert [turn.rows for turn in turns] == [32, 32, 32, 4, 0]
         assert [turn.fraction for turn in turns] == [0, 0.32, 0.64, 0.96, 1]
         assert [turn.last for turn in turns] == [False, False, False, True, True]
@@ -64,13 +64,13 @@ class TestABudget:
     def test_an_update_that_costs_twice_is_cut_in_proportion(self) -> None:
         spend = Spending()
         own = budget(spend, 150, TRAIN)
-        assert [turn.rows for turn in updates(spend, own.allow(TRAIN), 32, [2] * 9)] == [32, 32, 11, 0]
+        assert [turn.rows for turn in updates(spend, own.allow(), 32, [2] * 9)] == [32, 32, 11, 0]
         assert own.spent == 150
 
     def test_where_it_cannot_be_cut_the_last_one_that_fits_ends_the_phase(self) -> None:
         spend = Spending()
         own = budget(spend, 150, TRAIN, divisible=False)
-        turns = updates(spend, own.allow(TRAIN), 32, [2] * 9)
+        turns = updates(spend, own.allow(), 32, [2] * 9)
         assert [(turn.rows, turn.last) for turn in turns] == [(32, False), (32, True), (0, True)]
         assert own.spent == 128
 
@@ -78,14 +78,14 @@ class TestABudget:
         """A memory that fills: 32, 64, 96, ... Of 330 the fourth leaves 10, where 160 are expected."""
         spend = Spending()
         own = budget(spend, 330, TRAIN)
-        turns = updates(spend, own.allow(TRAIN), 32, [1, 2, 3, 4, 5])
+        turns = updates(spend, own.allow(), 32, [1, 2, 3, 4, 5])
         assert [turn.rows for turn in turns] == [32, 32, 32, 32, 2]
         assert own.spent == 330
 
     def test_a_single_row_is_left(self) -> None:
         spend = Spending()
         own = budget(spend, 65, TRAIN)
-        assert [turn.rows for turn in updates(spend, own.allow(TRAIN), 32, [1] * 9)] == [32, 32, 0]
+        assert [turn.rows for turn in updates(spend, own.allow(), 32, [1] * 9)] == [32, 32, 0]
         assert own.spent == 64
 
     def test_phases_divide_it_by_their_lengths_and_take_what_others_left(self) -> None:
@@ -94,17 +94,17 @@ class TestABudget:
         spend = Spending()
         spend(7, 7)  # before the budget began
         own = budget(spend, 100, own_length, long, short)
-        own.allow(own_length)
+        own.allow()
         spend(10, 10)
-        updates(spend, own.allow(long), 8, [1] * 99)
+        updates(spend, own.allow(), 8, [1] * 99)
         assert own.spent == 70
-        updates(spend, own.allow(short), 8, [1] * 99)
+        updates(spend, own.allow(), 8, [1] * 99)
         assert own.spent == 100
 
     def test_an_update_that_costs_more_than_all_of_it_is_an_error(self) -> None:
         spend = Spending()
         own = budget(spend, 40, TRAIN)
-        updates(spend, own.allow(TRAIN), 32, [2, 2])
+        updates(spend, own.allow(), 32, [2, 2])
         with pytest.raises(MethodError, match=r"budget.gradient_examples must hold several .* \(got 40, .* took 64\)"):
             own.check()
 
@@ -112,7 +112,7 @@ class TestABudget:
         spend = Spending()
         whole = Phase("train", Share(50).for_tasks(3))
         own = budget(spend, 50, whole)
-        updates(spend, own.allow(whole), 32, [1] * 99)
+        updates(spend, own.allow(), 32, [1] * 99)
         assert own.spent == 150
 
 
