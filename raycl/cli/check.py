@@ -12,6 +12,7 @@ from rich.text import Text
 from raycl.results.tables import human_bytes
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import ModelConfig
+from raycl.spec.points import points_in
 from raycl.spec.setting import Registries
 from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
@@ -49,7 +50,7 @@ def _trials(sweep: SweepSpec) -> Table:
         shown = entry.variant
         runs = sweep.runs(entry)
         counts = ["n/a"] * 4 if entry.barred else [str(getattr(runs, phase)) for phase in phases]
-        table.add_row(*names, _name(entry), _searched(entry), *counts, style="dim" if entry.barred else "")
+        table.add_row(*names, _name(entry), _searched(sweep, entry), *counts, style="dim" if entry.barred else "")
     runs_of = [sweep.runs(entry) for entry in sweep.entries]
     table.add_section()
     sums = [str(sum(getattr(runs, phase) for runs in runs_of)) for phase in phases]
@@ -61,10 +62,13 @@ def _name(entry: Entry) -> str:
     return entry.alias if entry.alias == entry.strategy else f"{entry.alias} ({entry.strategy})"
 
 
-def _searched(entry: Entry) -> Text:
+def _searched(sweep: SweepSpec, entry: Entry) -> Text:
     if entry.barred:
         return Text(entry.barred)
     lines = [f"{path}: {distribution}" for path, distribution in entry.space.items()]
+    points = points_in(entry.space) if entry.space else None
+    if points is not None and sweep.search is not None and points <= sweep.search.trials:
+        lines.append(f"{points} point{'' if points == 1 else 's, all of them'}")
     return Text("\n".join(lines) or "-")
 
 

@@ -192,7 +192,8 @@ def _again(
 ) -> dict[int, tuple[Asked, ...]] | None:
     """Finalists by their suggestion, with their trials on more seeds; None while the search has not ended."""
     assert sweep.search is not None
-    if len(outcomes) < sweep.search.trials or any(outcome is None for outcome in outcomes):
+    points = [asked[0].spec.point for asked in suggested]
+    if not sweep.tried(entry, points) or any(outcome is None for outcome in outcomes):
         return None
     config = sweep.search.finalists
     top, seeds = (config.top, config.seeds) if config else (1, ())

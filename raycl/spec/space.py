@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -59,9 +59,31 @@ class Distribution(ABC):
     def contains(self, value: Scalar) -> bool:
         """Whether ``value`` may be drawn."""
 
+    @property
+    def count(self) -> int | None:
+        """How many values may be drawn; None where there are more than can be counted."""
+        return None
+
+    @abstractmethod
+    def at(self, share: float) -> Scalar:
+        """The value below which this share of all draws lies; ``share`` in [0, 1)."""
+
+    @abstractmethod
+    def share(self, value: Scalar) -> float:
+        """Where a value lies among all draws, in [0, 1]: :meth:`at` of it is the value; of one of many, the middle."""
+
+    @property
+    def values_in_order(self) -> Iterator[Scalar]:
+        """Every value that may be drawn, where they can be counted."""
+        return (self.at((index + 0.5) / (self.count or 0)) for index in range(self.count or 0))
+
     @abstractmethod
     def to_data(self) -> dict[str, list[Any]]:
         """As it stands in a sweep file."""
+
+    def encode(self, value: Any) -> Scalar | None:
+        """The scalar that stands for a value of the options; None where it may not be drawn."""
+        return value if isinstance(value, (str, int, float)) and self.contains(value) else None
 
     def decode(self, drawn: Scalar) -> Any:
         """The value that goes into the options for a drawn scalar."""
@@ -103,6 +125,12 @@ class Uniform(_Range):
     def middle(self) -> Scalar:
         return (self.low + self.high) / 2
 
+    def at(self, share: float) -> Scalar:
+        return min(self.low + share * (self.high - self.low), self.high)
+
+    def share(self, value: Scalar) -> float:
+        return (float(value) - self.low) / (self.high - self.low)
+
 
 class LogUniform(_Range):
     """Real, with a uniform logarithm."""
@@ -112,6 +140,13 @@ class LogUniform(_Range):
     @property
     def middle(self) -> Scalar:
         return math.sqrt(self.low) * math.sqrt(self.high)
+
+    def at(self, share: float) -> Scalar:
+        low, high = math.log(self.low), math.log(self.high)
+        return min(max(math.exp(low + share * (high - low)), self.low), self.high)
+
+    def share(self, value: Scalar) -> float:
+        return math.log(float(value) / self.low) / math.log(self.high / self.low)
 
 
 @dataclass(frozen=True)
@@ -125,6 +160,16 @@ class QUniform(_Range):
     @property
     def middle(self) -> Scalar:
         return self.low + round((self.high - self.low) / 2 / self.q) * self.q
+
+    @property
+    def count(self) -> int | None:
+        return round((self.high - self.low) / self.q) + 1
+
+    def at(self, share: float) -> Scalar:
+        return _exact_multiple(self.low + int(share * (self.count or 1)) * self.q, self.q)
+
+    def share(self, value: Scalar) -> float:
+        return (round((float(value) - self.low) / self.q) + 0.5) / (self.count or 1)
 
     def contains(self, value: Scalar) -> bool:
         return super().contains(value) and self._counted(float(value))
@@ -158,6 +203,10 @@ class _IntRange(Distribution):
     def ends(self) -> tuple[tuple[tuple[str | int, ...], Any], ...]:
         return (((self.word, 0), self.low), ((self.word, 1), self.high - 1))
 
+    @property
+    def count(self) -> int | None:
+        return self.high - self.low
+
     def contains(self, value: Scalar) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value < self.high
 
@@ -182,6 +231,12 @@ class RandInt(_IntRange):
     def middle(self) -> Scalar:
         return (self.low + self.high - 1) // 2
 
+    def at(self, share: float) -> Scalar:
+        return self.low + int(share * (self.high - self.low))
+
+    def share(self, value: Scalar) -> float:
+        return (int(value) - self.low + 0.5) / (self.high - self.low)
+
 
 class LogRandInt(_IntRange):
     """Whole numbers ``low .. high - 1``, with a uniform logarithm."""
@@ -191,6 +246,23 @@ class LogRandInt(_IntRange):
     @property
     def middle(self) -> Scalar:
         return round(math.sqrt(self.low) * math.sqrt(self.high - 1))
+
+    def at(self, share: float) -> Scalar:
+        low, high = self._logarithms
+        return min(max(round(math.exp(low + share * (high - low))), self.low), self.high - 1)
+
+    def share(self, value: Scalar) -> float:
+        low, high = self._logarithms
+        return (math.log(int(value)) - low) / (high - low)
+
+    @property
+    def values_in_order(self) -> Iterator[Scalar]:
+        return iter(range(self.low, self.high))
+
+    @property
+    def _logarithms(self) -> tuple[float, float]:
+        """Each whole number has the range of those that are rounded to it."""
+        return math.log(self.low - 0.5), math.log(self.high - 0.5)
 
 
 @dataclass(frozen=True)
@@ -216,7 +288,22 @@ class Choice(Distribution):
         return self.choices[0]
 
     def contains(self, value: Scalar) -> bool:
-        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
+        return any(_same(choice, value) for choice in self.choices)
+
+    @property
+    def count(self) -> int | None:
+        return len(self.choices)
+
+    def at(self, share: float) -> Scalar:
+        return self.choices[int(share * len(self.choices))]
+
+    def share(self, value: Scalar) -> float:
+        return (self.choices.index(value) + 0.5) / len(self.choices)
+
+    def encode(self, value: Any) -> Scalar | None:
+        plain = json.loads(json.dumps(value, default=str))
+        same = (label for label, own in zip(self.choices, self.values, strict=True) if _same(own, plain))
+        return next(same, None)
 
     def decode(self, drawn: Scalar) -> Any:
         return self.values[self.choices.index(drawn)]
@@ -300,6 +387,11 @@ def _ends(word: str, arguments: Sequence[Any], count: int) -> tuple[float, ...]:
     if count == 3 and arguments[2] <= 0:
         raise DistributionError("q must be above 0", (word, 2), arguments[2])
     return tuple(float(end) for end in arguments)
+
+
+def _same(own: Any, other: Any) -> bool:
+    """Equal, and both or neither a truth value: True is not 1 here."""
+    return bool(own == other) and isinstance(own, bool) == isinstance(other, bool)
 
 
 def _multiple(value: float, step: float) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -16,6 +16,7 @@ from raycl.errors import UnknownName, nearest
 from raycl.spec.blocks import corner_points, end_points, point_path
 from raycl.spec.entry import Entry
 from raycl.spec.options import Options
+from raycl.spec.points import Point, points_in
 from raycl.spec.revisions import revisions
 from raycl.spec.rules import BrokenRules
 from raycl.spec.setting import BLOCK_NAMES, Registries, Setting
@@ -226,9 +227,54 @@ class SweepSpec(SweepContents):
         final = len(self.final.seeds) if self.final else 0
         if self.search is None or not entry.space:
             return Runs(0, 0, final)
-        finalists = self.search.finalists
-        again = min(finalists.top, self.search.trials) * len(finalists.seeds) if finalists else 0
-        return Runs(self.search.trials * len(self.search.seeds), again, final)
+        finalists, suggested = self.search.finalists, self.suggestions(entry)
+        again = min(finalists.top, suggested) * len(finalists.seeds) if finalists else 0
+        return Runs(suggested * len(self.search.seeds), again, final)
+
+    # -- how a search goes through a space ---------------------------------------------------------------------
+
+    def suggestions(self, entry: Entry) -> int:
+        """How many points of an entry are tried, at most: those of a small space once each."""
+        assert self.search is not None
+        return min(self.search.trials, points_in(entry.space) or self.search.trials)
+
+    def tried(self, entry: Entry, points: Sequence[Mapping[str, Scalar]]) -> bool:
+        """Whether these points are all that is suggested: as many as asked for, or all that there are."""
+        assert self.search is not None
+        if len(points) >= self.search.trials:
+            return True
+        count = points_in(entry.space)
+        return count is not None and len({tuple(point[path] for path in entry.space) for point in points}) >= count
+
+    def learns(self, entry: Entry) -> bool:
+        """Whether later suggestions of an entry, or their cut-offs, depend on how earlier ones ended."""
+        assert self.search is not None
+        count = points_in(entry.space)
+        whole = count is not None and count <= self.search.trials
+        return self.pruner is not None or (self.search.learns and not whole)
+
+    def first_points(self, entry: Entry) -> Iterator[tuple[Point, Literal["enqueued", "defaults"]]]:
+        """The points that are tried before all others."""
+        assert self.search is not None
+        own = self.defaults(entry)
+        inside = {path: own.get(path, found.middle) for path, found in entry.space.items()}
+        for given in self.search.enqueue:
+            named = {path: value for path, value in given.items() if path != "strategy"}
+            if given.get("strategy", entry.alias) == entry.alias and named.keys() <= entry.space.keys():
+                drawn = {path: entry.space[path].encode(value) for path, value in named.items()}
+                yield inside | {path: value for path, value in drawn.items() if value is not None}, "enqueued"
+        if self.search.defaults and own.keys() == entry.space.keys():
+            yield own, "defaults"
+
+    def defaults(self, entry: Entry) -> Point:
+        """The method's own values of what is searched, where they may be drawn; in the order of the space."""
+        blocks = self.blocks[entry.key]
+        try:
+            setting = blocks.without(blocks.space).resolve(self.catalog, {}).as_published()
+        except BrokenRules:  # an option that has no default
+            return {}
+        drawn = {path: found.encode(setting.value(path)) for path, found in entry.space.items()}
+        return {path: value for path, value in drawn.items() if value is not None}
 
     @property
     def most_at_once(self) -> int:
@@ -236,11 +282,16 @@ class SweepSpec(SweepContents):
         search = self.search
         if search is None:
             return sum(self.runs(entry).final for entry in self.entries)
-        blind = search.sampler == "random" and self.pruner is None
-        wave = search.trials if blind else min(max(search.generation, search.startup), search.trials)
-        searched = sum(bool(entry.space) and not entry.barred for entry in self.entries)
-        most = searched * wave * len(search.seeds) or sum(self.runs(entry).final for entry in self.entries)
+        searched = [entry for entry in self.entries if entry.space and not entry.barred]
+        most = sum(self._wave(entry) for entry in searched) * len(search.seeds)
+        most = most or sum(self.runs(entry).final for entry in self.entries)
         return min(most, search.max_concurrent or most)
+
+    def _wave(self, entry: Entry) -> int:
+        """The most suggestions of an entry that are open at once."""
+        assert self.search is not None
+        most = self.suggestions(entry)
+        return min(max(self.search.generation, self.search.startup), most) if self.learns(entry) else most
 
     @cached_property
     def hash(self) -> str:

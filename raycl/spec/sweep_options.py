@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from raycl.spec.needs import Idle, Need, SearchSetting
-from raycl.spec.options import Bytes, Count, Fraction, Options, Positive, Seed
+from raycl.spec.options import Bytes, Count, Fraction, Later, Options, Positive, Seed
 
 SearchMetric = Literal[
     "average_accuracy", "average_incremental_accuracy", "pooled_accuracy", "pooled_average_incremental_accuracy"
@@ -42,8 +42,8 @@ class SearchConfig(Options):
         ),
         Idle(
             ("search.startup",),
-            "the random sampler never learns from results",
-            lambda at: at.search.sampler == "random",
+            "this sampler never learns from results; take tpe or gp",
+            lambda at: not at.search.learns,
         ),
         Idle(
             ("search.finalists",),
@@ -75,8 +75,19 @@ class SearchConfig(Options):
         "its mean over all steps (incremental)",
     )
     mode: Literal["max"] = Field("max", description="the largest metric wins")
-    sampler: Literal["tpe", "random"] = Field(
-        "tpe", description="tpe: from the results of earlier generations (Optuna's TPE); random: from no results"
+    sampler: Literal["tpe", "gp", "random", "qmc", "grid"] = Field(
+        "tpe",
+        description="tpe, gp: from the results of earlier generations, Optuna's TPE or its Gaussian process; random, "
+        "qmc (scrambled Sobol points), grid (every point of choices and steps): from no results",
+    )
+    defaults: Annotated[bool, Later()] = Field(
+        True, description="the method's own values are tried first, where they lie inside its space"
+    )
+    enqueue: Annotated[tuple[dict[str, Any], ...], Later()] = Field(
+        (),
+        max_length=1000,
+        description="points tried before others: searched options by dotted path, of every method that searches them, "
+        "or of the one named by `strategy`; what a point leaves open stands at the method's default, or in the middle",
     )
     seed: Seed = Field(0, description="of the sampler")
     seeds: tuple[Seed, ...] = Field(
@@ -84,6 +95,11 @@ class SearchConfig(Options):
     )
     finalists: Finalists | None = None
     max_concurrent: Count | None = Field(None, description="default: what the resources allow")
+
+    @property
+    def learns(self) -> bool:
+        """Whether the sampler goes by the results of earlier generations."""
+        return self.sampler in ("tpe", "gp")
 
 
 def _compares_with_none(setting: SearchSetting) -> bool:

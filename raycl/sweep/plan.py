@@ -18,13 +18,12 @@ from raycl.matrix import Verdict
 from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.outcomes import Outcome, ranked, score
 from raycl.results.standing import Asked, no_finalist_finished, no_suggestion_finished
+from raycl.spec.points import Point
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import SearchConfig
-from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
+from raycl.spec.trial import SweepPhase, TrialSpec
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.suggestions import Suggester, cutoffs, sampler_seed
-
-Point = dict[str, Scalar]
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,9 @@ class Plan(Protocol):
 class SearchPlan:
     """Suggestions in generations.
 
-    Suggestion i sees exactly the results of the earlier generations, its sampler is seeded by (search seed, entry, i),
-    and it is written down before its trials start. The first ``startup`` suggestions are random and see none.
+    Suggestion i sees exactly the results of the earlier generations and the points of its own generation that come
+    before it; its sampler is seeded by (search seed, entry, i), and it is written down before its trials start. The
+    first ``startup`` suggestions see nothing.
     """
 
     phase: SweepPhase = "search"
@@ -82,21 +82,22 @@ class SearchPlan:
         self._points: list[Point] = []
         self._carried: dict[str, Mapping[int, float]] = {}
         self._outcomes: list[Outcome] = []
-        self._suggester = Suggester(entry.space, sweep.search)
+        self._all_made = False
+        self._suggester = Suggester(entry.space, sweep.search, entry.key, tuple(sweep.first_points(entry)))
 
     @property
     def total(self) -> int:
-        return self._search.trials * len(self._search.seeds)
+        return max(self._sweep.suggestions(self.entry), len(self._jobs)) * len(self._search.seeds)
 
     def jobs(self) -> Sequence[Job]:
         return [job for jobs in self._jobs for job in jobs]
 
     def wanted(self) -> Sequence[Job] | None:
         self._settle()
-        while len(self._jobs) < self._search.trials and len(self._outcomes) >= self._seen(len(self._jobs)):
+        while not self._complete and len(self._outcomes) >= self._seen(len(self._jobs)):
             self._add(len(self._jobs))
             self._settle()
-        if len(self._outcomes) == self._search.trials:
+        if self._complete and len(self._outcomes) == len(self._jobs):
             return None
         return _open(self._ledger, [job for jobs in self._jobs[len(self._outcomes) :] for job in jobs])
 
@@ -111,11 +112,18 @@ class SearchPlan:
 
     # -- generations -------------------------------------------------------------------------------------------
 
+    @property
+    def _complete(self) -> bool:
+        """Whether all suggestions have been made. An earlier raycl may have stored a small space's points twice."""
+        if not self._all_made and self._sweep.tried(self.entry, self._points):
+            more = len(self._points) < self._search.trials and self._stored(len(self._points)) is not None
+            self._all_made = not more
+        return self._all_made
+
     def _seen(self, index: int) -> int:
-        """How many outcomes suggestion ``index`` sees: all before its generation. The random start sees none."""
+        """How many outcomes suggestion ``index`` sees: all before its generation. The start sees none."""
         search = self._search
-        blind = search.sampler == "random" and self._sweep.pruner is None
-        if blind or index < search.startup:
+        if not self._sweep.learns(self.entry) or index < search.startup:
             return 0
         return index - (index - search.startup) % search.generation
 
@@ -132,24 +140,28 @@ class SearchPlan:
         self._jobs.append(tuple(Job(spec, self._carried[spec.hash], bracket) for spec in specs))
 
     def _suggestion(self, index: int) -> dict[str, Any]:
-        path = suggestion_path(self.entry, index)
-        stored = self._ledger.results.read_json(path)
+        stored = self._stored(index)
         if stored is not None:
             return stored
         seen = tuple(self._outcomes[: self._seen(index)])
-        seed = sampler_seed(self._search, self.entry.key, index)
         pruner = self._sweep.pruner
         by_generation = pruner is not None and pruner.scheduler == "generations" and seen
         limits = cutoffs(pruner, self._curves(len(seen))) if pruner is not None and by_generation else {}
+        drawn = self._suggester.draw(index, seen, self._points)
         suggestion = {
             "index": index,
-            "point": self._suggester.draw(seed, seen),
+            "point": drawn.point,
+            "how": drawn.how,
+            "sampler": self._search.sampler,
             "cutoffs": {str(task): value for task, value in limits.items()},
-            "sampler_seed": seed,
+            "sampler_seed": sampler_seed(self._search, self.entry.key, index),
             "seen": len(seen),
             "optuna": optuna.__version__,
         }
-        return self._ledger.results.write_json_once(path, suggestion)
+        return self._ledger.results.write_json_once(suggestion_path(self.entry, index), suggestion)
+
+    def _stored(self, index: int) -> dict[str, Any] | None:
+        return self._ledger.results.read_json(suggestion_path(self.entry, index))
 
     def _curves(self, count: int) -> list[Mapping[int, float]]:
         """The curves of the trials of the first ``count`` suggestions, each trial once, up to its verdict."""

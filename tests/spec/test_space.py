@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -99,6 +100,12 @@ def quniform(low: int, count: int, step: str) -> QUniform:
     return found
 
 
+def drawn(suggester: Suggester, seen: Sequence[Outcome] = (), index: int = 9) -> float:
+    """The one value of a suggestion, beside others that are unknown to it."""
+    (value,) = suggester.draw(index, seen).point.values()
+    return float(value)
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(-300, 300), st.integers(1, 60), STEPS, st.integers(0, 2**31))
 def test_draws_of_quniform_are_multiples_within_its_ends(low: int, count: int, step: str, seed: int) -> None:
@@ -107,7 +114,7 @@ def test_draws_of_quniform_are_multiples_within_its_ends(low: int, count: int, s
     space = {"penalty": distribution}
     seen = [Outcome({"penalty": end}, "finished", index / 9) for index, (_, end) in enumerate(distribution.ends)]
     for outcomes in ([], seen * 3):
-        value = float(Suggester(space, SearchConfig(startup=5)).draw(seed, outcomes)["penalty"])
+        value = drawn(Suggester(space, SearchConfig(startup=5, trials=2, seed=seed)), outcomes)
         assert distribution.contains(value)
         nearest = Decimal(step) * round(Decimal(value) / Decimal(step))
         assert abs(Decimal(value) - nearest) <= Decimal(
@@ -121,8 +128,9 @@ def test_draws_of_quniform_are_multiples_within_its_ends(low: int, count: int, s
 def test_quniform_draws_each_of_its_multiples(low: int, count: int, step: str) -> None:
     """Both ends among them: Optuna gives up the upper one where it is no whole number of steps away in decimals."""
     space = {"penalty": quniform(low, count, step)}
-    drawn = {Suggester(space, SearchConfig(sampler="random")).draw(seed, [])["penalty"] for seed in range(40 * count)}
-    assert len(drawn) == count + 1
+    search = SearchConfig(sampler="random", trials=1)
+    found = {drawn(Suggester(space, search), index=index) for index in range(40 * count)}
+    assert len(found) == count + 1
 
 
 @pytest.mark.parametrize(
@@ -141,9 +149,10 @@ def test_mutant_the_former_tolerance_draws_what_is_no_multiple() -> None:
     low, high, q = 1e-10, 0.5, 0.1
     assert math.isclose(low / q, round(low / q), rel_tol=0, abs_tol=1e-9)
     former = QUniform(low, high, q)
-    drawn = {float(Suggester({"x": former}, SearchConfig(sampler="random")).draw(seed, [])["x"]) for seed in range(20)}
-    assert max(drawn) < 0.41, "0.5 is never drawn"
-    assert not any(math.isclose(value, round(value / q) * q, rel_tol=1e-12) for value in drawn)
+    suggester = Suggester({"x": former}, SearchConfig(sampler="random", trials=1))
+    found = {drawn(suggester, index=index) for index in range(20)}
+    assert max(found) < 0.41, "0.5 is never drawn"
+    assert not any(math.isclose(value, round(value / q) * q, rel_tol=1e-12) for value in found)
 
 
 def test_steps_are_limited() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -13,15 +12,15 @@ from sweeping import HEAD, SWEEP, accuracy, attempts, decisions, ledger, parsed,
 
 from raycl.errors import StoreError
 from raycl.results.decisions import suggestion_path
+from raycl.results.standing import standings
 from raycl.results.store import ResultsFolder
 from raycl.spec import space
 from raycl.spec.sweep import SweepSpec
-from raycl.spec.sweep_options import PrunerConfig, SearchConfig
-from raycl.sweep import suggestions
+from raycl.spec.sweep_options import PrunerConfig
 from raycl.sweep.dispatch import Dispatcher, NothingLeft
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import EntryPlan, FinalistsPlan, FinalPlan, Job, SearchPlan, read_winner
-from raycl.sweep.suggestions import Outcome, Suggester, cutoffs, frozen, optuna_space
+from raycl.sweep.suggestions import Outcome, cutoffs, frozen, optuna_space
 
 PRUNED = SWEEP.replace("trials: 5, generation: 2", "trials: 9, generation: 3").replace(
     "final:", "pruner: {quantile: 0.9, grace_tasks: 2, min_trials: 2}\nfinal:"
@@ -94,15 +93,29 @@ def test_a_suggestion_is_read_and_never_computed_again(tmp_path: Path) -> None:
     assert [job.spec.training.learning_rate for job in plan.wanted()] == [0.005]
 
 
-def test_equal_points_share_a_trial_and_all_are_told(tmp_path: Path) -> None:
+def test_a_small_space_is_tried_whole_and_each_point_once(tmp_path: Path) -> None:
     sweep = parsed(SWEEP)
     plan = searched(sweep, tmp_path, slots=4)[1]
-    assert len(plan.outcomes) == 5
-    assert len({job.spec.hash for job in plan.jobs()}) <= 3
-    by_point: dict[object, set[float | None]] = {}
-    for outcome in plan.outcomes:
-        by_point.setdefault(outcome.point["memory.capacity"], set()).add(outcome.value)
-    assert all(len(values) == 1 for values in by_point.values())
+    assert [outcome.point["memory.capacity"] for outcome in plan.outcomes] == [20, 50, 100]
+    assert plan.total == 3
+    assert [suggestion["seen"] for name, suggestion in decisions(tmp_path).items() if "replay" in name] == [0, 0, 0]
+
+
+def test_points_that_an_earlier_raycl_stored_twice_share_a_trial_and_all_are_told(tmp_path: Path) -> None:
+    """It drew from three capacities by luck: a search that ended stands, and one that began ends with the rest."""
+    sweep = parsed(SWEEP)
+    for name, before in (("ended", [50, 100, 50, 100, 50]), ("begun", [50, 100, 50])):
+        book = ledger(sweep, tmp_path / name)
+        for index, capacity in enumerate(before):
+            stored = {"index": index, "point": {"memory.capacity": capacity}, "cutoffs": {}}
+            book.results.write_json_once(suggestion_path(sweep.entries[1], index), stored)
+        plan = searched(sweep, tmp_path / name)[1]
+        tried = [outcome.point["memory.capacity"] for outcome in plan.outcomes]
+        assert tried == (before if name == "ended" else [*before, 20])
+        assert len({job.spec.hash for job in plan.jobs()}) == len(set(tried))
+        assert len({outcome.value for outcome in plan.outcomes}) == len(set(tried))
+        (standing,) = standings(sweep, book.results, ledger(sweep, tmp_path / name).record)[1:]
+        assert len(standing.again) == 2, "the search has ended for readers too"
 
 
 def test_cutoffs_are_those_computed_by_hand(tmp_path: Path) -> None:
@@ -112,7 +125,7 @@ def test_cutoffs_are_those_computed_by_hand(tmp_path: Path) -> None:
     for plan in plans:
         population: dict[str, dict[int, float]] = {}
         jobs = plan.jobs()
-        for start, end in ((0, 2), (2, 5), (5, 8), (8, 9)):
+        for start, end in ((0, 2), (2, 5), (5, 8), (8, 9)) if len(jobs) == 9 else ((0, 2), (2, 3)):
             for index in range(start, end):
                 stored = decisions(tmp_path)[suggestion_path(plan.entry, index)]["cutoffs"]
                 assert {int(task): value for task, value in stored.items()} == (_by_hand(population) if start else {})
@@ -243,60 +256,6 @@ def test_optuna_is_told_pruned_trials_with_their_curves() -> None:
     told = frozen(Outcome({"a": 0.5}, "pruned", None, {0: 0.3, 1: 0.2}), known)
     assert told.state == optuna.trial.TrialState.PRUNED
     assert told.intermediate_values == {0: 0.3, 1: 0.2}
-
-
-SPACES = {
-    "uniform": space.Uniform(0.5, 1.5),
-    "loguniform": space.LogUniform(1e-3, 10.0),
-    "quniform": space.QUniform(0.0, 1.0, 0.25),
-    "randint": space.RandInt(2, 5),
-    "lograndint": space.LogRandInt(1, 9),
-    "choice": space.Choice((True, "x", 3), (True, "x", 3)),
-}
-
-
-@pytest.mark.parametrize("name", SPACES)
-def test_every_distribution_is_drawn_within_its_bounds(name: str) -> None:
-    distribution, search = SPACES[name], SearchConfig(startup=3)
-    seen: list[Outcome] = []
-    for seed in range(40):
-        point = Suggester({"a": distribution}, search).draw(seed, seen)
-        assert distribution.contains(point["a"])
-        seen.append(Outcome(point, "finished", 0.01 * seed, {}))
-    if name in ("randint", "choice"):
-        assert len({outcome.point["a"] for outcome in seen}) == 3  # both ends occur: the upper bound is excluded
-
-
-def test_the_sampler_learns_from_what_it_sees() -> None:
-    known = {"a": space.Uniform(0.0, 1.0)}
-    seen = [Outcome({"a": x / 20}, "finished", -abs(x / 20 - 0.3), {}) for x in range(20)]
-    search = SearchConfig(startup=5)
-    learned = [Suggester(known, search).draw(seed, seen)["a"] for seed in range(30)]
-    blind = [Suggester(known, search).draw(seed, ())["a"] for seed in range(30)]
-    assert sum(abs(x - 0.3) for x in learned) < 0.5 * sum(abs(x - 0.3) for x in blind)
-
-
-def some_outcome(number: int) -> Outcome:
-    """Every seventh was pruned, every eleventh failed."""
-    point: dict[str, Any] = {"a": (number * 37 % 100) / 100, "b": 1 + number % 4}
-    if number % 11 == 10:
-        return Outcome(point, "failed", None, {}, "diverged")
-    value = -abs(point["a"] - 0.3)
-    return Outcome(point, "pruned", None, {0: value}) if number % 7 == 6 else Outcome(point, "finished", value, {})
-
-
-def test_outcomes_are_told_once_and_points_are_as_if_told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The work of a suggestion does not grow with a copy of all that came before it."""
-    known = {"a": space.Uniform(0.0, 1.0), "b": space.RandInt(1, 5)}
-    search, told = SearchConfig(startup=3, generation=4), []
-    outcomes = [some_outcome(number) for number in range(40)]
-    shown = [outcomes[: max(0, index - (index - 3) % 4)] if index >= 3 else [] for index in range(40)]
-    anew = [Suggester(known, search).draw(index, seen) for index, seen in enumerate(shown)]
-    monkeypatch.setattr(suggestions, "frozen", lambda outcome, names: told.append(outcome) or frozen(outcome, names))
-    suggester = Suggester(known, search)
-    assert [suggester.draw(index, seen) for index, seen in enumerate(shown)] == anew
-    assert told == outcomes[: len(shown[-1])]
-    assert suggester.draw(5, shown[5]) == anew[5], "fewer outcomes than before are told anew"
 
 
 # -- a storage that is away for a moment -----------------------------------------------------------------------

@@ -1,0 +1,203 @@
+"""What samplers suggest, having seen what they may see."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import qmc
+from sweeping import HEAD, parsed
+
+from raycl.errors import SpecError
+from raycl.spec import space
+from raycl.spec.points import Point, Space, place_of
+from raycl.spec.sweep_options import SearchConfig
+from raycl.sweep import suggestions
+from raycl.sweep.suggestions import Outcome, Suggester, frozen, sampler_seed
+
+SPACES = {
+    "uniform": space.Uniform(0.5, 1.5),
+    "loguniform": space.LogUniform(1e-3, 10.0),
+    "quniform": space.QUniform(0.0, 1.0, 0.25),
+    "randint": space.RandInt(2, 5),
+    "lograndint": space.LogRandInt(1, 9),
+    "choice": space.Choice((True, "x", 3), (True, "x", 3)),
+}
+
+
+PAIR: Space = {"rate": space.LogUniform(1e-4, 1e-1), "penalty": space.LogUniform(1.0, 1e6)}
+
+
+def height(point: Any) -> float:
+    """A ridge: what is right for one option depends on the other."""
+    rate, penalty = place_of(PAIR, point)
+    return -((rate + penalty - 1.1) ** 2) - 0.3 * (rate - 0.4) ** 2
+
+
+def went(search: SearchConfig, over: Space = PAIR, value: Any = height, count: int = 20) -> list[Point]:
+    """The points of a search in generations, of which each outcome is known once its generation has ended."""
+    suggester, points, outcomes = Suggester(over, search, "ewc"), list[Point](), list[Outcome]()
+    for index in range(count):
+        seen = 0 if index < search.startup else index - (index - search.startup) % search.generation
+        outcomes += [Outcome(point, "finished", value(point)) for point in points[len(outcomes) : seen]]
+        points.append(suggester.draw(index, outcomes, points).point)
+    return points
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
+@pytest.mark.parametrize("name", SPACES)
+def test_every_distribution_is_drawn_within_its_bounds(name: str, sampler: Any) -> None:
+    distribution, search = SPACES[name], SearchConfig(startup=3, sampler=sampler, trials=1)
+    count = 5 if sampler == "gp" else 40
+    points = went(search, {"a": distribution}, lambda point: float(str(point["a"]) < "2"), count)
+    assert all(distribution.contains(point["a"]) for point in points)
+    if name in ("randint", "choice") and count > 5:
+        assert len({point["a"] for point in points}) == 3  # both ends occur: the upper bound is excluded
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_sampler_learns_from_what_it_sees(sampler: Any) -> None:
+    known = {"a": space.Uniform(0.0, 1.0)}
+    seen = [Outcome({"a": x / 20}, "finished", -abs(x / 20 - 0.3), {}) for x in range(20)]
+    search = SearchConfig(startup=5, sampler=sampler)
+    indices = range(20, 26 if sampler == "gp" else 50)
+    learned = [Suggester(known, search).draw(index, seen).point["a"] for index in indices]
+    blind = [Suggester(known, search).draw(index, ()).point["a"] for index in indices]
+    assert sum(abs(x - 0.3) for x in learned) < 0.5 * sum(abs(x - 0.3) for x in blind)
+
+
+def spread(points: list[Point]) -> float:
+    """The least distance of two points in the unit cube."""
+    places = [np.array(place_of(PAIR, point)) for point in points]
+    return min(float(np.linalg.norm(one - other)) for one, other in itertools.combinations(places, 2))
+
+
+def test_suggestions_of_a_generation_keep_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def generation(seed: int) -> list[Point]:
+        search = SearchConfig(startup=5, generation=5, seed=seed)
+        return went(search, count=25)[-5:]
+
+    told = [spread(generation(seed)) for seed in range(12)]
+    original = Suggester._shown
+    monkeypatch.setattr(Suggester, "_shown", lambda self, seen, earlier: original(self, seen, ()))
+    blind = [spread(generation(seed)) for seed in range(12)]
+    assert np.mean(told) > 1.3 * np.mean(blind), "the mutant: suggestions know nothing of each other"
+
+
+def some_outcome(number: int) -> Outcome:
+    """Every seventh was pruned, every eleventh failed."""
+    point: dict[str, Any] = {"a": (number * 37 % 100) / 100, "b": 1 + number % 4}
+    if number % 11 == 10:
+        return Outcome(point, "failed", None, {}, "diverged")
+    value = -abs(point["a"] - 0.3)
+    return Outcome(point, "pruned", None, {0: value}) if number % 7 == 6 else Outcome(point, "finished", value, {})
+
+
+def test_outcomes_are_told_once_and_points_are_as_if_told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work of a suggestion does not grow with a copy of all that came before it, and a driver that starts in the
+    middle suggests the same."""
+    known: Space = {"a": space.Uniform(0.0, 1.0), "b": space.RandInt(1, 5)}
+    search, told = SearchConfig(startup=3, generation=4, trials=99), []
+    outcomes = [some_outcome(number) for number in range(40)]
+    points = [outcome.point for outcome in outcomes]
+    shown = [outcomes[: max(0, index - (index - 3) % 4)] if index >= 3 else [] for index in range(40)]
+    anew = [Suggester(known, search).draw(index, seen, points[:index]) for index, seen in enumerate(shown)]
+    monkeypatch.setattr(suggestions, "frozen", lambda outcome, names: told.append(outcome) or frozen(outcome, names))
+    suggester = Suggester(known, search)
+    assert [suggester.draw(index, seen, points[:index]) for index, seen in enumerate(shown)] == anew
+    assert told == outcomes[: len(shown[-1])]
+    assert suggester.draw(5, shown[5], points[:5]) == anew[5], "fewer outcomes than before are told anew"
+
+
+# -- points once, small spaces whole -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_no_point_comes_twice_while_others_are_left(sampler: Any) -> None:
+    known: Space = {"a": space.Choice((1, True, "x"), (1, True, "x")), "b": space.RandInt(0, 4)}
+    search = SearchConfig(startup=3, sampler=sampler, trials=11)
+    points = went(search, known, lambda point: float(point["b"] == 2), 12)
+    assert len({(type(point["a"]), point["a"], point["b"]) for point in points}) == 12
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "grid"])
+def test_a_space_of_few_points_is_enumerated(sampler: Any) -> None:
+    known: Space = {"a": space.Choice((50, 100), (50, 100)), "b": space.QUniform(0.0, 1.0, 0.5)}
+    search = SearchConfig(sampler=sampler, trials=6)
+    suggester, drawn = Suggester(known, search, first=[({"a": 100, "b": 0.5}, "defaults")]), []
+    for index in range(6):
+        drawn.append(suggester.draw(index, (), [one.point for one in drawn]))
+    assert [(one.point["a"], one.point["b"]) for one in drawn] == [
+        (100, 0.5), (50, 0.0), (50, 0.5), (50, 1.0), (100, 0.0), (100, 1.0),
+    ]  # fmt: skip
+    assert [one.how for one in drawn] == ["defaults", *5 * ["enumerated"]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_start_has_every_value_of_a_choice_and_every_part_of_a_range(seed: int) -> None:
+    known: Space = {"a": space.Choice((1, 2, 3), (1, 2, 3)), "b": space.LogUniform(1e-3, 1e2)}
+    first: list[tuple[Point, suggestions.How]] = [({"a": 1, "b": 0.5}, "defaults")]
+    suggester = Suggester(known, SearchConfig(startup=5, seed=seed), first=first)
+    drawn = [suggester.draw(index, (), [first[0][0]] * index) for index in range(1, 5)]
+    assert [one.how for one in drawn] == 4 * ["start"]
+    assert {one.point["a"] for one in drawn} == {1, 2, 3}
+    assert sorted(int(4 * known["b"].share(one.point["b"])) for one in drawn) == [0, 1, 2, 3]
+
+
+def test_qmc_is_the_scrambled_sobol_sequence() -> None:
+    search = SearchConfig(sampler="qmc", trials=8)
+    expected = qmc.Sobol(2, rng=np.random.default_rng(sampler_seed(search, "ewc", 0))).random(8)
+    assert [place_of(PAIR, point) for point in went(search, count=8)] == [pytest.approx(row) for row in expected]
+
+
+# -- named points, and the method's own ---------------------------------------------------------------------------
+
+METHODS = (
+    HEAD
+    + """
+strategies:
+  ewc: {penalty: {loguniform: [1, 1e6]}, training.learning_rate: {choice: [1e-3, 1e-2]}}
+  replay: {memory.capacity: {choice: [20, 50, 100]}}
+"""
+)
+POINTS = METHODS + "search: {trials: 4, enqueue: [{penalty: 7}, {strategy: replay, memory.capacity: 100}]}\nfinal: {}\n"
+
+
+def test_named_points_come_first_then_the_methods_own_values() -> None:
+    sweep = parsed(POINTS)
+    assert list(sweep.first_points(sweep.entry("ewc"))) == [
+        ({"penalty": 7, "training.learning_rate": 1e-3}, "enqueued"),
+        ({"penalty": 100.0, "training.learning_rate": 1e-3}, "defaults"),
+    ]
+    assert list(sweep.first_points(sweep.entry("replay"))) == [({"memory.capacity": 100}, "enqueued")]
+    without = parsed(METHODS + "search: {trials: 4, defaults: false}\nfinal: {}\n")
+    assert list(without.first_points(without.entry("ewc"))) == []
+
+
+def test_own_values_that_lie_outside_are_not_tried() -> None:
+    sweep = parsed(METHODS.replace("[1, 1e6]", "[1, 50]") + "search: {trials: 4}\nfinal: {}\n")
+    assert list(sweep.first_points(sweep.entry("ewc"))) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("enqueue: [{beta: 1}]", "search.enqueue.0: no method searches all of these options"),
+        ("enqueue: [{penalty: 0.5}]", "must lie in what ewc searches: loguniform(1, 1e+06) (got 0.5)"),
+        ("enqueue: [{strategy: replay, penalty: 5}]", "(searched: memory.capacity)"),
+        ("sampler: grid", "as many trials as there are points (got ewc: more points than can be counted)"),
+    ],
+)
+def test_points_and_grids_that_cannot_be_are_refused(line: str, told: str) -> None:
+    with pytest.raises(SpecError) as error:
+        parsed(METHODS + f"search: {{trials: 4, {line}}}\nfinal: {{}}\n")
+    assert told in str(error.value)
+
+
+def test_keys_that_came_later_change_no_hash_at_their_defaults() -> None:
+    plain = METHODS + "search: {trials: 4}\nfinal: {}\n"
+    told = METHODS + "search: {trials: 4, defaults: true, enqueue: []}\nfinal: {}\n"
+    assert parsed(plain).hash == parsed(told).hash
+    assert parsed(plain).hash != parsed(POINTS).hash
