@@ -82,6 +82,10 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run trials ag
 RerunChanged = Annotated[
     bool, typer.Option("--rerun-changed", help="Run trials again whose method's code has changed since they ended.")
 ]
+Reuse = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FOLDER", help="Take finished trials of another results folder; may be given more than once."),
+]
 MaxConcurrent = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Trials at the same time, at most.", show_default=False)
 ]
@@ -122,6 +126,7 @@ def run(
     retry_failed: RetryFailed = False,
     rerun_changed: RerunChanged = False,
     max_concurrent: MaxConcurrent = None,
+    reuse: Reuse = None,
     code: Import = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Run one trial here and save nothing, for debugging.")
@@ -139,7 +144,7 @@ def run(
         raise typer.BadParameter("--strategy and --seed choose the trial of --in-process; add it")
     if in_process and max_concurrent is not None:
         raise typer.BadParameter("--in-process runs one trial; --max-concurrent does nothing beside it")
-    if in_process and (results or force or retry_failed or rerun_changed):
+    if in_process and (results or force or retry_failed or rerun_changed or reuse):
         raise typer.BadParameter("--in-process runs one trial and saves nothing; --backend here runs the sweep here")
     _import(code)
     sweep = _load(file)
@@ -150,7 +155,8 @@ def run(
             raise typer.Exit(METHODS_FAILED)
         return
     folder = results or _default_folder(sweep.name)
-    _run(sweep, folder, backend, _options(data_root, address, force, retry_failed, rerun_changed, max_concurrent))
+    asked = _options(data_root, address, force, retry_failed, rerun_changed, max_concurrent, tuple(reuse or ()))
+    _run(sweep, folder, backend, asked)
 
 
 @app.command()
@@ -319,11 +325,12 @@ def _options(
     retry_failed: bool,
     rerun_changed: bool,
     max_concurrent: int | None,
+    reuse: tuple[str, ...] = (),
 ) -> RunOptions:
     from raycl.sweep.backend import RunOptions
 
     root = None if data_root is None else str(expanded(data_root))
-    return RunOptions(root, address, force, retry_failed, rerun_changed, max_concurrent)
+    return RunOptions(root, address, force, retry_failed, rerun_changed, max_concurrent, reuse)
 
 
 def _run(sweep: SweepSpec, folder: str, backend: str, options: RunOptions) -> None:

@@ -12,14 +12,13 @@ from raycl.catalog import catalog
 from raycl.cli.terminal import tell
 from raycl.errors import DataError, StoreError
 from raycl.models.weights import WEIGHTS_SUFFIX, Weights, load_weights, weights_hash, write_weights
+from raycl.results.decisions import read_winner
 from raycl.results.store import ResultsFolder
 from raycl.spec.options import ModelConfig
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.streams.contents import CONTENTS, told
 from raycl.streams.source import LocalSource
-from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import read_winner
 from raycl.trial import checkpoint
 from raycl.trial.loading import normalization
 
@@ -59,7 +58,7 @@ def _trial(results: ResultsFolder, strategy: str, seed: int | None) -> TrialSpec
         raise StoreError(
             f"{results.files.name('')}: exports a trial of the final phase, whose seeds are {list(seeds)} (got {seed})"
         )
-    winner = read_winner(Ledger(results), entry)
+    winner = read_winner(results.read_json, sweep, entry)
     if winner is None:
         raise StoreError(
             f"{results.files.name('')}: {entry.key} has no winner yet; `raycl resume` goes on with the search"

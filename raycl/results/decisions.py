@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
+from raycl.results.files import dump_json
 from raycl.results.store import ResultsFolder
 from raycl.spec.entry import Entry
+from raycl.spec.sweep import SweepSpec
 
 Decisions: TypeAlias = Mapping[str, Mapping[str, Any]]
 """What was decided, by the file's path in the results folder."""
 
+Read: TypeAlias = Callable[[str], Mapping[str, Any] | None]
+
+_WINNER = re.compile(r"(winners/.+?)(\+[0-9a-f]{8})?\.json")
 _SUGGESTION = re.compile(r"(.+)/\d{4,}\.json")
 
 
@@ -26,9 +31,56 @@ def suggestions_folder(entry: Entry) -> str:
     return f"suggestions/{entry.stored_as}"
 
 
+def read_winner(read: Read, sweep: SweepSpec, entry: Entry) -> Mapping[str, Any] | None:
+    """The winner of an entry by what its sweep chooses by; None before there is one.
+
+    A winner that does not say what it was chosen by is of an earlier raycl, whose folders did not grow: it counts.
+
+    Args:
+        read: the JSON object at a path of the folder, None where there is none.
+    """
+    if not entry.space:
+        return {"point": {}, "selected_by": "nothing to search"}
+    basis = sweep.basis(entry)
+    found = (read(path) for path in _winner_paths(entry, basis))
+    return next((winner for winner in found if winner is not None and winner.get("basis", basis) == basis), None)
+
+
+def write_winner(results: ResultsFolder, sweep: SweepSpec, entry: Entry, winner: Mapping[str, Any]) -> None:
+    """Write a winner down, once; one that was chosen by fewer trials, or other seeds, stays beside it."""
+    basis = sweep.basis(entry)
+    first, further = _winner_paths(entry, basis)
+    record = {**winner, "basis": basis}
+    if results.write_json_once(first, record).get("basis", basis) != basis:
+        results.write_json_once(further, record)
+
+
+def stamp_winner(results: ResultsFolder, sweep: SweepSpec, entry: Entry) -> None:
+    """Let a winner that does not say it be told from later ones: it was chosen by what the sweep chose by till now."""
+    winner = results.read_json(winner_path(entry))
+    if winner is not None and "basis" not in winner:
+        results.files.write(winner_path(entry), dump_json({**winner, "basis": sweep.basis(entry)}))
+
+
+def forget_winners(results: ResultsFolder, entry: Entry) -> None:
+    """Delete all winners of an entry."""
+    for name in results.files.sizes("winners"):
+        if _is_winner(entry, f"winners/{name}"):
+            results.files.delete(f"winners/{name}")
+
+
 def winner_path(entry: Entry) -> str:
-    """Where the winner of an entry is written down."""
+    """Where the first winner of an entry is written down."""
     return f"winners/{entry.stored_as}.json"
+
+
+def _winner_paths(entry: Entry, basis: str) -> tuple[str, str]:
+    return winner_path(entry), f"winners/{entry.stored_as}+{basis}.json"
+
+
+def _is_winner(entry: Entry, path: str) -> bool:
+    found = _WINNER.fullmatch(path)
+    return found is not None and found[1] == f"winners/{entry.stored_as}"
 
 
 def read_decisions(results: ResultsFolder, entries: Iterable[Entry]) -> Decisions:
@@ -39,12 +91,14 @@ def read_decisions(results: ResultsFolder, entries: Iterable[Entry]) -> Decision
         TornFile: one is damaged.
     """
     asked = list(entries)
-    folders, winners = {suggestions_folder(entry) for entry in asked}, {winner_path(entry) for entry in asked}
+    folders = {suggestions_folder(entry) for entry in asked}
+    winners = {f"winners/{entry.stored_as}" for entry in asked}
     there = [f"{folder}/{name}" for folder in ("suggestions", "winners") for name in results.files.sizes(folder)]
     paths = [
         path
         for path in there
-        if path in winners or ((found := _SUGGESTION.fullmatch(path)) is not None and found[1] in folders)
+        if ((found := _WINNER.fullmatch(path)) is not None and found[1] in winners)
+        or ((found := _SUGGESTION.fullmatch(path)) is not None and found[1] in folders)
     ]
     with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
         values = pool.map(results.read_json, paths)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raycl.matrix import Verdict
-from raycl.results.decisions import Decisions, read_decisions, suggestion_path, winner_path
+from raycl.results.decisions import Decisions, read_decisions, read_winner, suggestion_path
 from raycl.results.outcomes import Outcome, Recall, Record, ranked, score
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import Entry, SweepSpec
@@ -155,7 +155,7 @@ def _standing(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall
     suggested = _suggested(sweep, entry, decided, recall)
     outcomes = tuple(_outcome(trials) for trials in suggested)
     again = _again(sweep, entry, suggested, outcomes, recall)
-    winner = decided.get(winner_path(entry))
+    winner = read_winner(decided.get, sweep, entry)
     final = _final(sweep, entry, winner["point"], recall) if winner else ()
     chosen = again is not None and all(map(_all_ended, again.values()))
     hopeless = chosen and not any(_scored(suggested[index], trials) for index, trials in (again or {}).items())

@@ -2,6 +2,7 @@
 
     sweep.yaml                              the sweep file, as it was given
     sweep.json                              its name, its hash, and the hashes of pretrained weights
+    history/0000.json                       the sweep files that the folder had before, as they were
     lease.json                              who drives it at present
     folder.json                             the folder's own name, for tracking servers that hold several of one sweep
     trials/<hash>/spec.json                 the trial's resolved specification
@@ -30,7 +31,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,14 @@ class ResultsFolder:
         self.name: str = head["name"]
 
     @classmethod
-    def create(cls, uri: str | Path, sweep_json: str, sweep_hash: str) -> ResultsFolder:
+    def create(
+        cls, uri: str | Path, sweep_json: str, sweep_hash: str, grow: Callable[[ResultsFolder], None] | None = None
+    ) -> ResultsFolder:
         """Create the folder, or continue in it.
 
         Args:
             sweep_json: of :meth:`raycl.spec.sweep.SweepSpec.dumps`.
+            grow: asked where the folder has another sweep till now, as :func:`raycl.results.growth.grow`.
 
         Raises:
             StoreError: the folder belongs to another sweep, or cannot be written.
@@ -76,10 +80,13 @@ class ResultsFolder:
         if not files.write_once(HEAD, dump_json(head)):
             held = _head(files)
             if held["hash"] != sweep_hash:
-                raise StoreError(
-                    f"results folder {files.name('')} belongs to sweep {held['name']!r} ({held['hash']}), not to sweep "
-                    f"{name!r} ({sweep_hash}) as it stands now; choose another results folder"
-                )
+                if grow is None:
+                    raise StoreError(
+                        f"results folder {files.name('')} belongs to sweep {held['name']!r} ({held['hash']}), not to "
+                        f"sweep {name!r} ({sweep_hash}) as it stands now; choose another results folder"
+                    )
+                grow(cls(files, held))
+            _keep_former(files, held, text)
             if files.read_json(HEAD) != head:  # keys that change no trial may change; the folder keeps the newest
                 files.write(HEAD, dump_json(head))
         if text is not None and files.read(SWEEP_FILE) != text.encode():
@@ -189,6 +196,14 @@ class ResultsFolder:
             log.warning("%s: a result of trial %s was damaged; writing it again", self.files.name(""), name)
             self.trial(self._spec(name)).rewrite_parts()
         return torn
+
+
+def _keep_former(files: Files, held: Mapping[str, Any], text: str | None) -> None:
+    """Keep the sweep file that a folder had till now, where another text takes its place."""
+    former = json.loads(held["sweep"])
+    if "text" in former and former["text"] != text:
+        number = len(files.sizes("history"))
+        files.write(f"history/{number:04d}.json", dump_json({"hash": held["hash"], **former}))
 
 
 def _head(files: Files) -> dict[str, Any]:

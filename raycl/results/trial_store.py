@@ -163,6 +163,11 @@ class TrialStore:
         num_tasks = record["provenance"].get("num_tasks") or 0
         return Verdict(**record["verdict"]) if held.covers(self.spec.evaluation, num_tasks) else None
 
+    def provenance(self) -> dict[str, Any]:
+        """What its verdict says of where the numbers come from; empty before the end."""
+        record = self._files.read_json(f"{self._folder}/verdict.json")
+        return {} if record is None else dict(record["provenance"])
+
     def _held(self) -> EvaluationConfig | None:
         """What the stored rows were measured for; None where that cannot be read."""
         try:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from raycl.catalog import catalog
 from raycl.matrix import AccuracyMatrix
-from raycl.results.decisions import winner_path
+from raycl.results.decisions import read_winner
 from raycl.results.reading import matrices, read_cells, read_inside, read_measures, read_online, read_trials
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import Comparison, comparison
@@ -90,7 +90,7 @@ class Results:
     def winners(self) -> Mapping[str, Mapping[str, Any]]:
         """What was chosen for each searched method, by its key: its point, its value, and what chose it."""
         entries = [entry for entry in self.sweep.entries if entry.space and not entry.barred]
-        found = {entry.key: self._folder.read_json(winner_path(entry)) for entry in entries}
+        found = {entry.key: read_winner(self._folder.read_json, self.sweep, entry) for entry in entries}
         return {key: winner for key, winner in found.items() if winner is not None}
 
     def __repr__(self) -> str:

@@ -246,6 +246,14 @@ class SweepSpec(SweepContents):
         count = points_in(entry.space)
         return count is not None and len({tuple(point[path] for path in entry.space) for point in points}) >= count
 
+    def basis(self, entry: Entry) -> str:
+        """8 hexadecimal digits over what the winner of an entry is chosen by, beside what names its trials."""
+        if self.search is None or entry.barred:
+            return ""
+        finalists = self.search.finalists and self.search.finalists.model_dump(mode="json")
+        chosen_by = {"suggestions": self.suggestions(entry), "seeds": self.search.seeds, "finalists": finalists}
+        return _digest(chosen_by | {"metric": self.search.metric})[:8]
+
     def learns(self, entry: Entry) -> bool:
         """Whether later suggestions of an entry, or their cut-offs, depend on how earlier ones ended."""
         assert self.search is not None

@@ -27,6 +27,7 @@ class RunOptions:
         retry_failed: run trials again whose method failed.
         rerun_changed: run trials again whose method's code has changed since they ended; else it is told.
         max_concurrent: trials at the same time; default: the sweep's, else what fits.
+        reuse: other results folders, whose finished trials are taken in place of being run.
     """
 
     data_root: str | None = None
@@ -35,6 +36,7 @@ class RunOptions:
     retry_failed: bool = False
     rerun_changed: bool = False
     max_concurrent: int | None = None
+    reuse: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

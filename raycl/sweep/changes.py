@@ -9,7 +9,7 @@ import pyarrow as pa
 
 import raycl
 from raycl.errors import RayclError
-from raycl.results.decisions import suggestions_folder, winner_path
+from raycl.results.decisions import forget_winners, suggestions_folder
 from raycl.results.store import ResultsFolder
 from raycl.spec.setting import Registries
 from raycl.spec.sweep import SweepSpec
@@ -57,7 +57,7 @@ def changed_code(trials: pa.Table, sweep: SweepSpec) -> list[ChangedCode]:
     found: dict[tuple[str, tuple[str, ...]], list[TrialSpec]] = {}
     for row in trials.select(["code", "raycl", "spec"]).to_pylist():
         spec = TrialSpec.loads(row["spec"])
-        parts = _differing(row["code"], row["raycl"], spec, sweep.catalog)
+        parts = differing_code(row["code"], row["raycl"], spec, sweep.catalog)
         if parts and _asked(sweep, spec):
             found.setdefault((spec.strategy, parts), []).append(spec)
     return [ChangedCode(strategy, parts, tuple(specs)) for (strategy, parts), specs in sorted(found.items())]
@@ -72,7 +72,8 @@ def _asked(sweep: SweepSpec, spec: TrialSpec) -> bool:
     return sweep.trial(entry, spec.point, spec.seed, spec.phase).hash == spec.hash
 
 
-def _differing(code: str | None, version: str | None, spec: TrialSpec, known: Registries) -> tuple[str, ...]:
+def differing_code(code: str | None, version: str | None, spec: TrialSpec, known: Registries) -> tuple[str, ...]:
+    """The parts of a trial whose code is not what it was, by what a row says of its code and of raycl's version."""
     if not code:
         return ()
     try:
@@ -103,6 +104,6 @@ def forget(changed: Iterable[ChangedCode], sweep: SweepSpec, results: ResultsFol
             results.trial(spec).restart()
     touched = [entry for entry in sweep.entries if entry.strategy in strategies and not entry.barred]
     for entry in touched:
-        results.files.delete(winner_path(entry))
+        forget_winners(results, entry)
         results.files.delete_folder(suggestions_folder(entry))
     return [entry.key for entry in touched]

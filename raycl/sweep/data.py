@@ -104,12 +104,15 @@ def data_key(catalog: Registries, stream: Mapping[str, Any]) -> str:
     return json.dumps([make_stream(catalog, stream_config(catalog, stream), 0).datasets(), read])
 
 
-def recorded_data(trials: pa.Table, catalog: Registries) -> dict[str, frozenset[str]]:
-    """The digests of the data that a folder's ended trials have learned from, by :func:`data_key`."""
-    if "data" not in trials.column_names:
-        return {}
+def recorded_data(trials: Sequence[pa.Table], catalog: Registries) -> dict[str, frozenset[str]]:
+    """The digests of the data that ended trials have learned from, by :func:`data_key`.
+
+    Args:
+        trials: the trials tables of one or more folders.
+    """
     found: dict[str, set[str]] = {}
-    for row in trials.select(["data", "spec"]).to_pylist():
+    known = [table.select(["data", "spec"]) for table in trials if "data" in table.column_names]
+    for row in (row for table in known for row in table.to_pylist()):
         if row["data"]:
             key = data_key(catalog, TrialSpec.loads(row["spec"]).stream)
             found.setdefault(key, set()).add(row["data"])

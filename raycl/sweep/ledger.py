@@ -20,12 +20,14 @@ class Ledger:
         metric: name of the :class:`raycl.matrix.AccuracyMatrix` method that the search maximises.
         retry_failed: trials that failed before this run count as open.
         on_record: told of every trial that has ended, once per run.
+        bring: asked for a trial that has not ended here: whether it has been brought from elsewhere.
     """
 
     results: ResultsFolder
     metric: str = DEFAULT_METRIC
     retry_failed: bool = False
     on_record: Callable[[Record], None] = lambda record: None
+    bring: Callable[[TrialSpec], bool] = lambda spec: False
     _records: dict[str, Record | None] = field(default_factory=dict)
     _ran: set[str] = field(default_factory=set)
 
@@ -73,6 +75,8 @@ class Ledger:
     def _read(self, spec: TrialSpec) -> Record | None:
         store = self.results.trial(spec)
         verdict = store.verdict()
+        if verdict is None and spec.hash not in self._ran and self.bring(spec):
+            verdict = store.verdict()
         if verdict is None or (verdict.status == "failed" and self.retry_failed and spec.hash not in self._ran):
             return None
         rows = store.rows()

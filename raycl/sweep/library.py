@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def run(
     retry_failed: bool = False,
     rerun_changed: bool = False,
     max_concurrent: int | None = None,
+    reuse: Sequence[str | Path] = (),
     on_status: Callable[[SweepStatus], None] = lambda status: None,
 ) -> Finished:
     """Run what a results folder still lacks of a sweep, and read it.
@@ -40,6 +41,7 @@ def run(
         retry_failed: run trials again whose method failed.
         rerun_changed: run trials again whose method's code has changed since they ended.
         max_concurrent: trials at the same time; default: the sweep's, else what fits.
+        reuse: other results folders, whose finished trials are taken in place of being run.
         on_status: shown where the sweep stands, at most four times a second.
 
     Raises:
@@ -50,7 +52,7 @@ def run(
     """
     asked = sweep if isinstance(sweep, SweepSpec) else load_sweep(sweep)
     root = None if data_root is None else str(data_root)
-    options = RunOptions(root, address, force, retry_failed, rerun_changed, max_concurrent)
+    options = RunOptions(root, address, force, retry_failed, rerun_changed, max_concurrent, tuple(map(str, reuse)))
     trackers = TRACKERS.names()
     ending = run_sweep(asked, folder, backend=backend, options=options, trackers=trackers, on_status=on_status)
     return Finished(ending)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import optuna
 
 from raycl.matrix import Verdict
-from raycl.results.decisions import suggestion_path, winner_path
+from raycl.results.decisions import read_winner, suggestion_path, write_winner
 from raycl.results.outcomes import Outcome, ranked, score
 from raycl.results.standing import Asked, no_finalist_finished, no_suggestion_finished
 from raycl.spec.points import Point
@@ -234,7 +234,9 @@ class FinalistsPlan:
         if missing:
             return missing
         if not self._named:
-            self._hopeless = read_winner(self._ledger, self.entry) is None and not self._name_winner()
+            self._hopeless = (
+                read_winner(self._ledger.results.read_json, self._sweep, self.entry) is None and not self._name_winner()
+            )
         self._named = True
         return None
 
@@ -253,7 +255,8 @@ class FinalistsPlan:
         if scores:
             index = min(scores, key=lambda index: (-scores[index], index))
             write_winner(
-                self._ledger,
+                self._ledger.results,
+                self._sweep,
                 self.entry,
                 {
                     "point": dict(self._search.outcomes[index].point),
@@ -274,7 +277,7 @@ class FinalPlan:
     def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
         assert sweep.final is not None
         self.entry = entry
-        winner = read_winner(ledger, entry)
+        winner = read_winner(ledger.results.read_json, sweep, entry)
         self._ledger = ledger
         seeds = sweep.final.seeds if winner is not None else ()
         point = winner["point"] if winner is not None else {}
@@ -364,19 +367,3 @@ def _asked(ledger: Ledger, jobs: Sequence[Job]) -> list[Asked]:
     """The jobs with their verdicts; those that share a trial stand once."""
     distinct = {job.spec.hash: job for job in jobs}
     return [Asked(job.spec, verdict=verdict_of(ledger, job)) for job in distinct.values()]
-
-
-def read_winner(ledger: Ledger, entry: Entry) -> dict[str, Any] | None:
-    """The winner of an entry, as written down; None before."""
-    if not entry.space:
-        return {"point": {}, "selected_by": "nothing to search"}
-    return ledger.results.read_json(_winner_path(entry))
-
-
-def write_winner(ledger: Ledger, entry: Entry, winner: Mapping[str, Any]) -> None:
-    """Write a winner down, once."""
-    ledger.results.write_json_once(_winner_path(entry), winner)
-
-
-def _winner_path(entry: Entry) -> str:
-    return winner_path(entry)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import raycl
 from raycl.addresses import absolute, default_data_root
 from raycl.errors import RayclError, StoreError
+from raycl.results.growth import grow
 from raycl.results.lease import Lease
 from raycl.results.outcomes import Record
 from raycl.results.reading import read_trials
@@ -37,6 +38,7 @@ from raycl.sweep.data import reads, recorded_data
 from raycl.sweep.dispatch import Dispatcher
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import EntryPlan
+from raycl.sweep.reuse import Elsewhere
 from raycl.sweep.signals import Interrupted, Interruption, interruptible
 from raycl.sweep.status import SweepStatus, Watch
 from raycl.trial.check import checked
@@ -101,7 +103,10 @@ def run_sweep(
     runs_on.refuse(sweep, options)
     root = absolute(options.data_root, "RAYCL_DATA") if options.data_root else default_data_root()
     sweep = pinned(checked(sweep), None if root is None else Path(root))
-    results = ResultsFolder.create(absolute(str(folder), "RAYCL_RESULTS"), sweep.dumps(), sweep.hash)
+    others = [ResultsFolder.open(absolute(given, "RAYCL_RESULTS")) for given in options.reuse]
+    elsewhere = Elsewhere(others, sweep.catalog)
+    place = absolute(str(folder), "RAYCL_RESULTS")
+    results = ResultsFolder.create(place, sweep.dumps(), sweep.hash, lambda held: grow(held, sweep))
     mirrors = [TRACKERS.get(name)(results, sweep) for name in trackers]
     besides = [Beside(mirror.name, MANY, mirror.remedy) for mirror in mirrors]
     listener = Beside("a listener", MANY)
@@ -115,7 +120,7 @@ def run_sweep(
     def look(status: SweepStatus) -> None:
         display.offer(lambda: on_status(status))
 
-    ledger = Ledger(results, sweep.metric, options.retry_failed, recorded)
+    ledger = Ledger(results, sweep.metric, options.retry_failed, recorded, lambda spec: elsewhere.bring(spec, results))
     with ExitStack() as stack:
         lease = stack.enter_context(results.lease(options.force))
         for beside in (*besides, listener, display):
@@ -129,7 +134,7 @@ def run_sweep(
         interruption = stack.enter_context(interruptible())
         plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
         watch = Watch(sweep, ledger, plans, look)
-        run = _Run(sweep, ledger, plans, trials, options, watch, lease, interruption)
+        run = _Run(sweep, ledger, plans, [trials, *elsewhere.trials()], options, watch, lease, interruption)
         try:
             with ExitStack() as block:
                 reason = run(lambda: block.enter_context(runs_on.open(sweep, options, root, interruption)))
@@ -182,13 +187,13 @@ class _Run:
     """One run of a sweep; its backend is opened only once there is something to run.
 
     Attributes:
-        trials: that the folder's earlier runs have ended.
+        trials: that the folder's earlier runs have ended, and those of folders that are reused.
     """
 
     sweep: SweepSpec
     ledger: Ledger
     plans: Sequence[EntryPlan]
-    trials: pa.Table
+    trials: Sequence[pa.Table]
     options: RunOptions
     watch: Watch
     lease: Lease

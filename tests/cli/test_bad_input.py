@@ -254,9 +254,9 @@ def test_a_corrupt_mnist_file(file: Path, tmp_path: Path, left: int | None) -> N
 def test_a_folder_of_another_sweep(file: Path, unharmed: Path) -> None:
     file.write_text(TINY.replace("name: tiny", "name: other").replace("epochs: 1", "epochs: 2"))
     told = refused(*tried(file, "--results", unharmed))
-    assert f"results folder {unharmed} belongs to sweep 'tiny' (" in told
-    assert "not to sweep 'other'" in told
-    assert told.endswith("choose another results folder")
+    assert f"results folder {unharmed} belongs to sweep 'tiny', and" in told
+    assert "naive: training.epochs (2, before 1)" in told
+    assert told.endswith("for anything else choose another one")
     assert refused("run", file, "--results", unharmed) == told
 
 

@@ -78,7 +78,7 @@ def told(plans: list[SearchPlan]) -> Told:
 def test_each_study_holds_what_its_sampler_was_told(tmp_path: Path) -> None:
     sweep, plans = played(tmp_path)
     assert mirrored(tmp_path, sweep) == told(plans)
-    assert [len(trials) for trials in told(plans).values()] == [5, 5, 5]
+    assert [len(trials) for trials in told(plans).values()] == [5, 3, 3]
     assert {trial[1] for trial in told(plans)["again"]} == {"FAIL", "COMPLETE"}
 
 
@@ -107,5 +107,5 @@ def test_a_study_of_an_earlier_raycl_is_made_anew(tmp_path: Path) -> None:
 def test_a_mirror_that_breaks_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / JOURNAL).mkdir()
     _, plans = played(tmp_path)
-    assert all(len(plan.outcomes) == 5 for plan in plans)
+    assert [len(plan.outcomes) for plan in plans] == [5, 3, 3]
     assert sum("no Optuna study" in message for message in caplog.messages) == 1

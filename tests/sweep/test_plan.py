@@ -11,7 +11,7 @@ import pytest
 from sweeping import HEAD, SWEEP, accuracy, attempts, decisions, ledger, parsed, play, pretend
 
 from raycl.errors import StoreError
-from raycl.results.decisions import suggestion_path
+from raycl.results.decisions import read_winner, suggestion_path
 from raycl.results.standing import standings
 from raycl.results.store import ResultsFolder
 from raycl.spec import space
@@ -19,7 +19,7 @@ from raycl.spec.sweep import SweepSpec
 from raycl.spec.sweep_options import PrunerConfig
 from raycl.sweep.dispatch import Dispatcher, NothingLeft
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import EntryPlan, FinalistsPlan, FinalPlan, Job, SearchPlan, read_winner
+from raycl.sweep.plan import EntryPlan, FinalistsPlan, FinalPlan, Job, SearchPlan
 from raycl.sweep.suggestions import Outcome, cutoffs, frozen, optuna_space
 
 PRUNED = SWEEP.replace("trials: 5, generation: 2", "trials: 9, generation: 3").replace(
@@ -193,7 +193,7 @@ def test_winner_has_the_best_mean_over_all_its_seeds(tmp_path: Path) -> None:
             specs = [sweep.trial(plan.entry, dict.fromkeys(plan.entry.space, value), seed, "search") for seed in (0, 1)]
             rows = [round(1000 * accuracy(spec, 4)) / 1000 for spec in specs]
             means[value] = sum(rows) / 2
-        winner = read_winner(book, plan.entry)
+        winner = read_winner(book.results.read_json, sweep, plan.entry)
         assert winner is not None
         assert winner["selected_by"] == "validation"
         assert list(winner["point"].values()) == [max(means, key=lambda value: means[value])]
@@ -239,7 +239,7 @@ def test_where_every_trial_failed_there_is_no_winner(tmp_path: Path) -> None:
     plans = searched(sweep, tmp_path, fails=lambda spec: spec.strategy == "naive")
     book = ledger(sweep, tmp_path)
     assert FinalistsPlan(sweep, plans[0], book).wanted() is None
-    assert read_winner(book, plans[0].entry) is None
+    assert read_winner(book.results.read_json, sweep, plans[0].entry) is None
     assert FinalPlan(sweep, plans[0].entry, book).total == 0
 
 

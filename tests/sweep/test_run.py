@@ -99,7 +99,7 @@ def test_only_one_driver_at_a_time(undisturbed: Path) -> None:
 
 def test_another_sweep_is_refused(undisturbed: Path) -> None:
     with pytest.raises(StoreError, match="another"):
-        run_sweep(parsed(SWEEP.replace("trials: 5", "trials: 6")), undisturbed, backend="here")
+        run_sweep(parsed(SWEEP.replace("iterations: 20", "iterations: 21")), undisturbed, backend="here")
 
 
 def test_a_failure_of_the_method_is_a_verdict_and_not_retried(tmp_path: Path) -> None:

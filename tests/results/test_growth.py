@@ -1,0 +1,144 @@
+"""A folder goes on with a changed sweep file, and refuses what would make its trials others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from sweeping import HEAD, SWEEP, attempts, decisions, parsed, play
+
+from raycl.errors import StoreError
+from raycl.results.comparison import lines
+from raycl.results.decisions import read_winner
+from raycl.results.growth import grow
+from raycl.results.store import ResultsFolder
+from raycl.spec.sweep import SweepSpec
+from raycl.sweep.dispatch import Dispatcher
+from raycl.sweep.ledger import Ledger
+from raycl.sweep.plan import EntryPlan
+
+
+def opened(sweep: SweepSpec, folder: Path) -> ResultsFolder:
+    return ResultsFolder.create(folder, sweep.dumps(), sweep.hash, lambda held: grow(held, sweep))
+
+
+def ran(text: str, folder: Path) -> tuple[ResultsFolder, int]:
+    """Everything that a folder lacks, pretended; and how many trials that were."""
+    sweep = parsed(text)
+    book = Ledger(opened(sweep, folder))
+    jobs = play(Dispatcher([EntryPlan(sweep, entry, book) for entry in sweep.entries], book, slots=3), book.results)
+    return book.results, len(jobs)
+
+
+def shown(folder: Path) -> dict[str, tuple[int | None, int]]:
+    return {line.key: (line.planned, len(line.trials)) for line in lines(ResultsFolder.open(folder))}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "more"),
+    [
+        ("seeds: [10, 11]", "seeds: [10, 11, 12]", [2]),
+        ("seeds: [10, 11]", "seeds: [11]", [0]),
+        ("top: 2, seeds: [1]", "top: 2, seeds: [1, 2]", range(4, 9)),
+        ("trials: 5", "trials: 8", range(3, 9)),
+        ("seeds: [0]", "seeds: [0, 5]", range(8, 15)),
+        ("strategies:\n", "strategies:\n  ewc: {}\n", [2]),
+        ("loguniform: [1e-4, 1e-2]", "loguniform: [1e-5, 1e-1]", [0]),
+        ("generation: 2", "generation: 3, sampler: random", [0]),
+    ],
+)
+def test_a_larger_file_goes_on_and_repeats_nothing(tmp_path: Path, old: str, new: str, more: Sequence[int]) -> None:
+    ran(SWEEP, tmp_path)
+    before, tried = decisions(tmp_path), attempts(tmp_path)
+    assert old in SWEEP
+    _, count = ran(SWEEP.replace(old, new), tmp_path)
+    assert count in more
+    now = decisions(tmp_path)
+    assert {path: now[path] for path in before} == before, "nothing that was decided changes"
+    assert {name: attempts(tmp_path)[name] for name in tried} == tried, "no trial runs again"
+    assert all(planned == done for planned, done in shown(tmp_path).values())
+    assert json.loads((tmp_path / "history" / "0000.json").read_text())["text"] == SWEEP
+    assert ran(SWEEP.replace(old, new), tmp_path)[1] == 0
+
+
+def test_the_same_history_of_files_gives_the_same_table(tmp_path: Path) -> None:
+    longer = SWEEP.replace("trials: 5", "trials: 8").replace("seeds: [10, 11]", "seeds: [10, 12]")
+    for name in ("one", "two"):
+        ran(SWEEP, tmp_path / name)
+        ran(longer, tmp_path / name)
+    assert decisions(tmp_path / "one") == decisions(tmp_path / "two")
+
+
+def test_a_longer_search_may_name_another_winner_and_the_former_stays(tmp_path: Path) -> None:
+    """The winner of few trials is not that of many; going back to the old file shows the old one again."""
+    few = SWEEP.replace("trials: 5", "trials: 2").replace("finalists: {top: 2, seeds: [1]}", "defaults: false")
+    many = few.replace("trials: 2", "trials: 14")
+    folder, _ = ran(few, tmp_path)
+    first = {entry.key: read_winner(folder.read_json, parsed(few), entry) for entry in parsed(few).entries}
+    folder, _ = ran(many, tmp_path)
+    later = {entry.key: read_winner(folder.read_json, parsed(many), entry) for entry in parsed(many).entries}
+    assert first["naive"]["point"] != later["naive"]["point"]
+    assert first["naive"]["value"] < later["naive"]["value"]
+    back, count = ran(few, tmp_path)
+    assert count == 0
+    assert {entry.key: read_winner(back.read_json, parsed(few), entry) for entry in parsed(few).entries} == first
+    assert len(list((tmp_path / "history").iterdir())) == 2
+
+
+def test_a_winner_that_says_nothing_of_its_choice_is_of_the_file_before(tmp_path: Path) -> None:
+    """As an earlier raycl wrote them."""
+    folder, _ = ran(SWEEP, tmp_path)
+    for path in (tmp_path / "winners").iterdir():
+        record = json.loads(path.read_text())
+        del record["basis"]
+        path.write_text(json.dumps(record))
+    sweep, longer = parsed(SWEEP), parsed(SWEEP.replace("trials: 5", "trials: 8"))
+    entry = sweep.entries[0]
+    assert read_winner(folder.read_json, sweep, entry) is not None
+    folder = opened(longer, tmp_path)
+    assert read_winner(folder.read_json, longer, longer.entries[0]) is None, "its search is longer by now"
+    assert read_winner(folder.read_json, sweep, entry) is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("iterations: 20", "iterations: 30", "naive: training.iterations (30, before 20)"),
+        ("hidden: [24]", "hidden: [25]", "naive: model.hidden ([25], before [24])"),
+        ("tasks: 5", "tasks: 2", "naive: stream.tasks (2, before 5)"),
+        ("capacity: 50", "capacity: 50, combine: mean", 'replay: memory.combine ("mean", before "union")'),
+        ("final: {", "final: {train_on: train_and_validation, ", "naive: train_on"),
+        ("final: {", "resources: {cpus: 2}\nfinal: {", "naive: resources.cpus (2, before 1)"),
+        ("[20, 50, 100]", "[20, 50]", "replay: memory.capacity (choice(20, 50), but 100 was tried)"),
+        ("{choice: [20, 50, 100]}", "50", "replay: memory.capacity (was searched)"),
+    ],
+)
+def test_what_changes_a_trial_is_refused_by_its_key_and_loses_nothing(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    ran(SWEEP, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert old in SWEEP
+    with pytest.raises(StoreError) as error:
+        opened(parsed(SWEEP.replace(old, new)), tmp_path)
+    assert told.replace('"', "'") in str(error.value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_sweep_with_none_of_the_methods_is_another_sweep(tmp_path: Path) -> None:
+    ran(SWEEP, tmp_path)
+    with pytest.raises(StoreError, match="it has none of their methods"):
+        opened(parsed(HEAD + "strategies: {si: {}}\nfinal: {seeds: [10]}\n"), tmp_path)
+
+
+def test_a_method_that_is_left_out_is_left_out_of_the_table(tmp_path: Path) -> None:
+    ran(SWEEP, tmp_path)
+    trials = len(attempts(tmp_path))
+    _, count = ran(SWEEP.replace("  replay: {memory.capacity: {choice: [20, 50, 100]}}\n", ""), tmp_path)
+    assert count == 0
+    assert list(shown(tmp_path)) == ["naive"]
+    assert len(attempts(tmp_path)) == trials, "its trials stay"
+    assert ran(SWEEP, tmp_path)[1] == 0
+    assert set(shown(tmp_path)) == {"replay", "naive"}
