@@ -18,7 +18,7 @@ from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import SweepPhase
 from raycl.streams.source import Outline
-from raycl.trial.check import LARGEST_BUILD, Budget, TooLarge, capacities, network, outline_of
+from raycl.trial.check import LARGEST_BUILD, Budget, TooLarge, capacities, network, outline_of, unfit
 
 PROCESS_BYTES = 550e6
 """Resident memory of a trial's process before its network and batches: Python, torch and Ray, as measured on Linux."""
@@ -95,6 +95,8 @@ def _facts(sweep: SweepSpec) -> Table:
     table.add_row("memory", _memory(sweep))
     if rooms := capacities(sweep):
         table.add_row("capacity", "auto: " + ", ".join(f"{key} {rows:,}" for key, rows in rooms.items()))
+    for key, reason in unfit(sweep).items():
+        table.add_row("limits", Text(f"{key} fits nowhere: {reason}", style="yellow"))
     return table
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raycl.matrix import Verdict, cut_after
+from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import Scalar, TrialSpec
 
 ASHA = "stopped by ASHA"
@@ -75,6 +76,11 @@ class Outcome:
     value: float | None = None
     curve: Mapping[int, float] = field(default_factory=dict)
     reason: str = ""
+
+    @property
+    def excess(self) -> float:
+        """How far over a limit of the sweep it failed, as a share of it; 0 where it did not."""
+        return LimitsConfig.excess(self.reason) if self.status == "failed" else 0.0
 
     @classmethod
     def of(

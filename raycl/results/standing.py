@@ -42,6 +42,11 @@ class Asked:
         record, limits = recall(spec), cutoffs or {}
         return cls(spec, record, record.under(limits) if record else None, limits)
 
+    @classmethod
+    def refused(cls, spec: TrialSpec, reason: str) -> Asked:
+        """A trial that is not run, since it is known to break a limit."""
+        return cls(spec, verdict=Verdict("failed", reason))
+
     @property
     def failed(self) -> bool:
         return self.verdict is not None and self.verdict.status == "failed"
@@ -168,9 +173,14 @@ def _suggested(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recal
     assert sweep.search is not None
     carried: dict[str, Mapping[int, float]] = {}
     found: list[tuple[Asked, ...]] = []
-    while len(found) < sweep.search.trials and (stored := decided.get(suggestion_path(entry, len(found)))) is not None:
+    refused, most = 0, sweep.search.trials
+    while len(found) - refused < most and (stored := decided.get(suggestion_path(entry, len(found)))) is not None:
         limits = {int(task): float(value) for task, value in stored.get("cutoffs", {}).items()}
         specs = [sweep.trial(entry, stored["point"], seed, "search") for seed in sweep.search.seeds]
+        if reason := stored.get("refused"):
+            refused += 1
+            found.append(tuple(Asked.refused(spec, reason) for spec in specs))
+            continue
         # The first suggestion of a trial decides its cut-offs, as in the search itself.
         found.append(tuple(Asked.of(spec, recall, carried.setdefault(spec.hash, limits)) for spec in specs))
     return tuple(found)
@@ -179,7 +189,7 @@ def _suggested(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recal
 def _outcome(trials: Sequence[Asked]) -> Outcome | None:
     """How a suggestion ended; None while one of its trials has to run."""
     verdicts = [asked.verdict for asked in trials if asked.verdict is not None]
-    curves = [asked.record.curve_under(asked.cutoffs) for asked in trials if asked.record is not None]
+    curves = [asked.record.curve_under(asked.cutoffs) if asked.record else {} for asked in trials]
     return Outcome.of(trials[0].spec.point, verdicts, curves) if len(verdicts) == len(trials) else None
 
 
@@ -193,7 +203,8 @@ def _again(
     """Finalists by their suggestion, with their trials on more seeds; None while the search has not ended."""
     assert sweep.search is not None
     points = [asked[0].spec.point for asked in suggested]
-    if not sweep.tried(entry, points) or any(outcome is None for outcome in outcomes):
+    refused = sum(asked[0].verdict is not None and asked[0].record is None for asked in suggested)
+    if not sweep.tried(entry, points, refused) or any(outcome is None for outcome in outcomes):
         return None
     config = sweep.search.finalists
     top, seeds = (config.top, config.seeds) if config else (1, ())

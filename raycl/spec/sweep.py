@@ -28,6 +28,10 @@ from raycl.spec.trial import FORMAT_VERSION, PLACEMENT, Scalar, SweepPhase, Tria
 __all__ = ["Entry", "Runs", "SweepSpec"]
 
 
+MOST_REFUSED = 10
+"""Suggestions over a limit for each trial of a search, after which no others are sought."""
+
+
 @dataclass(frozen=True)
 class Runs:
     """Trials of one entry, at most: a choice with few values has fewer points than trials.
@@ -238,10 +242,15 @@ class SweepSpec(SweepContents):
         assert self.search is not None
         return min(self.search.trials, points_in(entry.space) or self.search.trials)
 
-    def tried(self, entry: Entry, points: Sequence[Mapping[str, Scalar]]) -> bool:
-        """Whether these points are all that is suggested: as many as asked for, or all that there are."""
+    def tried(self, entry: Entry, points: Sequence[Mapping[str, Scalar]], refused: int = 0) -> bool:
+        """Whether these points are all that is suggested: as many as asked for, or all that there are.
+
+        Args:
+            refused: so many of them are over a limit and were not run: others are suggested in their place, up to
+                :data:`MOST_REFUSED` for each trial.
+        """
         assert self.search is not None
-        if len(points) >= self.search.trials:
+        if len(points) - refused >= self.search.trials or refused >= MOST_REFUSED * self.search.trials:
             return True
         count = points_in(entry.space)
         return count is not None and len({tuple(point[path] for path in entry.space) for point in points}) >= count

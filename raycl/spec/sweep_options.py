@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -158,14 +160,32 @@ class FinalConfig(Options):
     keep_checkpoints: bool = Field(False, description="after a trial has finished too, as `raycl export` needs them")
 
 
+_BROKEN = re.compile(r"limits\.\w+ is (?P<limit>[\d.e+-]+) \(got (?P<value>[\d.e+-]+)\)")
+
+
 class LimitsConfig(Options):
-    """What buys accuracy by size; a trial above a limit fails with a clear reason."""
+    """What buys accuracy by size; a trial above a limit fails with a clear reason, before it is run where its size is
+    known."""
 
     max_state_bytes: Bytes | None = Field(
         None, description="bytes that a method keeps between tasks, its replay memory included"
     )
     max_parameters: Bytes | None = Field(None, description="trainable numbers of a method, all its networks together")
     max_compression_ratio: Positive | None = Field(None, description="hypernetworks: trainable over target weights")
+
+    def broken(self, sizes: Mapping[str, float | None]) -> str:
+        """The first limit that sizes, by its name, are over: ``limits.max_parameters is 10 (got 12)``; else empty."""
+        for name, value in sizes.items():
+            limit = getattr(self, name)
+            if limit is not None and value is not None and value > limit:
+                return f"limits.{name} is {limit} (got {value})"
+        return ""
+
+    @staticmethod
+    def excess(reason: str) -> float:
+        """How far over its limit a failure is that tells of :meth:`broken`, as a share of it; 0 where it does not."""
+        found = _BROKEN.search(reason)
+        return float(found["value"]) / float(found["limit"]) - 1 if found else 0.0
 
 
 def _whole_above_one(gpus: float) -> float:

@@ -21,7 +21,7 @@ from raycl.results.standing import Asked, no_finalist_finished, no_suggestion_fi
 from raycl.spec.points import Point
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import SearchConfig
-from raycl.spec.trial import SweepPhase, TrialSpec
+from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.suggestions import Suggester, cutoffs, sampler_seed
 
@@ -33,11 +33,21 @@ class Job:
     Attributes:
         cutoffs: task -> least search metric to go on with.
         bracket: the entry within which ASHA compares it; empty where ASHA does not.
+        refused: why it is not run: which limit it would break; empty where it may run.
     """
 
     spec: TrialSpec
     cutoffs: Mapping[int, float]
     bracket: str = ""
+    refused: str = ""
+
+
+Broken = Callable[[Mapping[str, Scalar]], str]
+"""Which limit of the sweep a point is known to break; empty where none is."""
+
+
+def _nothing(point: Mapping[str, Scalar]) -> str:
+    return ""
 
 
 class Plan(Protocol):
@@ -72,9 +82,11 @@ class SearchPlan:
 
     phase: SweepPhase = "search"
 
-    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
+    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger, broken: Broken = _nothing) -> None:
         assert sweep.search is not None
         self.entry = entry
+        self._broken = broken
+        self._refused = 0
         self._sweep = sweep
         self._search: SearchConfig = sweep.search
         self._ledger = ledger
@@ -87,7 +99,8 @@ class SearchPlan:
 
     @property
     def total(self) -> int:
-        return max(self._sweep.suggestions(self.entry), len(self._jobs)) * len(self._search.seeds)
+        made = max(self._sweep.suggestions(self.entry), len(self._jobs) - self._refused)
+        return made * len(self._search.seeds)
 
     def jobs(self) -> Sequence[Job]:
         return [job for jobs in self._jobs for job in jobs]
@@ -115,9 +128,9 @@ class SearchPlan:
     @property
     def _complete(self) -> bool:
         """Whether all suggestions have been made. An earlier raycl may have stored a small space's points twice."""
-        if not self._all_made and self._sweep.tried(self.entry, self._points):
-            more = len(self._points) < self._search.trials and self._stored(len(self._points)) is not None
-            self._all_made = not more
+        if not self._all_made and self._sweep.tried(self.entry, self._points, self._refused):
+            more = len(self._points) - self._refused < self._search.trials
+            self._all_made = not (more and self._stored(len(self._points)) is not None)
         return self._all_made
 
     def _seen(self, index: int) -> int:
@@ -129,15 +142,16 @@ class SearchPlan:
 
     def _add(self, index: int) -> None:
         suggestion = self._suggestion(index)
-        point: Point = suggestion["point"]
+        point, refused = suggestion["point"], suggestion.get("refused", "")
         limits = {int(task): float(value) for task, value in suggestion["cutoffs"].items()}
         specs = [self._sweep.trial(self.entry, point, seed, self.phase) for seed in self._search.seeds]
         for spec in specs:  # the first suggestion of a trial decides its cut-offs; later ones are told the same value
             self._carried.setdefault(spec.hash, limits)
         self._points.append(point)
+        self._refused += bool(refused)
         pruner = self._sweep.pruner
         bracket = self.entry.key if pruner is not None and pruner.scheduler == "asha" else ""
-        self._jobs.append(tuple(Job(spec, self._carried[spec.hash], bracket) for spec in specs))
+        self._jobs.append(tuple(Job(spec, self._carried[spec.hash], bracket, refused) for spec in specs))
 
     def _suggestion(self, index: int) -> dict[str, Any]:
         stored = self._stored(index)
@@ -152,6 +166,7 @@ class SearchPlan:
             "index": index,
             "point": drawn.point,
             "how": drawn.how,
+            **({"refused": refused} if (refused := self._broken(drawn.point)) else {}),
             "sampler": self._search.sampler,
             "cutoffs": {str(task): value for task, value in limits.items()},
             "sampler_seed": sampler_seed(self._search, self.entry.key, index),
@@ -304,7 +319,7 @@ class EntryPlan:
         failed_before: those of them that failed.
     """
 
-    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
+    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger, broken: Broken = _nothing) -> None:
         self.entry = entry
         self.ended_before = 0
         self.failed_before = 0
@@ -313,7 +328,7 @@ class EntryPlan:
         self._choosing: FinalistsPlan | None = None
         self._following: list[Callable[[], Plan]] = []
         if sweep.search is not None and entry.space:
-            self._stage = search = SearchPlan(sweep, entry, ledger)
+            self._stage = search = SearchPlan(sweep, entry, ledger, broken)
             self._following.append(lambda: self._choose(FinalistsPlan(sweep, search, ledger)))
         if sweep.final is not None:
             self._following.append(lambda: FinalPlan(sweep, entry, ledger))
@@ -355,6 +370,8 @@ class EntryPlan:
 
 def verdict_of(ledger: Ledger, job: Job) -> Verdict | None:
     """How a job ended under its cut-offs; None while it has to run."""
+    if job.refused:
+        return Verdict("failed", job.refused)
     record = ledger.record(job.spec)
     return None if record is None else record.under(job.cutoffs)
 

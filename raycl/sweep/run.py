@@ -41,7 +41,7 @@ from raycl.sweep.plan import EntryPlan
 from raycl.sweep.reuse import Elsewhere
 from raycl.sweep.signals import Interrupted, Interruption, interruptible
 from raycl.sweep.status import SweepStatus, Watch
-from raycl.trial.check import checked
+from raycl.trial.check import checked, over_limits
 from raycl.trial.pretrained import pinned
 
 CONTINUES = "nothing is lost: the same command goes on from the last stored task of each trial"
@@ -132,7 +132,8 @@ def run_sweep(
             trials = read_trials(results)
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
-        plans = [EntryPlan(sweep, entry, ledger) for entry in sweep.entries if not entry.barred]
+        able = [entry for entry in sweep.entries if not entry.barred]
+        plans = [EntryPlan(sweep, entry, ledger, over_limits(sweep, entry)) for entry in able]
         watch = Watch(sweep, ledger, plans, look)
         run = _Run(sweep, ledger, plans, [trials, *elsewhere.trials()], options, watch, lease, interruption)
         try:

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,13 +23,17 @@ from raycl.catalog import catalog as installed
 from raycl.errors import DataError, MethodError, Problem, SpecError, UnknownName
 from raycl.models.network import Network
 from raycl.models.weights import check_name
+from raycl.spec.check import Extents
 from raycl.spec.options import ModelConfig
 from raycl.spec.setting import Registries
 from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep import Entry, SweepSpec
+from raycl.spec.sweep_options import LimitsConfig
+from raycl.spec.trial import Scalar
 from raycl.streams.source import Outline, stream_outline
 from raycl.streams.task import Layout, Part, SplitName, TaskSource
-from raycl.trial.trainer import Trainer
+from raycl.trial.room import needs
+from raycl.trial.trainer import Trainer, rehearsal
 
 LARGEST_BUILD = 50_000_000
 """Numbers of one method that are built to be looked at, 200 MB of float32."""
@@ -223,6 +228,65 @@ def capacities(sweep: SweepSpec) -> dict[str, int]:
             trainer = Trainer(trial, Unread(outline), catalog=sweep.catalog)
             found[entry.key] = int(trainer.resolved["memory.capacity"])
     return found
+
+
+def over_limits(sweep: SweepSpec, entry: Entry) -> Callable[[Mapping[str, Scalar]], str]:
+    """Tells of a point which limit its trials would break, and by how much; empty where they keep within all, and where
+    that is not known before training.
+
+    What ``training`` says changes no size, so points that differ in it alone are looked at once.
+    """
+    known: dict[str, str] = {}
+
+    def broken(point: Mapping[str, Scalar]) -> str:
+        decisive = {path: value for path, value in point.items() if not path.startswith("training.")}
+        name = json.dumps(decisive, sort_keys=True)
+        if name not in known:
+            known[name] = _broken(sweep, entry, point)
+        return known[name]
+
+    return broken
+
+
+def unfit(sweep: SweepSpec) -> dict[str, str]:
+    """The methods that break a limit in the middle of their space and at each of its ends, with the least they are over
+    it, by :attr:`Entry.key`."""
+    found: dict[str, str] = {}
+    for entry in (entry for entry in sweep.entries if not entry.barred):
+        broken = over_limits(sweep, entry)
+        reasons: list[str] = []
+        for point in _extremes(entry):
+            if not (reason := broken(point)):
+                break
+            reasons.append(reason)
+        else:
+            found[entry.key] = min(reasons, key=LimitsConfig.excess)
+    return found
+
+
+def _extremes(entry: Entry) -> Iterator[dict[str, Scalar]]:
+    """The middle of a space, both ends of all its dimensions, and each end of one alone."""
+    yield entry.middle
+    for share in (0.0, math.nextafter(1, 0)):
+        yield {path: known.at(share) for path, known in entry.space.items()}
+        yield from (entry.middle | {path: known.at(share)} for path, known in entry.space.items())
+
+
+def _broken(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar]) -> str:
+    resolved, outline = sweep.resolved(entry, point), outline_of(sweep, entry)
+    limited = resolved.limits.max_state_bytes is not None or resolved.limits.max_parameters is not None
+    if not limited or outline is None or resolved.model.weights is not None or resolved.stream.encode is not None:
+        return ""
+    trial = sweep.trial(entry, point, 0, "final")
+    extent = Extents(sweep.catalog).of(resolved.stream)
+    rows = extent.rows * outline.num_tasks if extent and extent.rows else None
+    try:
+        with Budget(LARGEST_BUILD):
+            Trainer(trial, Unread(outline), catalog=sweep.catalog)
+        found = needs(trial, Unread(outline).layout, rehearsal(sweep.catalog), rows)
+    except (TooLarge, MethodError, SpecError):  # seen, and told, when a trial runs
+        return ""
+    return trial.limits.broken(found)
 
 
 def _check_weights(sweep: SweepSpec, entry: Entry) -> None:

@@ -38,12 +38,10 @@ def check_limits(trial: TrialSpec, strategy: Strategy, cost: Cost) -> None:
     Raises:
         MethodError: it holds more; the message names the limit and the value.
     """
-    limits = trial.limits
-    found = (
-        ("max_state_bytes", limits.max_state_bytes, cost.state_bytes + cost.buffer_bytes),
-        ("max_parameters", limits.max_parameters, cost.parameters),
-        ("max_compression_ratio", limits.max_compression_ratio, strategy.compression_ratio()),
-    )
-    for name, limit, value in found:
-        if limit is not None and value is not None and value > limit:
-            raise MethodError(f"{trial.strategy}: limits.{name} is {limit} (got {value})")
+    found: dict[str, float | None] = {
+        "max_state_bytes": cost.state_bytes + cost.buffer_bytes,
+        "max_parameters": cost.parameters,
+        "max_compression_ratio": strategy.compression_ratio(),
+    }
+    if broken := trial.limits.broken(found):
+        raise MethodError(f"{trial.strategy}: {broken}")

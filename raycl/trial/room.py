@@ -49,6 +49,24 @@ def with_room(
     return trial.model_copy(update={"memory": trial.memory.model_copy(update={"capacity": capacity})})
 
 
+def needs(
+    trial: TrialSpec, layout: Layout, rehearse: Callable[[TrialSpec, TaskSource], Sequence[Cost]], rows: int | None
+) -> dict[str, float | None]:
+    """What a trial holds in the end, by the name of its limit, known without learning: two rehearsals as above.
+
+    Args:
+        rows: training rows of the whole stream, which a memory cannot exceed; None where that is not known.
+    """
+    few, more = (rehearse(_brief(trial, layout, number), _Blank(layout, number))[-1] for number in EXAMPLES)
+    held = few.state_bytes + few.buffer_bytes
+    if few.buffer_examples and trial.memory.capacity != "auto":
+        counts = {"total": 1, "class": sum(map(len, layout.classes)), "task": layout.num_tasks}
+        most = trial.memory.capacity * counts[trial.memory.unit]
+        each = (more.state_bytes + more.buffer_bytes - held) / (more.buffer_examples - few.buffer_examples)
+        held += int(each * ((most if rows is None else min(most, rows)) - few.buffer_examples))
+    return {"max_state_bytes": held, "max_parameters": few.parameters}
+
+
 def _fitting(few: Cost, more: Cost, limit: int) -> int:
     """Examples that fit after a task, of which two memories have told the bytes."""
     own, larger = (cost.state_bytes + cost.buffer_bytes for cost in (few, more))

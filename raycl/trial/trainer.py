@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -68,11 +68,7 @@ class Trainer:
         self.next_task = 0
         self._source = source
 
-        def rehearse(brief: TrialSpec, blank: TaskSource) -> list[Cost]:
-            own = _Rehearsal(brief, blank, catalog=self.catalog, data_root=data_root)
-            return [own.run_task()[-1].cost for _ in range(own.num_tasks)]
-
-        sized = with_room(trial, source.layout, rehearse)
+        sized = with_room(trial, source.layout, rehearsal(self.catalog, data_root))
         parts = build(sized, source, self.catalog, storage, device or torch.device("cpu"), data_root)
         self.strategy, self.scenario, self.setting = parts.strategy, parts.scenario, parts.setting
         self._networks, self._memory, self._optimizers = parts.networks, parts.memory, parts.optimizers
@@ -349,6 +345,16 @@ class Trainer:
             self._memory.load_state_dict(state["memory"])
         self._random.load_state_dict(state["random"])
         self._ticks = Ticks(self._meter, state.get("owed", 0))  # checkpoints of before have none
+
+
+def rehearsal(catalog: Registries, data_root: Path | None = None) -> Callable[[TrialSpec, TaskSource], Sequence[Cost]]:
+    """Learns every task of a stream as briefly as can be, and tells what each cost."""
+
+    def rehearse(brief: TrialSpec, blank: TaskSource) -> list[Cost]:
+        own = _Rehearsal(brief, blank, catalog=catalog, data_root=data_root)
+        return [own.run_task()[-1].cost for _ in range(own.num_tasks)]
+
+    return rehearse
 
 
 class _Rehearsal(Trainer):

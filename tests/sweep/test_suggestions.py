@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import qmc
-from sweeping import HEAD, parsed
+from sweeping import HEAD, ledger, parsed, play
 
 from raycl.errors import SpecError
+from raycl.results.standing import standings
+from raycl.results.trackers.optuna_terms import optuna_space
 from raycl.spec import space
 from raycl.spec.points import Point, Space, place_of
-from raycl.spec.sweep_options import SearchConfig
+from raycl.spec.sweep_options import LimitsConfig, SearchConfig
 from raycl.sweep import suggestions
+from raycl.sweep.dispatch import Dispatcher
+from raycl.sweep.ledger import Ledger
+from raycl.sweep.plan import FinalistsPlan, Job, SearchPlan
 from raycl.sweep.suggestions import Outcome, Suggester, frozen, sampler_seed
+from raycl.trial.check import over_limits, unfit
 
 SPACES = {
     "uniform": space.Uniform(0.5, 1.5),
@@ -201,3 +209,84 @@ def test_keys_that_came_later_change_no_hash_at_their_defaults() -> None:
     told = METHODS + "search: {trials: 4, defaults: true, enqueue: []}\nfinal: {}\n"
     assert parsed(plain).hash == parsed(told).hash
     assert parsed(plain).hash != parsed(POINTS).hash
+
+
+# -- limits ---------------------------------------------------------------------------------------------------------
+
+LIMITED = (
+    HEAD.replace("hidden: [24]", "hidden: {choice: [[8], [24], [400]]}")
+    + """
+strategies:
+  replay: {memory.capacity: {lograndint: [10, 1000]}}
+search: {trials: 4, generation: 2, startup: 2}
+limits: {max_state_bytes: 14000}
+final: {seeds: [10]}
+"""
+)
+
+
+def state_bytes(point: Point) -> int:
+    """Of replay on 8 x 8 digits by hand: float32 weights of an MLP 64-h-10, and for each of at most 1,150 rows its
+    pixels, its class and its task."""
+    (hidden,) = json.loads(str(point["model.hidden"]))
+    return 4 * (64 * hidden + hidden + 10 * hidden + 10) + int(point["memory.capacity"]) * (64 + 8 + 8)
+
+
+def test_points_over_a_limit_are_known_before_they_are_run() -> None:
+    sweep = parsed(LIMITED)
+    broken = over_limits(sweep, sweep.entries[0])
+    for hidden, most in (("[8]", 144), ("[24]", 84), ("[400]", 0)):
+        for capacity in (10, most, most + 1, 1000):
+            point: Point = {"model.hidden": hidden, "memory.capacity": capacity}
+            held = state_bytes(point)
+            told = f"limits.max_state_bytes is 14000 (got {held})" if held > 14000 else ""
+            assert capacity == 0 or broken(point) == told
+    assert LimitsConfig.excess("replay: limits.max_state_bytes is 14000 (got 21000)") == pytest.approx(0.5)
+    assert LimitsConfig.excess("the loss is not finite") == 0
+
+
+def limited(folder: Path, broken: Any) -> tuple[SearchPlan, Ledger, list[Job]]:
+    sweep = parsed(LIMITED)
+    book = ledger(sweep, folder)
+    plan = SearchPlan(sweep, sweep.entries[0], book, broken)
+    return plan, book, play(Dispatcher([plan], book, 2), book.results)
+
+
+def test_no_trial_is_spent_on_a_point_over_a_limit(tmp_path: Path) -> None:
+    sweep = parsed(LIMITED)
+    plan, book, jobs = limited(tmp_path, over_limits(sweep, sweep.entries[0]))
+    assert len(jobs) == 4
+    assert all(state_bytes(dict(job.spec.point)) <= 14000 for job in jobs)
+    refused = [outcome for outcome in plan.outcomes if outcome.status == "failed"]
+    assert refused, "the start is spread over a space of which most is too large"
+    for outcome in refused:
+        told = frozen(outcome, optuna_space(plan.entry.space))
+        assert told.constraints == {"limits": pytest.approx(state_bytes(dict(outcome.point)) / 14000 - 1)}
+    (standing,) = standings(sweep, book.results, ledger(sweep, tmp_path).record)
+    assert len(standing.again) == 1, "the search has ended for readers too"
+    assert standing.outcomes == tuple(plan.outcomes)
+    again, _, more = limited(tmp_path, lambda point: "never asked: what was suggested is written down")
+    assert more == []
+    assert again.outcomes == plan.outcomes
+    _, _, blind = limited(tmp_path / "mutant", lambda point: "")
+    assert any(state_bytes(dict(job.spec.point)) > 14000 for job in blind), "the mutant spends trials on them"
+
+
+def test_where_no_point_keeps_within_a_limit_the_search_ends_and_says_so(tmp_path: Path) -> None:
+    reason = "limits.max_state_bytes is 14000 (got 15000)"
+    plan, book, jobs = limited(tmp_path, lambda point: reason)
+    assert jobs == []
+    assert len(plan.outcomes) == 40
+    assert plan.wanted() is None
+    finalists = FinalistsPlan(parsed(LIMITED), plan, book)
+    assert finalists.wanted() is None
+    assert reason in finalists.failure
+    (standing,) = standings(parsed(LIMITED), book.results, book.record)
+    assert standing.ended
+    assert reason in standing.failure
+
+
+def test_a_method_that_fits_nowhere_is_told_before_anything_runs() -> None:
+    assert unfit(parsed(LIMITED)) == {}
+    told = unfit(parsed(LIMITED.replace("14000", "3000")))
+    assert told == {"replay": f"limits.max_state_bytes is 3000 (got {2440 + 10 * 80})"}

@@ -102,6 +102,7 @@ class StudyMirror:
         self._studies: dict[str, optuna.Study] = {}
         self._known: dict[str, set[int]] = {}
         self._records: dict[str, Record] = {}
+        self._refused: dict[tuple[str, int], Outcome] = {}
         self._asked: dict[str, list[tuple[list[TrialSpec], dict[int, float]]]] = {}
 
     def add(self, record: Record) -> None:
@@ -136,7 +137,7 @@ class StudyMirror:
         for index, (specs, limits) in enumerate(self._suggested(entry)):
             if index in self._known.get(entry.key, ()):
                 continue
-            outcome = self._outcome(specs, limits)
+            outcome = self._refused.get((entry.key, index)) or self._outcome(specs, limits)
             if outcome is None:
                 continue
             study = self._study(entry)
@@ -148,12 +149,11 @@ class StudyMirror:
         """The trials and cut-offs of each suggestion that is written down; each file is read once."""
         assert self._sweep.search is not None
         found = self._asked.setdefault(entry.key, [])
-        while len(found) < self._sweep.search.trials:
-            stored = self._results.read_json(suggestion_path(entry, len(found)))
-            if stored is None:
-                break
+        while (stored := self._results.read_json(suggestion_path(entry, len(found)))) is not None:
             seeds, point = self._sweep.search.seeds, stored["point"]
             limits = {int(task): float(value) for task, value in stored["cutoffs"].items()}
+            if reason := stored.get("refused"):
+                self._refused[entry.key, len(found)] = Outcome(point, "failed", reason=reason)
             specs = [self._sweep.trial(entry, point, seed, "search") for seed in seeds]
             earlier = next((carried for asked, carried in found if asked[0].hash == specs[0].hash), limits)
             found.append((specs, earlier))  # the first suggestion of a trial decides its cut-offs

@@ -42,11 +42,15 @@ def _optuna(distribution: space.Distribution) -> BaseDistribution:
 
 
 def frozen(outcome: Outcome, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    """An outcome as Optuna keeps it: pruned trials with their intermediate values, failures without a value."""
-    return optuna.trial.create_trial(
-        state=STATES[outcome.status],
+    """An outcome as Optuna keeps it: pruned trials with their intermediate values, failures without a value, and those
+    that are over a limit as what breaks a constraint, by how much."""
+    told = optuna.trial.create_trial(
+        state=TrialState.PRUNED if outcome.excess > 0 else STATES[outcome.status],
         params=dict(outcome.point),
         distributions=dict(distributions),
         value=outcome.value if outcome.status == "finished" else None,
         intermediate_values=dict(outcome.curve),
     )
+    if outcome.excess > 0:
+        told.set_constraint("limits", outcome.excess)
+    return told
