@@ -20,9 +20,9 @@ from raycl.errors import UnknownName, nearest
 from raycl.matrix import METRICS, AccuracyMatrix
 from raycl.results.inside import INSIDE_METRICS, InsideCurves
 from raycl.spec import schema
+from raycl.spec.distribution import format_value
 from raycl.spec.evaluation import DIAGNOSTICS
 from raycl.spec.options import LARGEST, MOST
-from raycl.spec.space import format_value
 
 REGISTRIES = ("strategies", "streams", "datasets", "models")
 LISTED_BLOCKS = {name: schema.BLOCKS[name] for name in ("training", "memory", "search", "limits", "evaluation")}

@@ -14,7 +14,7 @@ from raycl.cli.terminal import standard_output, tell
 from raycl.errors import COMPLETE, METHODS_FAILED, STOPPED, MethodError
 from raycl.results.tables import comparison, matrix_table
 from raycl.results.trackers.tracker import TRACKERS
-from raycl.spec.space import format_value
+from raycl.spec.distribution import format_value
 from raycl.spec.sweep import SweepSpec
 from raycl.sweep.backend import RunOptions
 from raycl.sweep.run import Ending, run_sweep

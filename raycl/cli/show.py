@@ -9,7 +9,7 @@ from raycl.results.comparison import failures
 from raycl.results.failures import Failure
 from raycl.results.reading import opened
 from raycl.results.store import ResultsFolder
-from raycl.spec.space import format_value
+from raycl.spec.distribution import format_value
 
 
 def failure_report(folder: str) -> RenderableType:

@@ -15,7 +15,7 @@ from raycl.spec.sweep import SweepSpec
 Decisions: TypeAlias = Mapping[str, Mapping[str, Any]]
 """What was decided, by the file's path in the results folder."""
 
-Read: TypeAlias = Callable[[str], Mapping[str, Any] | None]
+ReadJson: TypeAlias = Callable[[str], Mapping[str, Any] | None]
 
 _WINNER = re.compile(r"(winners/.+?)(\+[0-9a-f]{8})?\.json")
 _SUGGESTION = re.compile(r"(.+)/\d{4,}\.json")
@@ -31,7 +31,7 @@ def suggestions_folder(entry: Entry) -> str:
     return f"suggestions/{entry.stored_as}"
 
 
-def read_winner(read: Read, sweep: SweepSpec, entry: Entry) -> Mapping[str, Any] | None:
+def read_winner(read: ReadJson, sweep: SweepSpec, entry: Entry) -> Mapping[str, Any] | None:
     """The winner of an entry by what its sweep chooses by; None before there is one.
 
     A winner that does not say what it was chosen by is of an earlier raycl, whose folders did not grow: it counts.

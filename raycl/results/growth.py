@@ -9,8 +9,8 @@ from typing import Any
 from raycl.errors import RayclError, StoreError
 from raycl.results.decisions import read_decisions, stamp_winner, suggestions_folder
 from raycl.results.store import ResultsFolder
+from raycl.spec.distribution import format_value
 from raycl.spec.entry import Entry
-from raycl.spec.space import format_value
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import SweepPhase, TrialSpec
 
@@ -59,7 +59,7 @@ def differences(before: SweepSpec, after: SweepSpec, results: ResultsFolder) -> 
         if now.space.keys() != entry.space.keys():
             continue
         for point in (points or [entry.middle])[:1]:
-            if all(found.contains(point[path]) for path, found in now.space.items()):
+            if all(found.contains(point[path]) for path, found in now.space.items() if path in point):
                 yield from (f"{entry.key}: {told}" for told in _changed(before, entry, after, now, point))
 
 
@@ -76,7 +76,7 @@ def _outside(now: Entry, entry: Entry, points: list[Mapping[str, Any]]) -> Itera
     for path in now.space.keys() - entry.space.keys():
         yield f"{entry.key}: {path} (was not searched)"
     for path in now.space.keys() & entry.space.keys():
-        tried = [point[path] for point in points if not now.space[path].contains(point[path])]
+        tried = [point[path] for point in points if path in point and not now.space[path].contains(point[path])]
         if tried:
             yield f"{entry.key}: {path} ({now.space[path]}, but {format_value(tried[0])} was tried)"
 

@@ -13,13 +13,15 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from raycl.errors import DataError, UnknownName, nearest
+from raycl.spec.distribution import Distribution, DistributionError, format_value
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import BUDGETS, LENGTHS, ModelConfig, Options, StreamConfig, TrainingConfig, one_of
+from raycl.spec.points import acts
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.setting import BLOCK_NAMES, Names, Registries, Setting
 from raycl.spec.source import Path, dotted
-from raycl.spec.space import SEARCH, Distribution, DistributionError, find, format_value
+from raycl.spec.space import SEARCH, find
 from raycl.spec.sweep_options import LimitsConfig
 
 MOST_COMBINED = 64
@@ -132,12 +134,16 @@ class Blocks:
     def resolve(self, catalog: Registries, values: Mapping[Path, Any]) -> Setting:
         """Replace every distribution by its value and check all blocks; options left open stay open.
 
+        What is searched, but not at these values, and what is not given stands at its default.
+
         Raises:
             BrokenRules: with paths in :attr:`data`.
         """
         data = self.data
-        for path, value in values.items():
-            data = _substituted(data, path, (value,))
+        named = {point_path(path): value for path, value in values.items()}
+        for path, found in self.space.items():
+            given = path in values and acts(found, named)
+            data = _substituted(data, path, (values[path],) if given else None)
         broken: list[Broken] = []
         checked = {block: self._check_once(block, data[block], catalog, broken) for block in BLOCK_NAMES}
         if broken:

@@ -19,13 +19,14 @@ from pydantic import BaseModel
 
 from raycl.errors import Problem, SpecError
 from raycl.spec.blocks import Blocks, point_path
+from raycl.spec.distribution import format_value
 from raycl.spec.entry import Entry
 from raycl.spec.needs import SHARED_BLOCKS, Extent, Idle, Need, SearchSetting, broken, costly, covered, idle
 from raycl.spec.options import StreamConfig
 from raycl.spec.problems import Finding
 from raycl.spec.setting import Registries, Setting
 from raycl.spec.source import Path, dotted
-from raycl.spec.space import Choice, format_value
+from raycl.spec.space import Choice
 
 MOST_COMBINATIONS = 64
 """Choices of several dimensions that are combined to see whether an option ever acts."""

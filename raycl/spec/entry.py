@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raycl.spec.space import Distribution
+from raycl.spec.distribution import Distribution
+from raycl.spec.points import active
 from raycl.spec.trial import Scalar
 
 
@@ -48,4 +49,4 @@ class Entry:
     @property
     def middle(self) -> dict[str, Scalar]:
         """A point in the middle of the space, for a first look."""
-        return {path: found.middle for path, found in self.space.items()}
+        return active(self.space, {path: found.middle for path, found in self.space.items()})

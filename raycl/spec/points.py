@@ -7,30 +7,56 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import TypeAlias
 
-from raycl.spec.space import Distribution
+from raycl.spec.distribution import Conditional, Distribution
 from raycl.spec.trial import Scalar
 
 Space: TypeAlias = Mapping[str, Distribution]
 Point: TypeAlias = dict[str, Scalar]
 
 
+def active(space: Space, point: Mapping[str, Scalar]) -> Point:
+    """What is searched at a point, in the order of the space: without options whose condition is not met."""
+    return {path: point[path] for path, found in space.items() if path in point and acts(found, point)}
+
+
+def acts(found: Distribution, point: Mapping[str, Scalar]) -> bool:
+    return not isinstance(found, Conditional) or found.acts(point)
+
+
 def points_in(space: Space) -> int | None:
     """How many points a space has; None where there are more than can be counted."""
-    counts = [found.count for found in space.values()]
-    return None if None in counts else math.prod(count for count in counts if count is not None)
+    parents = {path for found in space.values() if isinstance(found, Conditional) for path, _ in found.when}
+    free = {path: found for path, found in space.items() if not isinstance(found, Conditional)}
+    chosen = {path: free[path] for path in parents}
+    if any(found.count is None for found in free.values()):
+        return None
+    total = 0
+    for values in product(*(tuple(found.values_in_order) for found in chosen.values())):
+        point = dict(zip(chosen, values, strict=True))
+        rest = [found.count for path, found in space.items() if path not in parents and acts(found, point)]
+        if None in rest:
+            return None
+        total += math.prod(count for count in rest if count is not None)
+    return total
 
 
 def every_point(space: Space) -> Iterator[Point]:
-    """Every point of a space that can be counted, the last dimension changing fastest."""
-    for values in product(*(tuple(found.values_in_order) for found in space.values())):
-        yield dict(zip(space, values, strict=True))
+    """Every point of a space that can be counted, the last dimension changing fastest, dependent ones at the end."""
+    free = {path: found for path, found in space.items() if not isinstance(found, Conditional)}
+    for values in product(*(tuple(found.values_in_order) for found in free.values())):
+        point = dict(zip(free, values, strict=True))
+        more = {path: found for path, found in space.items() if path not in free and acts(found, point)}
+        for further in product(*(tuple(found.values_in_order) for found in more.values())):
+            yield active(space, point | dict(zip(more, further, strict=True)))
 
 
 def point_at(space: Space, shares: Sequence[float]) -> Point:
     """The point at a place of the unit cube, each coordinate in [0, 1)."""
-    return {path: found.at(float(share)) for (path, found), share in zip(space.items(), shares, strict=True)}
+    values = {path: found.at(float(share)) for (path, found), share in zip(space.items(), shares, strict=True)}
+    return active(space, values)
 
 
 def place_of(space: Space, point: Mapping[str, Scalar]) -> tuple[float, ...]:
-    """Where a point lies in the unit cube; :func:`point_at` reads it back."""
-    return tuple(found.share(point[path]) for path, found in space.items())
+    """Where a point lies in the unit cube, in the middle of what is not searched there; :func:`point_at` reads it
+    back."""
+    return tuple(found.share(point[path]) if path in point else 0.5 for path, found in space.items())

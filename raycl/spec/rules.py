@@ -11,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from raycl.errors import nearest
+from raycl.spec.distribution import format_value
 from raycl.spec.source import MAX_PROBLEMS, Path
-from raycl.spec.space import DISTRIBUTIONS, SEARCH, format_value
+from raycl.spec.space import DISTRIBUTIONS, SEARCH
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from raycl.spec.distribution import WHEN
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import EXACT, LARGEST, TrainingConfig
@@ -23,6 +24,8 @@ from raycl.spec.sweep_options import (
 )
 
 JsonSchema = dict[str, Any]
+
+_WHEN_HELP = "searched only where other searched options have these values: {mode: online}"
 
 BLOCKS: Mapping[str, type[BaseModel]] = {
     "training": TrainingConfig,
@@ -163,8 +166,9 @@ def _distribution() -> JsonSchema:
     return {
         "type": "object",
         "description": "a distribution in place of a value: the value is searched",
-        "properties": properties,
+        "properties": {**properties, WHEN: {"type": "object", "minProperties": 1, "description": _WHEN_HELP}},
         "additionalProperties": False,
         "minProperties": 1,
-        "maxProperties": 1,
+        "maxProperties": 2,
+        "oneOf": [{"required": [word]} for word in properties],
     }

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
 
 from raycl.errors import nearest
+from raycl.spec.distribution import WHEN, Conditional, Distribution, DistributionError, conditions, format_value, same
 from raycl.spec.options import EXACT, LARGEST
 from raycl.spec.trial import Scalar
 
@@ -22,76 +22,6 @@ SEARCH = "search"
 MOST_CHOICES = 1000
 MOST_STEPS = 1_000_000_000
 """Multiples that ``quniform`` counts between its ends."""
-
-
-class DistributionError(ValueError):
-    """A distribution is malformed.
-
-    Attributes:
-        rule: what must hold.
-        at: the offending part, below the mapping: ``("loguniform", 0)``.
-        value: what was found there.
-    """
-
-    def __init__(self, rule: str, at: tuple[str | int, ...] = (), value: Any = None) -> None:
-        super().__init__(rule)
-        self.rule, self.at, self.value = rule, at, value
-
-
-@dataclass(frozen=True)
-class Distribution(ABC):
-    """What a searched value is drawn from."""
-
-    word: ClassVar[str]
-    arguments: ClassVar[str]
-
-    @property
-    @abstractmethod
-    def ends(self) -> tuple[tuple[tuple[str | int, ...], Any], ...]:
-        """The values that stand for all others when rules are checked, each with its place below the mapping."""
-
-    @property
-    @abstractmethod
-    def middle(self) -> Scalar:
-        """A value to try first: the middle of a range, of its logarithm where that is uniform, or the first choice."""
-
-    @abstractmethod
-    def contains(self, value: Scalar) -> bool:
-        """Whether ``value`` may be drawn."""
-
-    @property
-    def count(self) -> int | None:
-        """How many values may be drawn; None where there are more than can be counted."""
-        return None
-
-    @abstractmethod
-    def at(self, share: float) -> Scalar:
-        """The value below which this share of all draws lies; ``share`` in [0, 1)."""
-
-    @abstractmethod
-    def share(self, value: Scalar) -> float:
-        """Where a value lies among all draws, in [0, 1]: :meth:`at` of it is the value; of one of many, the middle."""
-
-    @property
-    def values_in_order(self) -> Iterator[Scalar]:
-        """Every value that may be drawn, where they can be counted."""
-        return (self.at((index + 0.5) / (self.count or 0)) for index in range(self.count or 0))
-
-    @abstractmethod
-    def to_data(self) -> dict[str, list[Any]]:
-        """As it stands in a sweep file."""
-
-    def encode(self, value: Any) -> Scalar | None:
-        """The scalar that stands for a value of the options; None where it may not be drawn."""
-        return value if isinstance(value, (str, int, float)) and self.contains(value) else None
-
-    def decode(self, drawn: Scalar) -> Any:
-        """The value that goes into the options for a drawn scalar."""
-        return drawn
-
-    def __str__(self) -> str:
-        ((word, arguments),) = self.to_data().items()
-        return f"{word}({', '.join(format_value(part).removesuffix('.0') for part in arguments)})"
 
 
 @dataclass(frozen=True)
@@ -288,7 +218,7 @@ class Choice(Distribution):
         return self.choices[0]
 
     def contains(self, value: Scalar) -> bool:
-        return any(_same(choice, value) for choice in self.choices)
+        return any(same(choice, value) for choice in self.choices)
 
     @property
     def count(self) -> int | None:
@@ -302,8 +232,8 @@ class Choice(Distribution):
 
     def encode(self, value: Any) -> Scalar | None:
         plain = json.loads(json.dumps(value, default=str))
-        same = (label for label, own in zip(self.choices, self.values, strict=True) if _same(own, plain))
-        return next(same, None)
+        labels = zip(self.choices, self.values, strict=True)
+        return next((label for label, own in labels if same(own, plain)), None)
 
     def decode(self, drawn: Scalar) -> Any:
         return self.values[self.choices.index(drawn)]
@@ -344,6 +274,9 @@ def find(data: Any) -> Distribution | None:
     Raises:
         DistributionError: it is meant as a distribution, but is none.
     """
+    if isinstance(data, Mapping) and len(data) == 2 and WHEN in data:
+        inner = find({word: arguments for word, arguments in data.items() if word != WHEN})
+        return None if inner is None else Conditional(inner, conditions(data[WHEN]))
     if not isinstance(data, Mapping) or len(data) != 1:
         return None
     ((word, arguments),) = data.items()
@@ -355,19 +288,6 @@ def find(data: Any) -> Distribution | None:
     if not isinstance(arguments, list):
         raise DistributionError(f"must be a list {family.arguments}", (word,), arguments)
     return family.parse(arguments)
-
-
-def format_value(value: Any) -> str:
-    """A value as it would stand in YAML, cut after 60 characters."""
-    if isinstance(value, float):
-        short = f"{value:g}"
-        exact = short if not math.isfinite(value) or float(short) == value else repr(value)
-        text = f"{exact}.0" if exact.lstrip("-").isdigit() else exact
-    elif isinstance(value, str):
-        text = repr(value)
-    else:
-        text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _ends(word: str, arguments: Sequence[Any], count: int) -> tuple[float, ...]:
@@ -387,11 +307,6 @@ def _ends(word: str, arguments: Sequence[Any], count: int) -> tuple[float, ...]:
     if count == 3 and arguments[2] <= 0:
         raise DistributionError("q must be above 0", (word, 2), arguments[2])
     return tuple(float(end) for end in arguments)
-
-
-def _same(own: Any, other: Any) -> bool:
-    """Equal, and both or neither a truth value: True is not 1 here."""
-    return bool(own == other) and isinstance(own, bool) == isinstance(other, bool)
 
 
 def _multiple(value: float, step: float) -> bool:

@@ -16,7 +16,7 @@ from raycl.errors import UnknownName, nearest
 from raycl.spec.blocks import corner_points, end_points, point_path
 from raycl.spec.entry import Entry
 from raycl.spec.options import Options
-from raycl.spec.points import Point, points_in
+from raycl.spec.points import Point, active, acts, points_in
 from raycl.spec.revisions import revisions
 from raycl.spec.rules import BrokenRules
 from raycl.spec.setting import BLOCK_NAMES, Registries, Setting
@@ -156,11 +156,12 @@ class SweepSpec(SweepContents):
 
     def resolved(self, entry: Entry, point: Mapping[str, Scalar]) -> Setting:
         """The checked blocks of an entry at a point of its space, as its method publishes them where they are open."""
-        missing = set(entry.space) ^ set(point)
-        if missing:
-            raise ValueError(f"a point of {entry.key} must name exactly {sorted(entry.space)} (got {sorted(point)})")
+        named = sorted(path for path, found in entry.space.items() if acts(found, point))
+        if named != sorted(point):
+            raise ValueError(f"a point of {entry.key} must name exactly {named} (got {sorted(point)})")
         blocks = self.blocks[entry.key]
-        values = {path: found.decode(point[point_path(path)]) for path, found in blocks.space.items()}
+        searched = {path: found for path, found in blocks.space.items() if point_path(path) in point}
+        values = {path: found.decode(point[point_path(path)]) for path, found in searched.items()}
         return blocks.resolve(self.catalog, values).as_published()
 
     def trial(
@@ -253,7 +254,7 @@ class SweepSpec(SweepContents):
         if len(points) - refused >= self.search.trials or refused >= MOST_REFUSED * self.search.trials:
             return True
         count = points_in(entry.space)
-        return count is not None and len({tuple(point[path] for path in entry.space) for point in points}) >= count
+        return count is not None and len({tuple(point.get(path) for path in entry.space) for point in points}) >= count
 
     def basis(self, entry: Entry) -> str:
         """8 hexadecimal digits over what the winner of an entry is chosen by, beside what names its trials."""
@@ -279,9 +280,10 @@ class SweepSpec(SweepContents):
             named = {path: value for path, value in given.items() if path != "strategy"}
             if given.get("strategy", entry.alias) == entry.alias and named.keys() <= entry.space.keys():
                 drawn = {path: entry.space[path].encode(value) for path, value in named.items()}
-                yield inside | {path: value for path, value in drawn.items() if value is not None}, "enqueued"
-        if self.search.defaults and own.keys() == entry.space.keys():
-            yield own, "defaults"
+                given_point = inside | {path: value for path, value in drawn.items() if value is not None}
+                yield active(entry.space, given_point), "enqueued"
+        if self.search.defaults and all(path in own or not acts(found, own) for path, found in entry.space.items()):
+            yield active(entry.space, own), "defaults"
 
     def defaults(self, entry: Entry) -> Point:
         """The method's own values of what is searched, where they may be drawn; in the order of the space."""

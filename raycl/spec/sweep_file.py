@@ -24,16 +24,17 @@ from raycl.spec.check import (
     search_findings,
     unmet,
 )
+from raycl.spec.distribution import format_value
 from raycl.spec.entry import Entry
 from raycl.spec.needs import SHARED_BLOCKS, SearchSetting
 from raycl.spec.options import StreamConfig
 from raycl.spec.overrides import Override, own_overrides, variant_overrides
-from raycl.spec.points import points_in
 from raycl.spec.problems import Finding, Problems
 from raycl.spec.rules import Broken, BrokenRules, validate
+from raycl.spec.search_rules import check_conditions, check_sampling
 from raycl.spec.setting import Registries, Setting
 from raycl.spec.source import Path, SweepSource, dotted
-from raycl.spec.space import LogUniform, QUniform, Uniform, format_value
+from raycl.spec.space import LogUniform, QUniform, Uniform
 from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
@@ -130,7 +131,7 @@ class SweepFile:
         if len(complete) == len(found) and not self._judged:
             self._judge_all(SearchSetting(search, pruner, final, _most_tasks(complete)))
         if search is not None and len(complete) == len(found):
-            self._sampled(search, [entry for entry, _, _ in complete if not entry.barred])
+            check_sampling(search, [entry for entry, _, _ in complete if not entry.barred], self._problems)
         self._problems.raise_any()
         for entry, blocks, resolved in complete:
             for doubt in doubts(self.data, entry, blocks, resolved, self._extents):
@@ -224,28 +225,6 @@ class SweepFile:
                     self._problems.refuse(path, rule, format_value(list(values)))
                 earlier.setdefault(seed, path)
 
-    def _sampled(self, search: SearchConfig, entries: Sequence[Entry]) -> None:
-        """What a sampler can do with the spaces, and named points lie in them."""
-        for entry in entries if search.sampler == "grid" else ():
-            points = points_in(entry.space)
-            if points is None or points > search.trials:
-                told = "more points than can be counted" if points is None else f"{points:,} points"
-                rule = "grid tries every point: search choices and steps alone, and as many trials as there are points"
-                self._problems.refuse(("search", "sampler"), rule, f"{entry.key}: {told}")
-        for index, given in enumerate(search.enqueue):
-            named = {path: value for path, value in given.items() if path != "strategy"}
-            alias = given.get("strategy")
-            able = [entry for entry in entries if alias in (None, entry.alias) and named.keys() <= entry.space.keys()]
-            if not able:
-                searched = sorted({path for entry in entries if alias in (None, entry.alias) for path in entry.space})
-                rule = f"no method searches all of these options (searched: {', '.join(searched) or 'nothing'})"
-                self._problems.refuse(("search", "enqueue", index), rule, format_value(given))
-            for path, value in named.items():
-                for entry in able:
-                    if entry.space[path].encode(value) is None:
-                        rule = f"must lie in what {entry.key} searches: {entry.space[path]}"
-                        self._problems.refuse(("search", "enqueue", index, path), rule, format_value(value))
-
     def _variants(self) -> dict[str, list[Override]]:
         """Overrides by the variant's name; one nameless variant where the file has none."""
         names = self._mapping(("variants",), "must name at least one variant, such as small: {memory.capacity: 200}")
@@ -285,6 +264,7 @@ class SweepFile:
             rule = f"at most {MOST_DIMENSIONS} values of a method may be searched, with {MOST_POINTS:,} ends in all"
             self._problems.refuse(("strategies", alias), rule, f"{len(blocks.space)} and {self._points}", key=True)
             return None
+        check_conditions(blocks, self._problems)
         corners = corner_points(blocks.space)
         judged, resolved = self._judged_corners(blocks, corners, malformed)
         if "search" not in self.data:

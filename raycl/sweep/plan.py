@@ -42,7 +42,7 @@ class Job:
     refused: str = ""
 
 
-Broken = Callable[[Mapping[str, Scalar]], str]
+LimitCheck = Callable[[Mapping[str, Scalar]], str]
 """Which limit of the sweep a point is known to break; empty where none is."""
 
 
@@ -82,7 +82,7 @@ class SearchPlan:
 
     phase: SweepPhase = "search"
 
-    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger, broken: Broken = _nothing) -> None:
+    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger, broken: LimitCheck = _nothing) -> None:
         assert sweep.search is not None
         self.entry = entry
         self._broken = broken
@@ -319,7 +319,7 @@ class EntryPlan:
         failed_before: those of them that failed.
     """
 
-    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger, broken: Broken = _nothing) -> None:
+    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger, broken: LimitCheck = _nothing) -> None:
         self.entry = entry
         self.ended_before = 0
         self.failed_before = 0

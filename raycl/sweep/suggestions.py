@@ -12,7 +12,7 @@ import optuna
 
 from raycl.results.outcomes import Outcome
 from raycl.results.trackers.optuna_terms import frozen, optuna_space
-from raycl.spec.points import Point, Space, every_point, points_in
+from raycl.spec.points import Point, Space, active, every_point, points_in
 from raycl.spec.sweep_options import PrunerConfig, SearchConfig
 from raycl.sweep.designs import latin_hypercube, sobol_point
 
@@ -115,7 +115,8 @@ class Suggester:
         study.sampler = self._sampler(seed, bool(seen))
         asked = study.ask(self._space)
         study.tell(asked, state=optuna.trial.TrialState.FAIL)  # of no account to any later draw
-        return Suggestion(dict(asked.params), "sampler" if seen or not search.learns else "start")
+        point = active(self._distributions, asked.params)
+        return Suggestion(point, "sampler" if seen or not search.learns else "start")
 
     def _sampler(self, seed: int, learns: bool) -> optuna.samplers.BaseSampler:
         if self._search.sampler == "random" or not learns:

@@ -12,6 +12,7 @@ from raycl.addresses import default_data_root
 from raycl.errors import MethodError, UnknownName
 from raycl.matrix import AccuracyMatrix, Verdict
 from raycl.models.network import Network
+from raycl.spec.points import active
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec, stream_config
 from raycl.strategies.base import Strategy
@@ -159,4 +160,5 @@ def _spec(
     if unknown:
         searched = ", ".join(entry.space) or "nothing"
         raise UnknownName(f"{entry.key} searches {searched} (got {', '.join(unknown)}); set other values in the sweep")
-    return sweep.trial(entry, {**entry.middle, **(point or {})}, seed, phase, whole=True), root
+    middle = {path: found.middle for path, found in entry.space.items()}
+    return sweep.trial(entry, active(entry.space, {**middle, **(point or {})}), seed, phase, whole=True), root

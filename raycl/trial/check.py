@@ -25,6 +25,7 @@ from raycl.models.network import Network
 from raycl.models.weights import check_name
 from raycl.spec.check import Extents
 from raycl.spec.options import ModelConfig
+from raycl.spec.points import active
 from raycl.spec.setting import Registries
 from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep import Entry, SweepSpec
@@ -268,8 +269,9 @@ def _extremes(entry: Entry) -> Iterator[dict[str, Scalar]]:
     """The middle of a space, both ends of all its dimensions, and each end of one alone."""
     yield entry.middle
     for share in (0.0, math.nextafter(1, 0)):
-        yield {path: known.at(share) for path, known in entry.space.items()}
-        yield from (entry.middle | {path: known.at(share)} for path, known in entry.space.items())
+        end = {path: known.at(share) for path, known in entry.space.items()}
+        yield active(entry.space, end)
+        yield from (active(entry.space, {**end, **entry.middle, path: end[path]}) for path in entry.space)
 
 
 def _broken(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar]) -> str:

@@ -11,10 +11,11 @@ from pydantic import Field
 
 from raycl.catalog import catalog
 from raycl.errors import SpecError
+from raycl.spec.distribution import DistributionError
 from raycl.spec.options import EXACT, LARGEST, MOST, Options
 from raycl.spec.schema import json_schema
 from raycl.spec.source import parse
-from raycl.spec.space import DistributionError, RandInt, find
+from raycl.spec.space import RandInt, find
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.sweep_options import ResourcesConfig
 

@@ -253,7 +253,7 @@ WARNED = {
     ),
     "start-up of the random sampler": (
         {"generation: 5": "generation: 5, sampler: random, startup: 5"},
-        "9:54: search.startup: does nothing: the random sampler never learns",
+        "9:54: search.startup: does nothing: this sampler never learns",
     ),
     "a single finalist": (
         {"generation: 5": "generation: 5, finalists: {top: 1}"},

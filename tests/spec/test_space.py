@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raycl.spec.space import Choice, DistributionError, LogRandInt, LogUniform, QUniform, RandInt, Uniform, find
+from raycl.spec.distribution import DistributionError
+from raycl.spec.space import Choice, LogRandInt, LogUniform, QUniform, RandInt, Uniform, find
 from raycl.spec.sweep_options import SearchConfig
 from raycl.sweep.suggestions import Outcome, Suggester
 

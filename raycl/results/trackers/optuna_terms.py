@@ -15,16 +15,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raycl.results.outcomes import Outcome
 from raycl.spec import space
+from raycl.spec.distribution import Conditional, Distribution
 
 STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
-def optuna_space(distributions: Mapping[str, space.Distribution]) -> dict[str, BaseDistribution]:
+def optuna_space(distributions: Mapping[str, Distribution]) -> dict[str, BaseDistribution]:
     """A search space in Optuna's classes."""
     return {name: _optuna(distribution) for name, distribution in distributions.items()}
 
 
-def _optuna(distribution: space.Distribution) -> BaseDistribution:
+def _optuna(distribution: Distribution) -> BaseDistribution:
     match distribution:
         case space.Uniform(low=low, high=high):
             return FloatDistribution(low, high)
@@ -38,6 +39,8 @@ def _optuna(distribution: space.Distribution) -> BaseDistribution:
             return IntDistribution(low, high - 1, log=True)
         case space.Choice(choices=choices):
             return CategoricalDistribution(choices)
+        case Conditional(inner=inner):
+            return _optuna(inner)
     raise TypeError(f"no Optuna distribution stands for {type(distribution).__name__}")
 
 
@@ -47,7 +50,7 @@ def frozen(outcome: Outcome, distributions: Mapping[str, BaseDistribution]) -> F
     told = optuna.trial.create_trial(
         state=TrialState.PRUNED if outcome.excess > 0 else STATES[outcome.status],
         params=dict(outcome.point),
-        distributions=dict(distributions),
+        distributions={name: found for name, found in distributions.items() if name in outcome.point},
         value=outcome.value if outcome.status == "finished" else None,
         intermediate_values=dict(outcome.curve),
     )
