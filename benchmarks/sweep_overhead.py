@@ -42,7 +42,7 @@ def in_process(trials: SweepSpec, folder: Path) -> float:
     """Wall seconds of the same trials here."""
     started = time.perf_counter()
     results = ResultsFolder.create(str(folder), trials.dumps(), trials.hash)
-    for seed in trials.final.seeds if trials.final else ():
+    for seed in trials.final.runs if trials.final else ():
         spec = trials.trial(trials.entries[0], {}, seed, "final")
         session = TrialSession(local_source(spec, None), results.trial(spec))
         while session.step().verdict is None:

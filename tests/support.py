@@ -16,6 +16,7 @@ from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import TrainingConfig
+from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import Setting
 from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import TrialSpec, stream_config, trial_fields
@@ -80,7 +81,7 @@ def trial(strategy: str, scenario: str = "class", *, seed: int = 0, **blocks: Ma
 
 
 def local_source(
-    block: Mapping[str, Any], seed: int, data_root: Path | None = None, train_on: TrainOn = "train"
+    block: Mapping[str, Any], seed: int | RunSeeds, data_root: Path | None = None, train_on: TrainOn = "train"
 ) -> LocalSource:
     """The stream of a ``stream`` block."""
     return LocalSource(catalog(), stream_config(catalog(), block), seed, data_root, train_on)
@@ -101,7 +102,7 @@ def held_by(block: Mapping[str, Any], seed: int, data_root: Path | None) -> tupl
 
 def trainer(spec: TrialSpec, data_root: Path | None = None) -> Trainer:
     """A new trainer over a local source and a local memory."""
-    return Trainer(spec, local_source(spec.stream, spec.seed, data_root, spec.train_on))
+    return Trainer(spec, local_source(spec.stream, spec.run_seeds, data_root, spec.train_on))
 
 
 def ahead(spec: TrialSpec, tasks: int) -> Trainer:

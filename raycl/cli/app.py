@@ -231,7 +231,7 @@ def export(
     strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A method of the sweep, by its name there.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What to write: NAME.safetensors.")],
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Which final trial.", show_default="the first seed")
+        str | None, typer.Option(metavar="N", help="Which final trial.", show_default="the first seed")
     ] = None,
     data_root: DataRoot = None,
 ) -> None:

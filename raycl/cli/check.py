@@ -13,6 +13,8 @@ from raycl.results.tables import human_bytes
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import ModelConfig
 from raycl.spec.points import points_in
+from raycl.spec.seed_rules import seeds_of
+from raycl.spec.seeds import SOURCES, runs_of
 from raycl.spec.setting import Registries
 from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
@@ -20,6 +22,8 @@ from raycl.spec.trial import SweepPhase
 from raycl.streams.source import Outline
 from raycl.trial.check import LARGEST_BUILD, Budget, TooLarge, capacities, network, outline_of, unfit
 
+SHOWN_RUNS = 8
+"""Of each phase, by their seeds."""
 PROCESS_BYTES = 550e6
 """Resident memory of a trial's process before its network and batches: Python, torch and Ray, as measured on Linux."""
 
@@ -89,6 +93,8 @@ def _facts(sweep: SweepSpec) -> Table:
     names = ", ".join(dict.fromkeys(entry.alias for entry in keeping))
     actors = "stream shards: 1 per node, for all trials"
     table.add_row("actors", actors + (f"; replay actors: {per_trial} per trial of {names}" if per_trial else ""))
+    if seeds := _seeds(sweep):
+        table.add_row("seeds", seeds)
     cpus, gpus = sweep.resources.cpus, sweep.resources.gpus
     needs = f"{cpus} CPU{'' if cpus == 1 else 's'}" + (f" and {gpus:g} GPU" if gpus else "")
     table.add_row("at once", f"at most {sweep.most_at_once} trials, {needs} each")
@@ -98,6 +104,18 @@ def _facts(sweep: SweepSpec) -> Table:
     for key, reason in unfit(sweep).items():
         table.add_row("limits", Text(f"{key} fits nowhere: {reason}", style="yellow"))
     return table
+
+
+def _seeds(sweep: SweepSpec) -> str:
+    """The runs of every phase, where sources of randomness have seeds of their own; empty elsewhere."""
+    phases = {dotted(path[:-1]): runs_of(seeds) for path, seeds in seeds_of(sweep.search, sweep.final).items()}
+    if all(run.plain is not None for runs in phases.values() for run in runs):
+        return ""
+    told = []
+    for phase, runs in phases.items():
+        shown = [run.label for run in runs[:SHOWN_RUNS]] + ["..."] * (len(runs) > SHOWN_RUNS)
+        told.append(f"{phase}: {', '.join(shown)}" + (f" ({len(runs)})" if len(runs) > 1 else ""))
+    return f"{'; '.join(told)}; in the order {'/'.join(SOURCES)}"
 
 
 def _replay(sweep: SweepSpec, entry: Entry) -> MemoryConfig:

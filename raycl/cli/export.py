@@ -29,7 +29,7 @@ NOT_THE_BACKBONE = frozenset(ModelConfig.model_fields) - {"name"}
 log = logging.getLogger(__name__)
 
 
-def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: Path | None) -> None:
+def export(folder: str, strategy: str, file: Path, seed: str | None, data_root: Path | None) -> None:
     """Write the backbone that the winner of a strategy has after its last task, and say what it is.
 
     Raises:
@@ -49,28 +49,30 @@ def export(folder: str, strategy: str, file: Path, seed: int | None, data_root: 
     tell(f"{file}: {weights.model['name']}, {parameters:,} numbers, SHA-256 {digest}")
 
 
-def _trial(results: ResultsFolder, strategy: str, seed: int | None) -> TrialSpec:
-    """The trial of the strategy's winner for a final seed, by default the first."""
+def _trial(results: ResultsFolder, strategy: str, seed: str | None) -> TrialSpec:
+    """The trial of the strategy's winner for a final seed, by its label, by default the first."""
     sweep = SweepSpec.loads(results.sweep_json, catalog())
     entry = sweep.find(strategy)
-    seeds = sweep.final.seeds if sweep.final else ()
-    if not seeds or (seed is not None and seed not in seeds):
+    runs = {run.label: run for run in sweep.final.runs} if sweep.final else {}
+    chosen = next(iter(runs), None) if seed is None else seed
+    if chosen is None or chosen not in runs:
         raise StoreError(
-            f"{results.files.name('')}: exports a trial of the final phase, whose seeds are {list(seeds)} (got {seed})"
+            f"{results.files.name('')}: exports a trial of the final phase, whose seeds are [{', '.join(runs)}] "
+            f"(got {seed})"
         )
     winner = read_winner(results.read_json, sweep, entry)
     if winner is None:
         raise StoreError(
             f"{results.files.name('')}: {entry.key} has no winner yet; `raycl resume` goes on with the search"
         )
-    return sweep.trial(entry, winner["point"], seeds[0] if seed is None else seed, "final")
+    return sweep.trial(entry, winner["point"], runs[chosen], "final")
 
 
 def _state(results: ResultsFolder, spec: TrialSpec) -> dict[str, Any]:
     """What the trial kept after its last task."""
     store = results.trial(spec)
     verdict = store.verdict()
-    name = f"{results.files.name('')}: trial {spec.hash} of {spec.alias}, seed {spec.seed},"
+    name = f"{results.files.name('')}: trial {spec.hash} of {spec.alias}, seed {spec.seed_label},"
     if verdict is None or verdict.status != "finished":
         found = "has not ended" if verdict is None else verdict.status
         raise StoreError(f"{name} must have finished (it {found}); `raycl resume` goes on with the sweep")
@@ -87,7 +89,7 @@ def _weights(results: ResultsFolder, spec: TrialSpec, state: dict[str, Any], dat
     """The backbone with all that is needed to use it on other images."""
     known = catalog()
     setting = spec.setting(known)
-    layout = LocalSource(known, setting.stream, spec.seed, data_root, spec.train_on).layout
+    layout = LocalSource(known, setting.stream, spec.run_seeds, data_root, spec.train_on).layout
     if layout.split_hash != state["split_hash"]:
         raise DataError(
             f"the data under {data_root} are not those that trial {spec.hash} learned from (split {layout.split_hash} "
@@ -105,7 +107,7 @@ def _weights(results: ResultsFolder, spec: TrialSpec, state: dict[str, Any], dat
         "sweep": results.name,
         "trial": spec.hash,
         "strategy": spec.strategy,
-        "seed": spec.seed,
+        "seed": spec.run_seeds.told,
         "stream": spec.stream,
         "split_hash": layout.split_hash,
         CONTENTS: told(layout.contents),

@@ -225,8 +225,7 @@ def _keys(schema: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str
     for key, value in schema.get("properties", {}).items():
         default = "required" if key in required else json.dumps(value.get("default")).strip('"')
         inner = _inside(value, definitions)
-        kind = "keys, or null" if inner else type_text(value, definitions)
-        yield Option(f"{prefix}{key}", kind, default, _description(value, inner))
+        yield Option(f"{prefix}{key}", type_text(value, definitions), default, _description(value, inner))
         yield from _keys(inner, definitions, f"{prefix}{key}.")
 
 
@@ -246,7 +245,8 @@ def _inside(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mappin
 def type_text(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """A JSON Schema as a few words: ``"whole number >= 1, or null"``."""
     if "$ref" in schema:
-        return type_text(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
+        named = definitions[schema["$ref"].rsplit("/", 1)[-1]]
+        return "keys" if "properties" in named else type_text(named, definitions)
     if "anyOf" in schema and "type" not in schema:  # beside a type it is a further bound, told in the description
         return ", or ".join(type_text(part, definitions) for part in schema["anyOf"])
     if "const" in schema or "enum" in schema:

@@ -30,7 +30,7 @@ def _told(results: ResultsFolder, failure: Failure) -> list[Text]:
     spec = failure.spec
     names = ", ".join(failure.entries) or f"{spec.alias}, asked for by no method of the sweep"
     point = "".join(f", {path} {format_value(value)}" for path, value in spec.point.items())
-    head = Text.assemble((names, "bold"), f": {spec.phase}, seed {spec.seed}{point}, trial {spec.hash}")
+    head = Text.assemble((names, "bold"), f": {spec.phase}, seed {spec.seed_label}{point}, trial {spec.hash}")
     reason = Text(failure.reason, style="red")
     if not failure.traceback:
         return [head, reason, Text("no traceback was stored\n", style="dim")]

@@ -25,6 +25,7 @@ from raycl.addresses import expanded
 from raycl.catalog import catalog
 from raycl.distributed.carried import packed, unpacked
 from raycl.errors import DataError, InfrastructureError, RayclError, UnknownName
+from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import Registries
 from raycl.streams.source import LocalSource, TrainOn
 from raycl.streams.task import Layout, Part, SplitName
@@ -199,7 +200,7 @@ class RemoteSource:
     Args:
         shards: :attr:`StreamShards.names`.
         stream: the resolved ``stream`` block of a trial.
-        seed: the run's seed.
+        seed: the run's seed, or the seeds of its sources of randomness.
         train_on: as for the local source.
         timeout: seconds until an answer counts as lost, in each attempt.
     """
@@ -208,7 +209,7 @@ class RemoteSource:
         self,
         shards: ShardNames,
         stream: Mapping[str, Any],
-        seed: int,
+        seed: int | RunSeeds,
         train_on: TrainOn = "train",
         *,
         timeout: float = 60.0,

@@ -83,7 +83,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         device = accelerator(spec.resources.gpus)
         held = spec.uses_memory and spec.memory.home == "actor"
         return TrialSession(
-            RemoteSource(ShardNames.from_dict(self._job["streams"]), spec.stream, spec.seed, spec.train_on),
+            RemoteSource(ShardNames.from_dict(self._job["streams"]), spec.stream, spec.run_seeds, spec.train_on),
             ResultsFolder.open(self._job["results"]).trial(spec),
             metric=self._job["metric"],
             cutoffs={int(task): value for task, value in self._job["cutoffs"].items()},

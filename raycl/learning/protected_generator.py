@@ -59,12 +59,16 @@ class GeneratorOptions(Options):
     sampled_tasks: Count = Field(1, description="old tasks per update where the regulariser is sampled")
 
 
+StartAndDraws = tuple[torch.Generator, torch.Generator]
+"""Generators of initial values, and of what is drawn afterwards."""
+
+
 class ProtectedGenerator:
     """Theta, the embeddings of all tasks, and what holds the old ones while the newest is learned.
 
     Args:
         sizes: numbers of weights of the target's tensors, in order.
-        random: draws initial values, embeddings and sampled tasks.
+        random: draws initial values and embeddings; draws sampled tasks.
 
     Attributes:
         generator: h(e; theta).
@@ -72,17 +76,17 @@ class ProtectedGenerator:
     """
 
     def __init__(
-        self, sizes: Sequence[int], options: GeneratorOptions, random: torch.Generator, device: torch.device
+        self, sizes: Sequence[int], options: GeneratorOptions, random: StartAndDraws, device: torch.device
     ) -> None:
         self.options = options
-        self._random = random
+        self._start, self._random = random
         self._device = device
         generator = WeightGenerator(
             sizes,
             options.task_embedding_dim,
             options.hidden,
             options.activation,
-            random,
+            self._start,
             options.chunk_size if options.chunked else None,
             options.chunk_embedding_dim,
         )
@@ -92,7 +96,7 @@ class ProtectedGenerator:
 
     def grow(self) -> None:
         """Draw the next task's embedding."""
-        embedding = torch.randn(self.options.task_embedding_dim, generator=self._random)
+        embedding = torch.randn(self.options.task_embedding_dim, generator=self._start)
         self.embeddings.append(nn.Parameter(embedding.to(self._device)))
 
     def parameters(self) -> dict[str, list[nn.Parameter]]:

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.learning.fused import FusedOptimizer
-from raycl.learning.protected_generator import GeneratorActivation, GeneratorOptions, ProtectedGenerator
+from raycl.learning.protected_generator import GeneratorActivation, GeneratorOptions, ProtectedGenerator, StartAndDraws
 from raycl.models.network import initialize
 from raycl.models.vae import Encoder, GeneratedDecoder, Layers, evidence_loss
 from raycl.spec.options import Count, Width, Widths
@@ -44,7 +44,7 @@ class ProtectedVAE:
     """An encoder, a decoder per task, and replays of all old ones at once.
 
     Args:
-        random: draws initial values, embeddings, noise and latent vectors.
+        random: draws initial values and embeddings; draws noise and latent vectors.
 
     Attributes:
         origins: int64 ``[replays]``, the old task that draws each row of :meth:`replay`.
@@ -54,14 +54,14 @@ class ProtectedVAE:
         self,
         image_shape: tuple[int, int, int],
         options: ProtectedVAEOptions,
-        random: torch.Generator,
+        random: StartAndDraws,
         device: torch.device,
     ) -> None:
         self._latent_dim = options.latent_dim
-        self._random = random
+        start, self._random = random
         self._device = device
         encoder = Encoder(image_shape, options.encoder_hidden, options.latent_dim)
-        initialize(encoder, random)
+        initialize(encoder, start)
         self.encoder = encoder.to(device)
         self.decoder = GeneratedDecoder(image_shape, options.decoder_hidden, options.latent_dim)
         self.protected = ProtectedGenerator(self.decoder.sizes, options, random, device)

@@ -17,9 +17,11 @@ from raycl.results.failures import Failure, failures_of
 from raycl.results.outcomes import Record
 from raycl.results.reading import matrices, read_trials, unfinished
 from raycl.results.remarks import remarks
+from raycl.results.seed_columns import seeds_in
 from raycl.results.standing import PHASES, Asked, Standing, owners, standings, told_failures
 from raycl.results.store import ResultsFolder
 from raycl.spec.entry import entry_key
+from raycl.spec.seeds import RunSeeds
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 
@@ -116,7 +118,7 @@ def compared(results: ResultsFolder) -> tuple[list[Line], int]:
         found = [_line(one, results, trials) for one in standing]
         asked = owners(standing)
         begun = [name for name in begun if name in asked]  # others are nobody's, and hold nobody up
-    found = _referred(found, results, {name: trial["seed"] for name, trial in trials.items()})
+    found = _referred(found, results, {name: seeds_in(trial) for name, trial in trials.items()})
     variants = list(dict.fromkeys(line.variant for line in found))
     return sorted(found, key=lambda line: (variants.index(line.variant), *_rank(line))), len(begun)
 
@@ -249,8 +251,8 @@ def _lines_by_alias(results: ResultsFolder, trials: Mapping[str, EndedTrial], be
     return found
 
 
-def _referred(found: Sequence[Line], results: ResultsFolder, seeds: Mapping[str, int]) -> list[Line]:
-    """The lines with their intransigence against cumulative training of the same variant and seed.
+def _referred(found: Sequence[Line], results: ResultsFolder, seeds: Mapping[str, RunSeeds]) -> list[Line]:
+    """The lines with their intransigence against cumulative training of the same variant and seeds.
 
     The reference of a variant is its first cumulative entry in file order; the next one only where all trials of that
     one have failed.

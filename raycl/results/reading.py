@@ -11,6 +11,7 @@ import pyarrow as pa
 from raycl.matrix import AccuracyMatrix
 from raycl.results import schema
 from raycl.results.collected import parts_of, unified
+from raycl.results.seed_columns import with_seeds
 from raycl.results.store import ResultsFolder
 
 Folder: TypeAlias = str | Path | ResultsFolder
@@ -28,7 +29,7 @@ def read_trials(folder: Folder) -> pa.Table:
         TornFile: a part is damaged or missing; ``raycl resume`` repairs it.
     """
     tables = _ended(opened(folder), "trials").values()
-    return unified([schema.TRIALS.empty_table(), *tables])  # the first has the columns that came later
+    return with_seeds(unified([schema.TRIALS.empty_table(), *tables]))  # the first has the columns that came later
 
 
 def read_cells(folder: Folder) -> pa.Table:

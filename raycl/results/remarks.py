@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from raycl.results.seed_columns import seeds_in
+
 ALL_IMAGES = (
     "stream.normalize mean_std: mean and deviation are those of all training images of the data set, validation rows, "
     "later tasks and absent classes included; mean_std_first_task knows the first task's alone."
@@ -28,5 +30,5 @@ def remarks(trials: Iterable[Mapping[str, Any]], key: str) -> tuple[str, ...]:
         if part := told.get("measured"):
             found[f"{key}: metrics are taken over the cells that were measured: {part}."] = None
         for text in told.get("warnings", ()):
-            found[f"{key}, seed {trial['seed']}: {text}"] = None
+            found[f"{key}, seed {seeds_in(trial).label}: {text}"] = None
     return tuple(found)

@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 
 from raycl.errors import TornFile
 from raycl.matrix import COST_COLUMNS, METRICS, AccuracyMatrix, Cost, Online, Points, TaskRow
+from raycl.results.hyperparameters import hyperparameters
 from raycl.results.inside import inside_metrics
+from raycl.results.seed_columns import SEED_COLUMNS, seed_values
 from raycl.spec.trial import TrialSpec
 
 SCHEMA_VERSION = 1
@@ -90,7 +92,7 @@ TRIALS = pa.schema(
             pa.field(name, pa.string())
             for name in ("trial", "sweep", "variant", "alias", "strategy", "phase", "scenario")
         ),
-        pa.field("seed", pa.int64()),
+        *(pa.field(name, pa.int64()) for name in ("seed", *SEED_COLUMNS)),
         *(pa.field(name, pa.string()) for name in ("scored_on", "trained_on", "selected_by", "status", "reason")),
         pa.field("value", pa.float64()),
         pa.field("tasks_done", pa.int32()),
@@ -325,7 +327,8 @@ def trials_table(
     values: dict[str, Any] = {
         "trial": spec.hash,
         "sweep": sweep,
-        **{name: getattr(spec, name) for name in ("variant", "alias", "strategy", "phase", "seed")},
+        **{name: getattr(spec, name) for name in ("variant", "alias", "strategy", "phase")},
+        **seed_values(spec),
         "scenario": spec.stream.get("scenario"),
         "scored_on": spec.score_on,
         "trained_on": spec.train_on,
@@ -348,31 +351,6 @@ def trials_table(
     for name, value in sorted(ran_with.items()):  # one order, however the options were read
         table = table.append_column(f"hp.{name}", pa.array([value]))
     return table.replace_schema_metadata(_METADATA)
-
-
-def hyperparameters(spec: TrialSpec) -> dict[str, str | int | float | bool]:
-    """Every value that the trial ran with, by the dotted path of the sweep file; lists as JSON, None left out."""
-    blocks: dict[str, Any] = {
-        **spec.options,
-        "training": spec.training.model_dump(mode="json"),
-        "model": spec.model,
-        "stream": spec.stream,
-    }
-    if spec.uses_memory:
-        blocks["memory"] = spec.memory.model_dump(mode="json")
-    flat: dict[str, str | int | float | bool] = {}
-    _flatten("", blocks, flat)
-    return flat
-
-
-def _flatten(prefix: str, value: Any, into: dict[str, str | int | float | bool]) -> None:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            _flatten(f"{prefix}.{name}" if prefix else str(name), inner, into)
-    elif isinstance(value, (list, tuple)):
-        into[prefix] = json.dumps(value)
-    elif value is not None:
-        into[prefix] = value
 
 
 def _counts(scalar: pa.ListScalar) -> np.ndarray:

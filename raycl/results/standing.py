@@ -176,7 +176,7 @@ def _suggested(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recal
     refused, most = 0, sweep.search.trials
     while len(found) - refused < most and (stored := decided.get(suggestion_path(entry, len(found)))) is not None:
         limits = {int(task): float(value) for task, value in stored.get("cutoffs", {}).items()}
-        specs = [sweep.trial(entry, stored["point"], seed, "search") for seed in sweep.search.seeds]
+        specs = [sweep.trial(entry, stored["point"], seed, "search") for seed in sweep.search.runs]
         if reason := stored.get("refused"):
             refused += 1
             found.append(tuple(Asked.refused(spec, reason) for spec in specs))
@@ -207,7 +207,7 @@ def _again(
     if not sweep.tried(entry, points, refused) or any(outcome is None for outcome in outcomes):
         return None
     config = sweep.search.finalists
-    top, seeds = (config.top, config.seeds) if config else (1, ())
+    top, seeds = (config.top, config.runs) if config else (1, ())
 
     def trials(point: Mapping[str, Scalar]) -> tuple[Asked, ...]:
         return tuple(Asked.of(sweep.trial(entry, point, seed, "finalists"), recall) for seed in seeds)
@@ -217,7 +217,7 @@ def _again(
 
 
 def _final(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar], recall: Recall) -> tuple[Asked, ...]:
-    seeds = sweep.final.seeds if sweep.final else ()
+    seeds = sweep.final.runs if sweep.final else ()
     return tuple(Asked.of(sweep.trial(entry, point, seed, "final"), recall) for seed in seeds)
 
 

@@ -52,10 +52,17 @@ def validate(options: type[O], data: Any) -> O:
     broken: list[Broken] = []
     for path, found in by_path.items():
         below = any(other[: len(path)] == path and other != path for other in by_path)
-        if below and all(detail["type"] in ("too_short", "too_long") for detail in found):
+        fitting = [detail for detail in found if not _of_another_kind(detail)]
+        if below and all(detail["type"] in ("too_short", "too_long") for detail in fitting):
             continue  # pydantic counts the valid items only
-        broken.append(_broken(options, path, found))
+        broken.append(_broken(options, path, fitting or found))
     raise BrokenRules(broken)
+
+
+def _of_another_kind(detail: ErrorDetails) -> bool:
+    """Whether a value that may be a list or a mapping is told, being one of them, that it is not the other."""
+    other = {"tuple_type": Mapping, "model_type": list}.get(detail["type"])
+    return other is not None and isinstance(detail["input"], other)
 
 
 def _trim(loc: Sequence[str | int], data: Any, kind: str) -> Path:

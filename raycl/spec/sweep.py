@@ -19,6 +19,7 @@ from raycl.spec.options import Options
 from raycl.spec.points import Point, active, acts, points_in
 from raycl.spec.revisions import revisions
 from raycl.spec.rules import BrokenRules
+from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import BLOCK_NAMES, Registries, Setting
 from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep_file import SweepContents, SweepFile
@@ -165,16 +166,22 @@ class SweepSpec(SweepContents):
         return blocks.resolve(self.catalog, values).as_published()
 
     def trial(
-        self, entry: Entry, point: Mapping[str, Scalar], seed: int, phase: SweepPhase, whole: bool = False
+        self,
+        entry: Entry,
+        point: Mapping[str, Scalar],
+        seed: int | RunSeeds,
+        phase: SweepPhase,
+        whole: bool = False,
     ) -> TrialSpec:
         """The fully resolved trial of an entry at a point of its space.
 
         Search and finalists score on validation data, the final phase on test data.
 
         Args:
+            seed: of every source of randomness, or the seeds of each.
             whole: measure all that the file asks for, in a search too.
         """
-        resolved = self.resolved(entry, point)
+        resolved, runs = self.resolved(entry, point), RunSeeds.of(seed)
         scored = phase == "final"
         decided = trial_fields(resolved, self.catalog)
         decided |= {name: self._pin(decided[name]) for name in ("stream", "model")}
@@ -188,7 +195,8 @@ class SweepSpec(SweepContents):
             strategy=entry.strategy,
             resources=self.resources,
             point=dict(point),
-            seed=seed,
+            seed=runs.class_order,
+            seeds=runs if runs.plain is None else None,
             phase=phase,
             score_on="test" if scored else "validation",
             train_on=self.final.train_on if scored and self.final else "train",
@@ -229,12 +237,12 @@ class SweepSpec(SweepContents):
         """How many trials each phase gives an entry, at most."""
         if entry.barred:
             return Runs(0, 0, 0)
-        final = len(self.final.seeds) if self.final else 0
+        final = len(self.final.runs) if self.final else 0
         if self.search is None or not entry.space:
             return Runs(0, 0, final)
         finalists, suggested = self.search.finalists, self.suggestions(entry)
-        again = min(finalists.top, suggested) * len(finalists.seeds) if finalists else 0
-        return Runs(suggested * len(self.search.seeds), again, final)
+        again = min(finalists.top, suggested) * len(finalists.runs) if finalists else 0
+        return Runs(suggested * len(self.search.runs), again, final)
 
     # -- how a search goes through a space ---------------------------------------------------------------------
 
@@ -261,7 +269,8 @@ class SweepSpec(SweepContents):
         if self.search is None or entry.barred:
             return ""
         finalists = self.search.finalists and self.search.finalists.model_dump(mode="json")
-        chosen_by = {"suggestions": self.suggestions(entry), "seeds": self.search.seeds, "finalists": finalists}
+        seeds = self.search.model_dump(mode="json", include={"seeds"})["seeds"]
+        chosen_by = {"suggestions": self.suggestions(entry), "seeds": seeds, "finalists": finalists}
         return _digest(chosen_by | {"metric": self.search.metric})[:8]
 
     def learns(self, entry: Entry) -> bool:
@@ -302,7 +311,7 @@ class SweepSpec(SweepContents):
         if search is None:
             return sum(self.runs(entry).final for entry in self.entries)
         searched = [entry for entry in self.entries if entry.space and not entry.barred]
-        most = sum(self._wave(entry) for entry in searched) * len(search.seeds)
+        most = sum(self._wave(entry) for entry in searched) * len(search.runs)
         most = most or sum(self.runs(entry).final for entry in self.entries)
         return min(most, search.max_concurrent or most)
 

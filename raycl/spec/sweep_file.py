@@ -32,8 +32,9 @@ from raycl.spec.overrides import Override, own_overrides, variant_overrides
 from raycl.spec.problems import Finding, Problems
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.search_rules import check_conditions, check_sampling
+from raycl.spec.seed_rules import Seeds, broken_rules, pinned_beside, seeds_of
 from raycl.spec.setting import Registries, Setting
-from raycl.spec.source import Path, SweepSource, dotted
+from raycl.spec.source import Path, SweepSource
 from raycl.spec.space import LogUniform, QUniform, Uniform
 from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig
 
@@ -128,6 +129,7 @@ class SweepFile:
         self._phases(search, final)
         found = self._entries(self._variants())
         complete = [item for item in found if item is not None]
+        self._pinned_seeds(seeds_of(search, final), complete)
         if len(complete) == len(found) and not self._judged:
             self._judge_all(SearchSetting(search, pruner, final, _most_tasks(complete)))
         if search is not None and len(complete) == len(found):
@@ -208,22 +210,21 @@ class SweepFile:
             self._problems.refuse(("search",), "give search, final or both; otherwise there is nothing to run")
         if "pruner" in self.data and "search" not in self.data:
             self._problems.refuse(("pruner",), "prunes search trials, but there is no search", key=True)
-        seeds: dict[Path, tuple[int, ...]] = {}
-        if search is not None:
-            seeds["search", "seeds"] = search.seeds
-            if search.finalists is not None:
-                seeds["search", "finalists", "seeds"] = search.finalists.seeds
-        if final is not None:
-            seeds["final", "seeds"] = final.seeds
-        earlier: dict[int, Path] = {}
-        for path, values in seeds.items():
-            for seed in dict.fromkeys(values):
-                if values.count(seed) > 1:
-                    self._problems.refuse(path, "every seed may stand once", format_value(list(values)))
-                if seed in earlier:
-                    rule = f"must be disjoint from {dotted(earlier[seed])}; a seed that chose a winner may not score it"
-                    self._problems.refuse(path, rule, format_value(list(values)))
-                earlier.setdefault(seed, path)
+        for found in broken_rules(seeds_of(search, final)):
+            self._problems.refuse(*found)
+
+    def _pinned_seeds(self, seeds: Mapping[Path, Seeds], complete: Sequence[_Complete]) -> None:
+        """Refuse seeds that ``stream.seed`` overrules, and tell what no phase varies."""
+        own = any(resolved.stream.seed is not None for _, _, resolved in complete)
+        self._note(() if self._judged else pinned_beside(seeds, own))
+
+    def _note(self, found: Iterable[tuple[Finding, bool]]) -> None:
+        """Refuse what is to be refused, and warn of the rest."""
+        for finding, refused in found:
+            if refused:
+                self._problems.refuse(*finding)
+            else:
+                self._problems.warn(finding)
 
     def _variants(self) -> dict[str, list[Override]]:
         """Overrides by the variant's name; one nameless variant where the file has none."""
@@ -330,11 +331,7 @@ class SweepFile:
 
     def _judge_all(self, search: SearchSetting) -> None:
         """Refuse, or warn of, what does nothing in the file as a whole."""
-        for found, refused in (*self._idle.findings(), *search_findings(self.data, search)):
-            if refused:
-                self._problems.refuse(found.path, found.rule, found.value, found.key)
-            else:
-                self._problems.warn(found)
+        self._note((*self._idle.findings(), *search_findings(self.data, search)))
 
     def _name(self, alias: str) -> Any:
         own = self.data["strategies"][alias]

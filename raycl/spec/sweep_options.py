@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from raycl.spec.needs import Idle, Need, SearchSetting
 from raycl.spec.options import Bytes, Count, Fraction, Later, Options, Positive, Seed
+from raycl.spec.seeds import AnySeeds, PhaseSeeds, RunSeeds, runs_of
 
 SearchMetric = Literal[
     "average_accuracy", "average_incremental_accuracy", "pooled_accuracy", "pooled_average_incremental_accuracy"
@@ -18,6 +19,7 @@ SearchMetric = Literal[
 DEFAULT_METRIC: SearchMetric = "average_accuracy"
 
 Trials = Annotated[int, Field(ge=1, le=1_000_000)]
+_DESIGN = "; a list, or seeds of each source of randomness"
 
 
 class SearchConfig(Options):
@@ -63,9 +65,12 @@ class SearchConfig(Options):
         """The best points are run again on more validation seeds before a winner is named."""
 
         top: Trials = Field(3, description="so many of each method's best points")
-        seeds: tuple[Seed, ...] = Field(
-            (1, 2), max_length=1000, description="run seeds of each of them, beside those of the search"
-        )
+        seeds: AnySeeds = Field((1, 2), description=f"of the runs of each of them, beside those of the search{_DESIGN}")
+
+        @property
+        def runs(self) -> tuple[RunSeeds, ...]:
+            """The seeds of each run."""
+            return runs_of(self.seeds)
 
     protocol: Literal["end_of_training"] = Field("end_of_training", description="when the metric is taken")
     trials: Trials = Field(10, description="per strategy and variant")
@@ -92,9 +97,7 @@ class SearchConfig(Options):
         "or of the one named by `strategy`; what a point leaves open stands at the method's default, or in the middle",
     )
     seed: Seed = Field(0, description="of the sampler")
-    seeds: tuple[Seed, ...] = Field(
-        (0,), min_length=1, max_length=1000, description="run seeds of every search trial; the mean counts"
-    )
+    seeds: PhaseSeeds = Field((0,), description=f"of the runs of every search trial; the mean counts{_DESIGN}")
     finalists: Finalists | None = None
     max_concurrent: Count | None = Field(None, description="default: what the resources allow")
 
@@ -102,6 +105,11 @@ class SearchConfig(Options):
     def learns(self) -> bool:
         """Whether the sampler goes by the results of earlier generations."""
         return self.sampler in ("tpe", "gp")
+
+    @property
+    def runs(self) -> tuple[RunSeeds, ...]:
+        """The seeds of each run of a suggestion."""
+        return runs_of(self.seeds)
 
 
 def _compares_with_none(setting: SearchSetting) -> bool:
@@ -151,13 +159,16 @@ class PrunerConfig(Options):
 class FinalConfig(Options):
     """The winner of each strategy over fresh seeds, scored on test data once."""
 
-    seeds: tuple[Seed, ...] = Field(
-        (10, 11, 12), min_length=1, max_length=1000, description="run seeds, one trial of each method for each"
-    )
+    seeds: PhaseSeeds = Field((10, 11, 12), description=f"of the runs, one trial of each method for each{_DESIGN}")
     train_on: Literal["train", "train_and_validation"] = Field(
         "train", description="the rows that search trials trained on; or with those on which they were scored"
     )
     keep_checkpoints: bool = Field(False, description="after a trial has finished too, as `raycl export` needs them")
+
+    @property
+    def runs(self) -> tuple[RunSeeds, ...]:
+        """The seeds of each run."""
+        return runs_of(self.seeds)
 
 
 _BROKEN = re.compile(r"limits\.\w+ is (?P<limit>[\d.e+-]+) \(got (?P<value>[\d.e+-]+)\)")

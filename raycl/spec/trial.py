@@ -13,6 +13,7 @@ from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import Options, StreamConfig, TrainingConfig
 from raycl.spec.revisions import revisions
+from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import PLAIN_BLOCKS, Registries, Setting, checked_block
 from raycl.spec.sweep_options import LimitsConfig, ResourcesConfig
 
@@ -83,6 +84,8 @@ class TrialSpec(Options):
         alias: the method's name in the sweep; ``strategy`` is its name in the registry.
         options: the strategy's options, defaults included.
         point: the searched values by dotted path, for tables; they stand in the blocks already.
+        seed: of every source of randomness; where these differ, of the order of classes.
+        seeds: of each source, where they differ.
         score_on: which rows are evaluated; a search trial is never given test data.
         uses_memory: whether the method reads ``memory``; without it ``memory`` is left out of the hash.
         keep_checkpoint: whether its last checkpoint stays once it has finished.
@@ -105,6 +108,7 @@ class TrialSpec(Options):
     resources: ResourcesConfig = ResourcesConfig()
     point: dict[str, Scalar] = {}
     seed: int
+    seeds: RunSeeds | None = None
     phase: SweepPhase = "final"
     score_on: Literal["validation", "test"] = "test"
     train_on: Literal["train", "train_and_validation"] = "train"
@@ -133,9 +137,20 @@ class TrialSpec(Options):
             self.limits,
         )
 
+    @property
+    def run_seeds(self) -> RunSeeds:
+        """The seed of each source of randomness. Trials are paired where these are equal."""
+        return self.seeds or RunSeeds.of(self.seed)
+
+    @property
+    def seed_label(self) -> str:
+        """Equal for trials of equal seeds, and for no others: ``3``, or ``3/1/2/2`` where the sources differ."""
+        return self.run_seeds.label
+
     @cached_property
     def hash(self) -> str:
         """16 hexadecimal digits over what decides the matrix: not alias, phase, search, tracking or placement."""
+        runs = self.run_seeds
         decisive: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "strategy": self.strategy,
@@ -145,7 +160,7 @@ class TrialSpec(Options):
             "evaluation": self.evaluation.decisive(),
             "limits": self.limits.decisive(),
             "cpus": self.resources.cpus,
-            "seed": self.seed,
+            "seed": runs.model_dump() if runs.plain is None else runs.plain,
             "score_on": self.score_on,
             "train_on": self.train_on,
         }

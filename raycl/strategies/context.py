@@ -68,6 +68,22 @@ class NewNetwork(Protocol):
     def __call__(self, width: float = 1.0) -> Network: ...
 
 
+class Generators(Protocol):
+    """The random generators of a run, one per purpose."""
+
+    def __call__(self, purpose: str) -> torch.Generator:
+        """Of what is drawn while a network learns: ``generator("fisher")``."""
+        ...
+
+    def start(self, purpose: str) -> torch.Generator:
+        """Of initial values, which follow from the run's seed of the model: ``generator.start("attention")``."""
+        ...
+
+    def start_and_draws(self, purpose: str) -> tuple[torch.Generator, torch.Generator]:
+        """Both, for a part that draws its own initial values and goes on drawing."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What the trainer lends a strategy.
@@ -80,7 +96,7 @@ class Context:
         normalize: uint8 ``[batch, channels, height, width]`` -> float32, without augmentation.
         augment: float32 -> float32, the stream's random augmentation; the identity where there is none.
         augments: whether the stream's rows change from one pass to the next.
-        generator: the generator of a purpose, part of the checkpoint: ``generator("fisher")``.
+        generator: the generators of the run, part of the checkpoint.
         count_work: tells (updates, examples) beyond those of the trainer's own loop, which are part of the cost.
         watch: counts the rows through a network as part of the cost, given the modules that every pass through it, or
             through a part of it, meets. Networks of ``new_network``, and modules that are attributes of the strategy,
@@ -99,7 +115,7 @@ class Context:
     normalize: Callable[[Tensor], Tensor]
     augment: Callable[[Tensor], Tensor]
     augments: bool
-    generator: Callable[[str], torch.Generator]
+    generator: Generators
     count_work: Callable[[int, int], None]
     watch: Callable[..., None]
     device: torch.device

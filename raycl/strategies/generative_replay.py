@@ -96,8 +96,8 @@ class GenerativeReplay(Strategy):
     def __init__(self, config: GenerativeReplayConfig, context: Context) -> None:
         super().__init__(config, context)
         check_pixels(context)
-        self._random = context.generator("generative_replay")
-        vae = VAE(context.image_shape, config.hidden, config.latent_dim, self._random)
+        start, self._random = context.generator.start_and_draws("generative_replay")
+        vae = VAE(context.image_shape, config.hidden, config.latent_dim, start)
         self.generator = vae.to(context.device)
         self.previous: dict[str, dict[str, Tensor]] = {}
         self._heads: Heads | None = None

@@ -140,7 +140,7 @@ class HAT(Strategy):
 
     def grow(self, task: int) -> None:
         super().grow(task)
-        drawn = torch.randn(self.attention.units, generator=self.context.generator("attention"))
+        drawn = torch.randn(self.attention.units, generator=self.context.generator.start("attention"))
         self.embedding = nn.Parameter(drawn.to(self.context.device))
 
     def trainable(self, task: int) -> Mapping[str, Trainable]:

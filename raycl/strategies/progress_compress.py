@@ -104,7 +104,7 @@ class ProgressCompress(Strategy):
         context, dim = self.context, self.config.adaptor_dim
         network = context.new_network()
         network.grow_head(max(context.scenario.sizes))
-        generator = context.generator("network")
+        generator = context.generator.start("network")
         return Column(network, lambda link: GatedAdapter(link, dim, generator)).to(context.device)
 
     # -- the task ----------------------------------------------------------------------------------------------

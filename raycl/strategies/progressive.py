@@ -108,7 +108,7 @@ class Progressive(Strategy):
 
     def _lateral_to(self, columns: int) -> Callable[[nn.Module], nn.Module] | None:
         """Builds what leads from so many columns to a layer."""
-        config, generator = self.config, self.context.generator("network")
+        config, generator = self.config, self.context.generator.start("network")
         if not columns or config.laterals == "none":
             return None
         if config.laterals == "direct":

@@ -138,12 +138,12 @@ class SupSup(Strategy):
         self.inference_batch = 1 if scenario.task_given else config.inference_rows
         if not scenario.task_given and config.inference != "linear":
             warm_up()
-        self._random = context.generator("scores")
+        self._start = context.generator.start("scores")
         self._classes = max(scenario.sizes)
         self.network.grow_head(self._classes + config.extra_outputs)
         self.masked = MaskedWeights(self.network)
         self.statistics = RunningStatistics(self.network)
-        self.seed = int(torch.randint(2**63 - 1, (), generator=context.generator("fixed_weights")))
+        self.seed = int(torch.randint(2**63 - 1, (), generator=context.generator.start("fixed_weights")))
         fix_signed_constants(self.network, self.seed)
         self.scores: dict[str, nn.Parameter] = {}  # of the task being learned
         self.bits: list[Tensor] = []  # of each task learned: its mask, and running statistics [statistics.numel]
@@ -165,7 +165,7 @@ class SupSup(Strategy):
         self.scores = {}
         for name, shape in self.masked.shapes.items():
             bound = 1 / math.sqrt(shape[1:].numel())  # the inputs of a unit
-            scores = torch.empty(shape).uniform_(-bound, bound, generator=self._random)
+            scores = torch.empty(shape).uniform_(-bound, bound, generator=self._start)
             self.scores[name] = nn.Parameter(scores.to(self.context.device))
 
     def trainable(self, task: int) -> Mapping[str, Trainable]:

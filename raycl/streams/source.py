@@ -16,6 +16,7 @@ import numpy as np
 from raycl.addresses import expanded
 from raycl.errors import DataError
 from raycl.spec.options import StreamConfig
+from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import Names, Registries
 from raycl.streams import moments
 from raycl.streams.contents import Content, seen
@@ -72,7 +73,11 @@ def padded(shape: Shape, pad: int) -> Shape:
 
 
 def make_stream(catalog: Registries, config: StreamConfig, seed: int) -> Stream:
-    """The stream that a checked ``stream`` block describes. Its ``seed``, where set, takes the place of ``seed``."""
+    """The stream that a checked ``stream`` block describes.
+
+    Args:
+        seed: of the order of classes, permutations and angles; the block's own, where set, takes its place.
+    """
     made: Stream = catalog.streams.get(config.name)(config, seed if config.seed is None else config.seed)
     return made
 
@@ -83,7 +88,7 @@ class LocalSource:
     Args:
         catalog: where the stream, its data sets and the model of a backbone are registered.
         config: the checked ``stream`` block of a trial.
-        seed: the run's seed.
+        seed: the run's seed, or the seeds of its sources of randomness.
         data_root: folder of the data sets.
         train_on: ``train_and_validation`` merges the validation rows into training and leaves validation empty.
 
@@ -95,11 +100,13 @@ class LocalSource:
         self,
         catalog: Registries,
         config: StreamConfig,
-        seed: int,
+        seed: int | RunSeeds,
         data_root: Path | None = None,
         train_on: TrainOn = "train",
     ) -> None:
-        self._stream = make_stream(catalog, config, seed)
+        seeds = RunSeeds.of(seed)
+        self._stream = make_stream(catalog, config, seeds.class_order)
+        self._split_seed = seeds.split if config.seed is None else config.seed
         self._train_on = train_on
         names, datasets = self._stream.datasets(), catalog.datasets
         self._raw = {name: load_images(name, data_root, datasets=datasets) for name in names}
@@ -171,7 +178,7 @@ class LocalSource:
         if chosen not in self._rows:
             config = self._stream.config
             images = self._images[chosen.dataset]
-            rows = partition(images, chosen.classes, config.validation_fraction, self._stream.seed, chosen.dataset)
+            rows = partition(images, chosen.classes, config.validation_fraction, self._split_seed, chosen.dataset)
             if self._train_on == "train_and_validation":
                 merged = np.concatenate([rows["train"], rows["validation"]])
                 rows = {"train": merged, "validation": merged[:0], "test": rows["test"]}
@@ -185,7 +192,7 @@ class LocalSource:
         if size is None:
             return rows
         labels = self._images[chosen.dataset].train_labels
-        return {**rows, "train": subsample(rows["train"], labels, size, self._stream.seed, task)}
+        return {**rows, "train": subsample(rows["train"], labels, size, self._split_seed, task)}
 
     def _mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Of images as the network sees them: the first task's training rows where they are asked for, else all."""

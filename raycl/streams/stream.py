@@ -29,7 +29,7 @@ class Stream(ABC):
 
     Args:
         config: the stream's options.
-        seed: of class order, permutations and angles.
+        seed: of class order, permutations and angles; rows are divided by another (:mod:`raycl.streams.partition`).
     """
 
     Config: ClassVar[type[StreamConfig]]

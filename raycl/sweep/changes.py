@@ -72,7 +72,7 @@ def _asked(sweep: SweepSpec, spec: TrialSpec) -> bool:
         return False
     if any(acts(found, spec.point) for path, found in entry.space.items() if path not in spec.point):
         return False
-    return sweep.trial(entry, spec.point, spec.seed, spec.phase).hash == spec.hash
+    return sweep.trial(entry, spec.point, spec.run_seeds, spec.phase).hash == spec.hash
 
 
 def differing_code(code: str | None, version: str | None, spec: TrialSpec, known: Registries) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import Registries
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import SweepPhase, TrialSpec, stream_config
@@ -19,25 +20,28 @@ from raycl.streams.source import LocalSource, TrainOn, make_stream
 from raycl.streams.task import SplitName
 
 SOURCES = 16
-"""Streams that are kept ready; a stream is one configuration with one seed."""
+"""Streams that are kept ready; a stream is one configuration with its seeds."""
 
 
 @dataclass(frozen=True)
 class StreamKey:
-    """Names one stream: plain data that travels with every question."""
+    """Names one stream: plain data that travels with every question. What else a run's seeds decide is left out."""
 
     stream: str
-    seed: int
+    class_order: int
+    split: int
     train_on: TrainOn
 
     @classmethod
-    def of(cls, stream: Mapping[str, Any], seed: int, train_on: TrainOn) -> StreamKey:
-        return cls(json.dumps(dict(stream), sort_keys=True), seed, train_on)
+    def of(cls, stream: Mapping[str, Any], seed: int | RunSeeds, train_on: TrainOn) -> StreamKey:
+        seeds = RunSeeds.of(seed)
+        return cls(json.dumps(dict(stream), sort_keys=True), seeds.class_order, seeds.split, train_on)
 
     def source(self, catalog: Registries, data_root: str | None) -> LocalSource:
         """The stream itself, in this process."""
         config = stream_config(catalog, json.loads(self.stream))
-        return LocalSource(catalog, config, self.seed, Path(data_root) if data_root else None, self.train_on)
+        seeds = RunSeeds.of(self.class_order).model_copy(update={"split": self.split})
+        return LocalSource(catalog, config, seeds, Path(data_root) if data_root else None, self.train_on)
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,17 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozen
         known: of :func:`recorded_data`.
     """
     search, final = sweep.search, sweep.final
-    validating = (*search.seeds, *(search.finalists.seeds if search.finalists else ())) if search else ()
-    phases: list[tuple[SweepPhase, Sequence[int]]] = [("search", validating), ("final", final.seeds if final else ())]
+    validating = (*search.runs, *(search.finalists.runs if search.finalists else ())) if search else ()
+    phases: list[tuple[SweepPhase, Sequence[RunSeeds]]] = [
+        ("search", validating),
+        ("final", final.runs if final else ()),
+    ]
     found: dict[Read, None] = {}
     for entry in entries:
         for phase, seeds in phases if entry.space else phases[1:]:
             for seed in seeds:
                 spec = sweep.trial(entry, entry.middle, seed, phase)
-                key = StreamKey.of(spec.stream, spec.seed, spec.train_on)
+                key = StreamKey.of(spec.stream, spec.run_seeds, spec.train_on)
                 held = known.get(data_key(sweep.catalog, spec.stream), frozenset())
                 found[Read(key, ("train", spec.score_on), held)] = None
     return list(found)

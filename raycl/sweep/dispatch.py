@@ -147,7 +147,7 @@ class Dispatcher:
         self._not_before[name] = self.clock() + self.pause * (2 ** self._stalls[name] - 1)
         if self._stalls[name] >= self.patience:
             self.halted = (
-                f"trial {name} of {job.spec.alias} (seed {job.spec.seed}) was lost {self.patience} times without "
+                f"trial {name} of {job.spec.alias} (seed {job.spec.seed_label}) was lost {self.patience} times without "
                 "finishing a task"
             )
 

@@ -88,7 +88,7 @@ class _HereEngine:
     def _session(self, job: Job, errand: Errand) -> TrialSession:
         spec = job.spec
         return TrialSession(
-            self._sources.get(StreamKey.of(spec.stream, spec.seed, spec.train_on)),
+            self._sources.get(StreamKey.of(spec.stream, spec.run_seeds, spec.train_on)),
             errand.results.trial(spec),
             metric=errand.metric,
             cutoffs=job.cutoffs,

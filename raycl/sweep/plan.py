@@ -100,7 +100,7 @@ class SearchPlan:
     @property
     def total(self) -> int:
         made = max(self._sweep.suggestions(self.entry), len(self._jobs) - self._refused)
-        return made * len(self._search.seeds)
+        return made * len(self._search.runs)
 
     def jobs(self) -> Sequence[Job]:
         return [job for jobs in self._jobs for job in jobs]
@@ -144,7 +144,7 @@ class SearchPlan:
         suggestion = self._suggestion(index)
         point, refused = suggestion["point"], suggestion.get("refused", "")
         limits = {int(task): float(value) for task, value in suggestion["cutoffs"].items()}
-        specs = [self._sweep.trial(self.entry, point, seed, self.phase) for seed in self._search.seeds]
+        specs = [self._sweep.trial(self.entry, point, seed, self.phase) for seed in self._search.runs]
         for spec in specs:  # the first suggestion of a trial decides its cut-offs; later ones are told the same value
             self._carried.setdefault(spec.hash, limits)
         self._points.append(point)
@@ -234,7 +234,7 @@ class FinalistsPlan:
         """Suggestion index -> its trials on the finalists' seeds, the best first; equal points stand once."""
         names = [self._search.specs(index)[0].hash for index in range(len(self._search.outcomes))]
         best = ranked(self._search.outcomes, names)
-        top, seeds = (self._config.top, self._config.seeds) if self._config else (1, ())
+        top, seeds = (self._config.top, self._config.runs) if self._config else (1, ())
         points = {index: self._search.outcomes[index].point for index in best[:top]}
         return {
             index: tuple(Job(self._sweep.trial(self.entry, point, seed, self.phase), {}) for seed in seeds)
@@ -294,7 +294,7 @@ class FinalPlan:
         self.entry = entry
         winner = read_winner(ledger.results.read_json, sweep, entry)
         self._ledger = ledger
-        seeds = sweep.final.seeds if winner is not None else ()
+        seeds = sweep.final.runs if winner is not None else ()
         point = winner["point"] if winner is not None else {}
         self._jobs = [Job(sweep.trial(entry, point, seed, self.phase), {}) for seed in seeds]
 

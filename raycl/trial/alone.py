@@ -13,6 +13,7 @@ from raycl.errors import MethodError, UnknownName
 from raycl.matrix import AccuracyMatrix, Verdict
 from raycl.models.network import Network
 from raycl.spec.points import active
+from raycl.spec.seeds import RunSeeds
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec, stream_config
 from raycl.strategies.base import Strategy
@@ -57,7 +58,7 @@ def run_trial(
     sweep: SweepSpec,
     name: str,
     *,
-    seed: int = 0,
+    seed: int | RunSeeds = 0,
     point: Mapping[str, Scalar] | None = None,
     phase: SweepPhase = "search",
     data_root: str | Path | None = None,
@@ -67,6 +68,7 @@ def run_trial(
 
     Args:
         name: of the method in the sweep: ``alias``, or ``variant/alias``.
+        seed: of every source of randomness, or the seeds of each.
         point: searched values by dotted path; those that are not given stand in the middle of their ranges.
         phase: ``search`` scores on validation data, ``final`` on test data.
         data_root: folder of the data sets; default: ``data`` in the working directory.
@@ -141,13 +143,13 @@ def trainer(
 
 def _source(sweep: SweepSpec, spec: TrialSpec, data_root: Path | None) -> LocalSource:
     config = stream_config(sweep.catalog, spec.stream)
-    return LocalSource(sweep.catalog, config, spec.seed, data_root, spec.train_on)
+    return LocalSource(sweep.catalog, config, spec.run_seeds, data_root, spec.train_on)
 
 
 def _spec(
     sweep: SweepSpec,
     name: str,
-    seed: int,
+    seed: int | RunSeeds,
     point: Mapping[str, Scalar] | None,
     phase: SweepPhase,
     data_root: str | Path | None,

@@ -70,13 +70,13 @@ def build(
         SpecError: what the method declares to need is not there.
     """
     setting, layout = trial.setting(catalog), source.layout
-    random, meter, work = Randomness(trial.seed), Meter(), Work()
+    random, meter, work = Randomness(trial.run_seeds), Meter(), Work()
     scenario = _scenario(setting, layout)
     stream, model = setting.stream, catalog.models.get(setting.model.name)
     pixels = Pixels(stream.normalize, stream.augment, layout, random("augmentation"), device)
     memory = _memory(setting, random, storage)
     optimizers = OptimizerSet(setting.training, scenario.long_head)
-    shape, start = layout.image_shape, random("network")
+    shape, start = layout.image_shape, random.start("network")
     networks = Networks(model, setting.model, shape, start, device, data_root, meter.watch_network)
     context = Context(
         scenario=scenario,
@@ -105,7 +105,7 @@ def build(
         pixels,
         setting.evaluation,
         device,
-        seed=trial.seed,
+        seed=trial.run_seeds.split,
         boundaries_hidden=setting.hidden,
     )
     return Parts(setting, scenario, strategy, networks, memory, optimizers, rows, evaluator, random, meter, work)

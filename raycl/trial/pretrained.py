@@ -79,11 +79,11 @@ def _seen(origin: Mapping[str, Any], stream: StreamConfig, sweep: SweepSpec, dat
 
 
 def _seeds(sweep: SweepSpec) -> list[int]:
-    """Every seed that a trial of the sweep runs with, which decides what classes its stream holds."""
+    """Every seed that decides what classes the stream of a trial of the sweep holds."""
     search, final = sweep.search, sweep.final
-    seeds = [*(search.seeds if search else ()), *(final.seeds if final else ())]
-    seeds += search.finalists.seeds if search and search.finalists else ()
-    return list(dict.fromkeys(seeds)) or [0]
+    runs = [*(search.runs if search else ()), *(final.runs if final else ())]
+    runs += search.finalists.runs if search and search.finalists else ()
+    return list(dict.fromkeys(run.class_order for run in runs)) or [0]
 
 
 def _check_fit(catalog: Registries, resolved: Setting, weights: Weights) -> None:

@@ -26,7 +26,8 @@ SMALL: dict[str, Any] = {
 
 def made(tasks: int, **options: Any) -> ProtectedVAE:
     config = ProtectedVAEOptions.model_validate({**SMALL, **options}, strict=False)
-    vae = ProtectedVAE(SHAPE, config, torch.Generator().manual_seed(0), torch.device("cpu"))
+    random = torch.Generator().manual_seed(0)
+    vae = ProtectedVAE(SHAPE, config, (random, random), torch.device("cpu"))
     for _ in range(tasks):
         vae.grow()
     return vae

@@ -12,8 +12,10 @@ from results.made_results import PROVENANCE, row, rows, spec
 from raycl.matrix import COST_COLUMNS, Cost, TaskRow, Verdict
 from raycl.results import schema
 from raycl.results.reading import read_trials
+from raycl.results.seed_columns import SEED_COLUMNS, seeds_in
 from raycl.results.store import ResultsFolder
 from raycl.results.trackers.mlflow import _metrics
+from raycl.spec.seeds import RunSeeds
 
 STORED = Path(__file__).parent / "stored" / "rows_before_meter.parquet"
 """The rows of ``made_results``, written by the code from before forward and backward rows were counted."""
@@ -80,3 +82,28 @@ def test_a_tracker_logs_what_was_counted() -> None:
     assert "cost/forward_examples" not in logged
     values = {name: value for _, name, value in _metrics([counted(0, 7, 5)])}
     assert (values["cost/forward_examples"], values["cost/gradient_examples"]) == (7.0, 5.0)
+
+
+RUN = RunSeeds(class_order=10, split=2, model=3, batches=4)
+
+
+def _seeds(trial: dict[str, object]) -> list[object]:
+    return [trial[name] for name in ("seed", *SEED_COLUMNS)]
+
+
+def test_every_row_has_the_seeds_of_all_sources(results: ResultsFolder) -> None:
+    assert _seeds(_ended(results, [row(0, [1, 2, 3])], 11)) == [11] * 5
+    store = results.trial(spec(seed=10, seeds=RUN))
+    store.write_task(store.begin(), 0, [row(0, [1, 2, 3])], {"state.json": b"{}"})
+    store.finish(Verdict("finished", task=0), PROVENANCE)
+    (found,) = [trial for trial in read_trials(results).to_pylist() if trial["seed"] is None]
+    assert _seeds(found) == [None, 10, 2, 3, 4]
+    assert seeds_in(found) == RUN
+
+
+def test_a_folder_of_before_has_the_runs_seed_for_every_source(results: ResultsFolder) -> None:
+    _ended(results, [row(0, [1, 2, 3])], 10)
+    part = Path(results.uri) / f"data/trials/{spec(seed=10).hash}.parquet"
+    old = schema.from_parquet(part.read_bytes(), "part").drop_columns(list(SEED_COLUMNS))
+    part.write_bytes(schema.to_parquet(old))
+    assert [_seeds(trial) for trial in read_trials(results).to_pylist()] == [[10] * 5]

@@ -202,14 +202,17 @@ def test_bytes_for_people(count: float, text: str) -> None:
     assert human_bytes(count) == text
 
 
-def test_intransigence_refers_to_cumulative_training_of_the_same_seed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", ["[10, 11, 12]", "{class_order: [10], model: [1, 2, 3]}"])
+def test_intransigence_refers_to_cumulative_training_of_the_same_seeds(tmp_path: Path, seeds: str) -> None:
     text = SWEEP.replace("  joint: {}\n", "  cumulative: {}\n").replace("  plain: {strategy: naive}\n", "")
+    assert "final: {seeds: [10, 11, 12]}" in text
+    text = text.replace("final: {seeds: [10, 11, 12]}", f"final: {{seeds: {seeds}}}")
     sweep = SweepSpec.parse(text, catalog())
     results = ResultsFolder.create(tmp_path / "referred", sweep.dumps(), sweep.hash)
     shifts = {"naive": (0, 3, 9), "cumulative": (5, 10, 12)}
     for entry in sweep.entries:
-        for seed, shift in zip((10, 11, 12), shifts.get(entry.alias, ()), strict=False):
-            _end(results, sweep.trial(entry, {}, seed, "final"), shift)
+        for run, shift in zip(sweep.final.runs if sweep.final else (), shifts.get(entry.alias, ()), strict=False):
+            _end(results, sweep.trial(entry, {}, run, "final"), shift)
     found = _by_alias(results)
     gaps = [0.05, 0.07, 0.03]
     assert found["naive"].metrics["intransigence"].mean == pytest.approx(statistics.fmean(gaps))

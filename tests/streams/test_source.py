@@ -12,10 +12,11 @@ import torch
 from support import local_source
 
 from raycl.errors import DataError
+from raycl.spec.seeds import RunSeeds, SeedSource
 from raycl.streams.registry import STREAMS
 from raycl.streams.scenario import Scenario
 from raycl.streams.source import LocalSource, load_images
-from raycl.streams.task import Layout, Part, SplitName, TaskSource
+from raycl.streams.task import Layout, Part, Recipe, SplitName, TaskSource
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 STREAM_BLOCKS: dict[str, dict[str, Any]] = {
@@ -26,7 +27,15 @@ STREAM_BLOCKS: dict[str, dict[str, Any]] = {
 }
 
 
-def source(name: str = "split", run: int = 0, /, train_on: str = "train", **options: Any) -> LocalSource:
+ONE_RUN = RunSeeds(class_order=1, split=2, model=3, batches=4)
+
+
+def changed(seed: SeedSource) -> RunSeeds:
+    """The same run with another seed of one source."""
+    return ONE_RUN.model_copy(update={seed: 9})
+
+
+def source(name: str = "split", run: int | RunSeeds = 0, /, train_on: str = "train", **options: Any) -> LocalSource:
     return local_source({"name": name, **STREAM_BLOCKS[name], **options}, run, train_on=train_on)  # type: ignore[arg-type]
 
 
@@ -51,6 +60,15 @@ def leaks(served: TaskSource) -> list[str]:
             if base == other_base and first < second and rows & others:
                 found.append(f"{first} and {second} share rows of {base}")
     return found
+
+
+def rows_of(served: TaskSource, split: SplitName) -> list[set[int]]:
+    """The base rows of every task, without their order."""
+    return [set(served.part(task, split).rows.tolist()) for task in range(served.layout.num_tasks)]
+
+
+def told(recipe: Recipe) -> tuple[Any, ...]:
+    return recipe.pad, recipe.angle, None if recipe.permutation is None else tuple(recipe.permutation)
 
 
 def test_every_stream_has_a_block() -> None:
@@ -96,6 +114,31 @@ class TestEveryStream:
             assert np.array_equal(one.part(1, split).rows, same.part(1, split).rows)
         assert not np.array_equal(one.part(1, "train").rows, other.part(1, "train").rows)
 
+    def test_the_splits_seed_decides_rows_and_nothing_of_the_tasks(self, name: str) -> None:
+        one, other = source(name, ONE_RUN), source(name, changed("split"))
+        assert one.layout.classes == other.layout.classes
+        for task in range(one.layout.num_tasks):
+            assert told(one.part(task, "train").recipe) == told(other.part(task, "train").recipe)
+        for split in SPLITS:
+            assert (rows_of(one, split) == rows_of(other, split)) == (split == "test")
+        few = [source(name, run, train_per_task=20) for run in (ONE_RUN, changed("split"), changed("class_order"))]
+        assert rows_of(few[0], "train") != rows_of(few[1], "train")
+        if name in ("permuted", "rotated"):  # tasks of the same classes
+            assert rows_of(few[0], "train") == rows_of(few[2], "train")
+
+    def test_the_seed_of_the_class_order_moves_no_row_between_training_and_validation(self, name: str) -> None:
+        one, other = source(name, ONE_RUN), source(name, changed("class_order"))
+        for split in SPLITS:
+            assert set.union(*rows_of(one, split)) == set.union(*rows_of(other, split))
+        assert (one.layout.split_hash == other.layout.split_hash) == (name in ("rotated", "sequence")), (
+            "nothing is drawn"
+        )
+
+    def test_model_and_batches_decide_nothing_of_a_stream(self, name: str) -> None:
+        served = source(name, ONE_RUN)
+        assert served.layout == source(name, changed("model")).layout == source(name, changed("batches")).layout
+        assert source(name, RunSeeds.of(4)).layout == source(name, 4).layout
+
     def test_the_streams_own_seed_wins(self, name: str) -> None:
         assert source(name, 1, seed=9).layout == source(name, 2, seed=9).layout == source(name, 9).layout
 
@@ -115,7 +158,7 @@ class TestEveryStream:
     def test_training_and_test_go_through_one_recipe(self, name: str) -> None:
         served = source(name)
         recipes = [served.part(1, split).recipe for split in SPLITS]
-        assert len({(r.pad, r.angle, None if r.permutation is None else tuple(r.permutation)) for r in recipes}) == 1
+        assert len({told(recipe) for recipe in recipes}) == 1
 
     def test_merged_training_holds_the_validation_rows(self, name: str) -> None:
         apart, merged = source(name), source(name, train_on="train_and_validation")

@@ -87,7 +87,7 @@ def test_looking_at_the_training_data_of_one_seed_would_not_find_it(tmp_path: Pa
     sweep = parsed(SWEEP)
     assert "no test images of class 9" in problem(asked(sweep), root)
     assert problem([Read(read.key, ("train",)) for read in asked(sweep)], root) == ""
-    one = [Read(StreamKey(read.key.stream, WITHOUT_NINE, "train"), read.splits) for read in asked(sweep)]
+    one = [Read(StreamKey(read.key.stream, WITHOUT_NINE, WITHOUT_NINE, "train"), read.splits) for read in asked(sweep)]
     assert problem(one, root) == ""
 
 

@@ -23,6 +23,7 @@ from raycl.errors import InfrastructureError, RayclError
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.results import schema
 from raycl.results.comparison import owners_of
+from raycl.results.hyperparameters import hyperparameters
 from raycl.results.inside import inside_metrics
 from raycl.results.outcomes import Record
 from raycl.results.reading import Folder, opened
@@ -168,7 +169,7 @@ class _Runs:
         tags |= {f"raycl.{name}": str(getattr(spec, name)) for name in ("phase", "alias", "strategy", "variant")}
         if verdict.reason:
             tags["raycl.reason"] = verdict.reason[:4000]
-        run_id = self._create(f"{spec.alias} {spec.phase} seed {spec.seed}", tags, began)
+        run_id = self._create(f"{spec.alias} {spec.phase} seed {spec.seed_label}", tags, began)
         self._log_artifacts(run_id, store, rows)
         self._client.set_terminated(run_id, STATUS[verdict.status], int(1000 * ended))
         self._log_values(run_id, spec, _points(rows, times), seal)
@@ -203,8 +204,8 @@ class _Runs:
         """
         from mlflow.entities import Param, RunTag
 
-        names = ("alias", "strategy", "variant", "phase", "seed", "score_on", "train_on")
-        values = {name: getattr(spec, name) for name in names} | schema.hyperparameters(spec)
+        names = ("alias", "strategy", "variant", "phase", "score_on", "train_on")
+        values = {name: getattr(spec, name) for name in names} | {"seed": spec.seed_label} | hyperparameters(spec)
         parameters = [Param(name, _text(value)) for name, value in values.items() if value != ""]
         for chunk in _chunks(parameters[MOST_PARAMETERS:], MOST_PARAMETERS):
             self._client.log_batch(run_id, params=chunk)
@@ -223,7 +224,7 @@ class _Runs:
                 from raycl.results import plots  # late: a sweep begins without matplotlib
 
                 matrix = AccuracyMatrix.of(rows, len(rows[0].total))
-                picture = plots.heat_map(matrix, f"{spec.alias}, seed {spec.seed}")
+                picture = plots.heat_map(matrix, f"{spec.alias}, seed {spec.seed_label}")
                 (Path(folder) / "matrix.png").write_bytes(plots.png(picture))
             (Path(folder) / "trial.json").write_text(spec.dumps())
             self._client.log_artifacts(run_id, folder)

@@ -150,7 +150,7 @@ class StudyMirror:
         assert self._sweep.search is not None
         found = self._asked.setdefault(entry.key, [])
         while (stored := self._results.read_json(suggestion_path(entry, len(found)))) is not None:
-            seeds, point = self._sweep.search.seeds, stored["point"]
+            seeds, point = self._sweep.search.runs, stored["point"]
             limits = {int(task): float(value) for task, value in stored["cutoffs"].items()}
             if reason := stored.get("refused"):
                 self._refused[entry.key, len(found)] = Outcome(point, "failed", reason=reason)
@@ -189,7 +189,7 @@ class StudyMirror:
         told.user_attrs = {
             INDEX: index,
             "trials": [spec.hash for spec in specs],
-            "seeds": [spec.seed for spec in specs],
+            "seeds": [spec.run_seeds.told for spec in specs],
             "reason": outcome.reason,
         }
         return told

@@ -87,9 +87,9 @@ class GenerativeNegativeReplay(Consolidated):
     def __init__(self, config: GenerativeNegativeReplayConfig, context: Context) -> None:
         require_rivals(context.scenario, "generative_negative_replay")
         super().__init__(config, context, layer=config.layer)
-        self._random = context.generator("generative_negative_replay")
+        start, self._random = context.generator.start_and_draws("generative_negative_replay")
         shape = self.lower.of(torch.zeros(1, *context.image_shape, device=context.device)).shape[1:]
-        vae = ConditionalVAE(shape, config.hidden, config.latent_dim, self._random)
+        vae = ConditionalVAE(shape, config.hidden, config.latent_dim, start)
         self.generator = vae.to(context.device)
         self._data: TaskData | None = None
         self._before: ConditionalVAE | None = None  # the generator of the tasks before, while its successor learns

@@ -71,7 +71,8 @@ class Hypernetwork(Strategy):
         self.target = TargetNetwork(self.network, self._units, context.image_shape)
         self.network = self.target.network
         sizes = [shape.numel() for shape in self.target.shapes.values()]
-        self.protected = ProtectedGenerator(sizes, config, context.generator("hypernetwork"), context.device)
+        random = context.generator.start_and_draws("hypernetwork")
+        self.protected = ProtectedGenerator(sizes, config, random, context.device)
         self._states: list[Buffers] = []
         self._generated: dict[int, Tensor] = {}
 

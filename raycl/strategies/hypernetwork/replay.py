@@ -84,7 +84,8 @@ class HypernetworkReplay(Strategy):
     def __init__(self, config: HypernetworkReplayConfig, context: Context) -> None:
         super().__init__(config, context)
         check_pixels(context)
-        self.vae = ProtectedVAE(context.image_shape, config, context.generator("hypernetwork_replay"), context.device)
+        random = context.generator.start_and_draws("hypernetwork_replay")
+        self.vae = ProtectedVAE(context.image_shape, config, random, context.device)
         context.watch(self.vae.encoder, self.vae.decoder)
         self.previous: Network | None = None
         self._unknown = self._idle = torch.empty(0)

@@ -79,7 +79,7 @@ class HypernetworkTIR(Hypernetwork):
         super().__init__(config, context)
         check_pixels(context)
         self.inference = context.new_network()
-        random = context.generator("hypernetwork_tir")
+        random = context.generator.start_and_draws("hypernetwork_tir")
         self.vae = ProtectedVAE(context.image_shape, config.vae, random, context.device)
         context.watch(self.vae.encoder, self.vae.decoder)
 
