@@ -3,8 +3,8 @@
 With every combination of the seeds of some sources run once, a result is a mean, plus an effect of each source, plus
 one of each set of sources together; all of them are random. The mean square of a set of sources then expects the sum,
 over all sets that contain it, of their variances times the runs in which one of their effects stands, and variances
-follow by the method of moments (Searle, Casella and McCulloch 1992, Variance components, chapter 4). Intervals are those
-of Ting et al. 1990, Confidence intervals on linear combinations of variance components that are unrestricted.
+follow by the method of moments (Searle, Casella and McCulloch 1992, Variance components, chapter 4). Intervals are
+those of Ting et al. 1990, Confidence intervals on linear combinations of variance components that are unrestricted.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def _grid(trials: Collection[Mapping[str, Any]], value: str) -> tuple[np.ndarray
     if len(methods) > 1 or len(found) < len(trials):
         raise StoreError(
             f"variance components are those of one method, variant, phase and point (got {len(trials)} trials with "
-            f"{len(found)} combinations of seeds, of {len(methods)} methods, variants and phases); choose the trials of one"
+            f"{len(found)} combinations of seeds, of {len(methods)} methods, variants and phases); choose "
+            "the trials of one"
         )
     levels = {source: sorted({getattr(seeds, source) for seeds in found}) for source in SOURCES}
     varied = {source: seeds for source, seeds in levels.items() if len(seeds) > 1}
@@ -115,8 +116,8 @@ def _grid(trials: Collection[Mapping[str, Any]], value: str) -> tuple[np.ndarray
     if missing:
         told = " x ".join(f"{len(seeds)} {source}" for source, seeds in varied.items())
         raise StoreError(
-            f"variance components need every combination of the seeds ({told}; {missing} of {results.size} are missing); "
-            "give them crossed: true, and let all runs finish"
+            f"variance components need every combination of the seeds ({told}; {missing} of {results.size} are "
+            "missing); give them crossed: true, and let all runs finish"
         )
     return results, list(varied)
 
@@ -163,7 +164,7 @@ def _component(name: str, estimate: float, whole: float, terms: list[Term], coun
 
 
 def interval_of(terms: Iterable[Term]) -> tuple[float, float]:
-    """About 95 % for a sum of expected mean squares with factors of either sign: equations 2 and 3 of Ting et al. 1990."""
+    """About 95 % for a sum of expected mean squares with factors of either sign, after Ting et al. 1990."""
     added = [(factor * square, freedom) for factor, square, freedom in terms if factor > 0]
     taken = [(-factor * square, freedom) for factor, square, freedom in terms if factor < 0]
     estimate = sum(part for part, _ in added) - sum(part for part, _ in taken)

@@ -58,8 +58,8 @@ def _disjoint(other: Path, shared: Sequence[SeedSource]) -> str:
     if len(shared) == len(SOURCES):
         return f"{told}; {why}"
     return (
-        f"{told} in {_and(shared)}; {why}. Name other seeds of these sources, or others: N where they are not named, or "
-        "give them one seed in every phase"
+        f"{told} in {_and(shared)}; {why}. Name other seeds of these sources, or others: N where they are not named, "
+        "or give them one seed in every phase"
     )
 
 
@@ -90,8 +90,9 @@ def pinned_beside(phases: Mapping[Path, Seeds], stream_seed: bool) -> Iterator[t
 
 
 def _written(seeds: Seeds) -> str:
-    design = isinstance(seeds, SeedDesign)
-    return format_value(seeds.model_dump(mode="json", exclude_defaults=True) if design else list(seeds))
+    if isinstance(seeds, SeedDesign):
+        return format_value(seeds.model_dump(mode="json", exclude_defaults=True))
+    return format_value(list(seeds))
 
 
 def _and(words: Sequence[str]) -> str:

@@ -74,8 +74,8 @@ class SeedDesign(Options):
     others: Seed = Field(0, description="of the sources that are not named, in every run")
     crossed: bool = Field(
         False,
-        description="a run for every combination; otherwise the i-th seed of each list makes the i-th run, and a list of "
-        "one stands in all of them",
+        description="a run for every combination; otherwise the i-th seed of each list makes the i-th run, and a list "
+        "of one stands in all of them",
     )
 
     @model_validator(mode="after")
@@ -90,9 +90,7 @@ class SeedDesign(Options):
             raise ValueError(f"may cross seeds to at most {MOST_RUNS:,} runs (got {prod(lengths.values()):,})")
         if not self.crossed and len(set(lengths.values()) - {1}) > 1:
             told = ", ".join(f"{source} {length}" for source, length in lengths.items())
-            raise ValueError(
-                f"must pair lists of equal length, or of one seed (got {told}); crossed: true combines all"
-            )
+            raise ValueError(f"must pair lists of equal length, or of one seed (got {told}); or set crossed: true")
         if len(set(self.runs)) < len(self.runs):
             raise ValueError("every combination of seeds may stand once")
         return self

@@ -89,10 +89,8 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozen
     """
     search, final = sweep.search, sweep.final
     validating = (*search.runs, *(search.finalists.runs if search.finalists else ())) if search else ()
-    phases: list[tuple[SweepPhase, Sequence[RunSeeds]]] = [
-        ("search", validating),
-        ("final", final.runs if final else ()),
-    ]
+    scoring = final.runs if final else ()
+    phases: list[tuple[SweepPhase, Sequence[RunSeeds]]] = [("search", validating), ("final", scoring)]
     found: dict[Read, None] = {}
     for entry in entries:
         for phase, seeds in phases if entry.space else phases[1:]:

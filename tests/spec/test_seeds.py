@@ -70,11 +70,11 @@ def test_crossed_seeds_make_every_combination() -> None:
         ({"others": 1}, "must name a source"),
         (
             {"model": [1, 2], "split": [1, 2, 3]},
-            r"equal length, or of one seed \(got split 3, model 2\); crossed: true",
+            r"or of one seed \(got split 3, model 2\); or set crossed: true",
         ),
         ({"model": [1, 1]}, "every combination of seeds may stand once"),
         ({"model": list(range(40)), "split": list(range(40)), "crossed": True}, r"at most 1,000 runs \(got 1,600\)"),
-        (dict.fromkeys(SOURCES, [1, 2]) | {"others": 1}, "others does nothing beside all four sources"),
+        ({source: [1, 2] for source in SOURCES} | {"others": 1}, "others does nothing beside all four sources"),
         ({"model": []}, "must hold at least 1 item"),
         ({"model": [-1]}, "must be at least 0"),
         ({"model": 3}, "must be a list"),

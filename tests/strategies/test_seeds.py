@@ -19,8 +19,8 @@ from raycl.trial.randomness import Randomness
 from raycl.trial.trainer import Trainer
 
 RUN = {"class_order": 1, "split": 2, "model": 3, "batches": 5}
-DRAWING = ("generative_replay", "generative_negative_replay", "hypernetwork_replay", "hypernetwork_tir")
-"""Methods with a network that draws while it learns; the hypernetwork does where it samples tasks."""
+RESUMED = ("generative_replay", "generative_negative_replay", "hypernetwork_replay", "hypernetwork_tir", "hat", "mir")
+"""Methods with a network that draws while it learns, one whose network grows by draws, and one that draws replays."""
 
 
 def made(name: str, scenario: str, seeds: dict[str, int], **blocks: Any) -> Trainer:
@@ -81,9 +81,7 @@ def test_the_batches_seed_alone_decides_their_order(name: str, scenario: str, se
     assert batches_of(seen, made(name, scenario, {**RUN, "batches": 9}, stream=stream)) != first
 
 
-@pytest.mark.parametrize(
-    ("name", "scenario"), [case for case in ONE_EACH if case.values[0] in (*DRAWING, "hat", "mir")]
-)
+@pytest.mark.parametrize(("name", "scenario"), [case for case in ONE_EACH if case.values[0] in RESUMED])
 def test_runs_of_several_seeds_resume_to_the_same_bits(name: str, scenario: str) -> None:
     whole = made(name, scenario, RUN)
     rows = finish(whole)
