@@ -33,7 +33,8 @@ def start_of(running: Trainer) -> dict[str, Tensor]:
     """Every number of the method before it learns its first task."""
     running._grow(0)
     held = {name: part.state_dict() for name, part in vars(running.strategy).items() if isinstance(part, nn.Module)}
-    return tensors(running.strategy.state_dict()) | tensors(held)
+    found = tensors(running.strategy.state_dict()) | tensors(held)
+    return {name: value for name, value in found.items() if not value.is_meta}  # of generated weights only shapes
 
 
 def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -66,19 +67,18 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def batches_of(seen: list[str], running: Trainer) -> list[str]:
-    """The batches of the first task."""
+    """The batches of the first task that is learned: joint training learns all of them after the last."""
     seen.clear()
-    running.run_task()
+    while not seen:
+        running.run_task()
     return list(seen)
 
 
 @pytest.mark.parametrize(("name", "scenario"), ONE_EACH)
 def test_the_batches_seed_alone_decides_their_order(name: str, scenario: str, seen: list[str]) -> None:
-    stream = {"augment": "flip"} if name != "joint" else {}
-    first = batches_of(seen, made(name, scenario, RUN, stream=stream))
-    assert first
-    assert batches_of(seen, made(name, scenario, {**RUN, "model": 9}, stream=stream)) == first
-    assert batches_of(seen, made(name, scenario, {**RUN, "batches": 9}, stream=stream)) != first
+    first = batches_of(seen, made(name, scenario, RUN))
+    assert batches_of(seen, made(name, scenario, {**RUN, "model": 9})) == first
+    assert batches_of(seen, made(name, scenario, {**RUN, "batches": 9})) != first
 
 
 @pytest.mark.parametrize(("name", "scenario"), [case for case in ONE_EACH if case.values[0] in RESUMED])
