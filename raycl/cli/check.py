@@ -14,7 +14,7 @@ from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import ModelConfig
 from raycl.spec.points import points_in
 from raycl.spec.seed_rules import seeds_of
-from raycl.spec.seeds import SOURCES, runs_of
+from raycl.spec.seeds import SEED_SOURCES, runs_of
 from raycl.spec.setting import Registries
 from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
@@ -115,7 +115,7 @@ def _seeds(sweep: SweepSpec) -> str:
     for phase, runs in phases.items():
         shown = [run.label for run in runs[:SHOWN_RUNS]] + ["..."] * (len(runs) > SHOWN_RUNS)
         told.append(f"{phase}: {', '.join(shown)}" + (f" ({len(runs)})" if len(runs) > 1 else ""))
-    return f"{'; '.join(told)}; in the order {'/'.join(SOURCES)}"
+    return f"{'; '.join(told)}; in the order {'/'.join(SEED_SOURCES)}"
 
 
 def _replay(sweep: SweepSpec, entry: Entry) -> MemoryConfig:

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raycl.spec.seeds import SOURCES, RunSeeds
+from raycl.spec.seeds import SEED_SOURCES, RunSeeds
 from raycl.spec.trial import TrialSpec
 
-SEED_COLUMNS = tuple(f"seed_{source}" for source in SOURCES)
+SEED_COLUMNS = tuple(f"seed_{source}" for source in SEED_SOURCES)
 
 
 def seed_values(spec: TrialSpec) -> dict[str, int | None]:
@@ -34,4 +34,4 @@ def with_seeds(trials: pa.Table) -> pa.Table:
 
 def seeds_in(trial: Mapping[str, Any]) -> RunSeeds:
     """The seeds of a row of the trials table: of trials that pair, equal."""
-    return RunSeeds(**{source: trial[name] for source, name in zip(SOURCES, SEED_COLUMNS, strict=True)})
+    return RunSeeds(**{source: trial[name] for source, name in zip(SEED_SOURCES, SEED_COLUMNS, strict=True)})

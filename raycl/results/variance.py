@@ -20,7 +20,7 @@ from scipy.special import chdtri, fdtri  # type: ignore[import-untyped]
 
 from raycl.errors import StoreError
 from raycl.results.seed_columns import seeds_in
-from raycl.spec.seeds import SOURCES
+from raycl.spec.seeds import SEED_SOURCES
 
 TOGETHER = "together"
 """What sources do only together, and all that no seed decides; where a single source varies there is none."""
@@ -35,7 +35,7 @@ class Component:
     """What one source of randomness adds to the variance of a result.
 
     Attributes:
-        source: one of :data:`raycl.spec.seeds.SOURCES`, or :data:`TOGETHER`.
+        source: one of :data:`raycl.spec.seeds.SEED_SOURCES`, or :data:`TOGETHER`.
         variance: in squares of the result's unit; an estimate below 0 counts as 0.
         share: of the sum of all components.
         interval: 95 %, of the deviation; None where there are too few seeds for one.
@@ -102,7 +102,7 @@ def _grid(trials: Collection[Mapping[str, Any]], value: str) -> tuple[np.ndarray
             f"{len(found)} combinations of seeds, of {len(methods)} methods, variants and phases); choose "
             "the trials of one"
         )
-    levels = {source: sorted({getattr(seeds, source) for seeds in found}) for source in SOURCES}
+    levels = {source: sorted({getattr(seeds, source) for seeds in found}) for source in SEED_SOURCES}
     varied = {source: seeds for source, seeds in levels.items() if len(seeds) > 1}
     if not varied:
         raise StoreError(

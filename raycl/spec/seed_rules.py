@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from raycl.spec.distribution import format_value
 from raycl.spec.problems import Finding
-from raycl.spec.seeds import SOURCES, STREAM_SOURCES, SeedDesign, SeedSource, runs_of
+from raycl.spec.seeds import SEED_SOURCES, STREAM_SOURCES, SeedDesign, SeedSource, runs_of
 from raycl.spec.source import Path, dotted
 from raycl.spec.sweep_options import FinalConfig, SearchConfig
 
@@ -40,7 +40,7 @@ def broken_rules(phases: Mapping[Path, Seeds]) -> Iterator[Finding]:
         if not isinstance(seeds, SeedDesign) and len(set(seeds)) < len(seeds):
             yield Finding(path, "every seed may stand once", _written(seeds))
         for other, theirs in earlier.items():
-            shared = [source for source in SOURCES if source not in pinned and _meet(source, seeds, theirs)]
+            shared = [source for source in SEED_SOURCES if source not in pinned and _meet(source, seeds, theirs)]
             if shared:
                 yield Finding(path, _disjoint(other, shared), _written(seeds))
                 break
@@ -55,7 +55,7 @@ def _meet(source: SeedSource, one: Seeds, other: Seeds) -> bool:
 def _disjoint(other: Path, shared: Sequence[SeedSource]) -> str:
     told = f"must be disjoint from {dotted(other)}"
     why = "a seed that chose a winner may not score it"
-    if len(shared) == len(SOURCES):
+    if len(shared) == len(SEED_SOURCES):
         return f"{told}; {why}"
     return (
         f"{told} in {_and(shared)}; {why}. Name other seeds of these sources, or others: N where they are not named, "
@@ -66,9 +66,9 @@ def _disjoint(other: Path, shared: Sequence[SeedSource]) -> str:
 def pinned_sources(phases: Mapping[Path, Seeds]) -> dict[SeedSource, int]:
     """The sources that have one seed in all phases; none where that is all of them."""
     runs = [run for seeds in phases.values() for run in runs_of(seeds)]
-    found = {source: {getattr(run, source) for run in runs} for source in SOURCES}
+    found = {source: {getattr(run, source) for run in runs} for source in SEED_SOURCES}
     pinned = {source: seeds.pop() for source, seeds in found.items() if len(seeds) == 1}
-    return {} if len(pinned) == len(SOURCES) else pinned
+    return {} if len(pinned) == len(SEED_SOURCES) else pinned
 
 
 def pinned_beside(phases: Mapping[Path, Seeds], stream_seed: bool) -> Iterator[tuple[Finding, bool]]:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from raycl.spec.options import Options, Seed
 
 SeedSource = Literal["class_order", "split", "model", "batches"]
-SOURCES: tuple[SeedSource, ...] = get_args(SeedSource)
+SEED_SOURCES: tuple[SeedSource, ...] = get_args(SeedSource)
 STREAM_SOURCES: tuple[SeedSource, ...] = ("class_order", "split")
 """What ``stream.seed`` pins."""
 
@@ -47,12 +47,12 @@ class RunSeeds(Options):
 
     @property
     def values(self) -> tuple[int, ...]:
-        """In the order of :data:`SOURCES`."""
-        return tuple(getattr(self, source) for source in SOURCES)
+        """In the order of :data:`SEED_SOURCES`."""
+        return tuple(getattr(self, source) for source in SEED_SOURCES)
 
     @property
     def label(self) -> str:
-        """Equal for equal seeds, and for no others: ``3``, or ``3/1/2/2`` in the order of :data:`SOURCES`."""
+        """Equal for equal seeds, and for no others: ``3``, or ``3/1/2/2`` in the order of :data:`SEED_SOURCES`."""
         return "/".join(map(str, self.values)) if self.plain is None else str(self.plain)
 
     @property
@@ -83,8 +83,8 @@ class SeedDesign(Options):
         named = self.named
         lengths = {source: len(seeds) for source, seeds in named.items()}
         if not named:
-            raise ValueError(f"must name a source: {', '.join(SOURCES)}")
-        if len(named) == len(SOURCES) and "others" in self.model_fields_set:
+            raise ValueError(f"must name a source: {', '.join(SEED_SOURCES)}")
+        if len(named) == len(SEED_SOURCES) and "others" in self.model_fields_set:
             raise ValueError("others does nothing beside all four sources; leave it out")
         if self.crossed and prod(lengths.values()) > MOST_RUNS:
             raise ValueError(f"may cross seeds to at most {MOST_RUNS:,} runs (got {prod(lengths.values()):,})")
@@ -98,19 +98,19 @@ class SeedDesign(Options):
     @property
     def named(self) -> dict[SeedSource, tuple[int, ...]]:
         """The seeds of the sources that are named."""
-        found = {source: getattr(self, source) for source in SOURCES}
+        found = {source: getattr(self, source) for source in SEED_SOURCES}
         return {source: seeds for source, seeds in found.items() if seeds is not None}
 
     @property
     def runs(self) -> tuple[RunSeeds, ...]:
         """The runs, in order; crossed, the last source changes first."""
-        lists = [self.named.get(source, (self.others,)) for source in SOURCES]
+        lists = [self.named.get(source, (self.others,)) for source in SEED_SOURCES]
         if self.crossed:
             combined = list(product(*lists))
         else:
             count = max(map(len, lists))
             combined = list(zip(*(seeds * (count if len(seeds) == 1 else 1) for seeds in lists), strict=True))
-        return tuple(RunSeeds(**dict(zip(SOURCES, seeds, strict=True))) for seeds in combined)
+        return tuple(RunSeeds(**dict(zip(SEED_SOURCES, seeds, strict=True))) for seeds in combined)
 
 
 def _listed(seeds: tuple[int, ...] | SeedDesign) -> tuple[int, ...] | SeedDesign:

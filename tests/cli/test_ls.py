@@ -37,7 +37,7 @@ def test_keys_come_with_bounds_defaults_and_what_they_mean() -> None:
     assert "batch_size whole number >= 1 128 new examples per update" in shown
     assert "adam | adamw | sgd | adagrad | rmsprop" in shown
     seeds = next(option for option in options(SearchConfig) if option.key == "seeds")
-    assert seeds.value == "list of whole number >= 0 < 2^63, at least 1, at most 1,000"
+    assert seeds.value == "list of whole number >= 0 < 2^63, at least 1, at most 1,000, or keys"
     assert seeds.default == "[0]"
     gpus = next(option for option in options(ResourcesConfig) if option.key == "gpus")
     assert gpus.value == "number >= 0 <= 1,024", "the shares of a GPU are a rule, told in its description"

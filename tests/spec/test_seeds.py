@@ -12,7 +12,7 @@ import pytest
 from raycl.errors import SpecError
 from raycl.spec.rules import BrokenRules, validate
 from raycl.spec.schema import json_schema
-from raycl.spec.seeds import SOURCES, RunSeeds
+from raycl.spec.seeds import SEED_SOURCES, RunSeeds
 from raycl.spec.source import parse
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.sweep_options import FinalConfig, SearchConfig
@@ -74,7 +74,7 @@ def test_crossed_seeds_make_every_combination() -> None:
         ),
         ({"model": [1, 1]}, "every combination of seeds may stand once"),
         ({"model": list(range(40)), "split": list(range(40)), "crossed": True}, r"at most 1,000 runs \(got 1,600\)"),
-        ({source: [1, 2] for source in SOURCES} | {"others": 1}, "others does nothing beside all four sources"),
+        ({source: [1, 2] for source in SEED_SOURCES} | {"others": 1}, "others does nothing beside all four sources"),
         ({"model": []}, "must hold at least 1 item"),
         ({"model": [-1]}, "must be at least 0"),
         ({"model": 3}, "must be a list"),
@@ -96,9 +96,9 @@ def test_neither_a_list_nor_a_mapping_is_refused(wrong: Any) -> None:
 
 
 def test_a_design_of_equal_seeds_is_the_list_of_them() -> None:
-    config = design(**{source: [10, 11, 12] for source in SOURCES})
+    config = design(**{source: [10, 11, 12] for source in SEED_SOURCES})
     assert config == FinalConfig()
-    assert final(json.dumps({source: [10, 11, 12] for source in SOURCES})).hash == sweep().hash
+    assert final(json.dumps({source: [10, 11, 12] for source in SEED_SOURCES})).hash == sweep().hash
 
 
 # -- trials ------------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_equal_seeds_of_all_sources_are_the_run_seed() -> None:
 
 
 def test_every_source_names_a_trial() -> None:
-    changed = {source: trial(RunSeeds.of(3).model_copy(update={source: 4})) for source in SOURCES}
+    changed = {source: trial(RunSeeds.of(3).model_copy(update={source: 4})) for source in SEED_SOURCES}
     assert len({spec.hash for spec in (trial(3), trial(4), *changed.values())}) == 6
     assert [spec.seed_label for spec in changed.values()] == ["4/3/3/3", "3/4/3/3", "3/3/4/3", "3/3/3/4"]
     for spec in changed.values():

@@ -12,7 +12,7 @@ from strategies.every_method import ONE_EACH, assert_equal_state, same_bits, sma
 from support import counts, finish, trainer
 from torch import Tensor, nn
 
-from raycl.spec.seeds import SOURCES, RunSeeds
+from raycl.spec.seeds import SEED_SOURCES, RunSeeds
 from raycl.streams.task import Batch
 from raycl.trial.batching import BatchPlan
 from raycl.trial.randomness import Randomness
@@ -45,10 +45,12 @@ def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize(("name", "scenario"), ONE_EACH)
 def test_the_models_seed_alone_decides_where_a_method_starts(name: str, scenario: str) -> None:
     start = start_of(made(name, scenario, RUN))
-    for source in SOURCES:
+    for source in SEED_SOURCES:
         changed = start_of(made(name, scenario, {**RUN, source: 9}))
         assert differ(start, changed) == (source == "model"), source
-    assert not differ(start, start_of(made(name, scenario, dict.fromkeys(SOURCES, RUN["model"])))), "a run of one seed"
+    assert not differ(start, start_of(made(name, scenario, dict.fromkeys(SEED_SOURCES, RUN["model"])))), (
+        "a run of one seed"
+    )
 
 
 @pytest.fixture
