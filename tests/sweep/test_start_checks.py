@@ -58,7 +58,7 @@ def asked(sweep: SweepSpec) -> list[Read]:
 
 
 def test_every_seed_and_split_of_every_phase_is_read() -> None:
-    found = {(read.key.seed, read.key.train_on, read.splits) for read in asked(parsed(SWEEP))}
+    found = {(read.key.split, read.key.train_on, read.splits) for read in asked(parsed(SWEEP))}
     search = {(seed, "train", ("train", "validation")) for seed in (0, 1, 2)}
     assert found == search | {(seed, "train_and_validation", ("train", "test")) for seed in (10, 11)}
 
@@ -66,7 +66,7 @@ def test_every_seed_and_split_of_every_phase_is_read() -> None:
 def test_a_method_with_nothing_to_search_reads_for_the_final_phase_alone() -> None:
     sweep = parsed(SWEEP)
     found = reads(sweep, [sweep.entry("joint")], {})
-    assert {read.key.seed for read in found} == {10, 11}
+    assert {read.key.split for read in found} == {10, 11}
 
 
 def test_a_class_without_test_images_is_found_before_the_search(tmp_path: Path) -> None:
