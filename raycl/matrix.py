@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,7 +54,24 @@ class Cost:
         """The same cost with the seconds of evaluation filled in."""
         return replace(self, evaluation_seconds=seconds)
 
+    def summed(self, parts: Sequence[Cost]) -> Cost:
+        """The same cost with seconds and counts added up over ``parts``; null where one of them has none."""
+        found = {name: [getattr(part, name) for part in parts] for name in SPENT}
+        sums: dict[str, Any] = {name: None if None in each else sum(each) for name, each in found.items()}
+        return replace(self, **sums)
 
+
+SPENT = (
+    "wall_seconds",
+    "cpu_seconds",
+    "evaluation_seconds",
+    "updates",
+    "examples",
+    "forward_examples",
+    "gradient_examples",
+    "budget_spent",
+)
+"""What a task takes, where the other costs are what is held after it."""
 COST_COLUMNS = tuple(column.name for column in fields(Cost))
 
 
@@ -89,6 +106,31 @@ class Online:
     total: int
 
 
+Stage = Literal["candidate", "plastic", "stable", "retrain"]
+"""Of a choice: a candidate; of stability decay: fine-tuning, and what follows it; what was chosen once more, on all
+rows."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One training of a task by a trial that chooses as it goes.
+
+    Attributes:
+        candidate: index of the candidate; in stability decay of the learning rate.
+        values: what was tried, by dotted path.
+        judged: accuracy by which the choice is made; None where none was measured, or where the training failed.
+        kept: whether the trial went on from it.
+        failure: why it failed; empty where it did not.
+    """
+
+    stage: Stage
+    candidate: int
+    values: Mapping[str, Any]
+    judged: float | None
+    kept: bool = False
+    failure: str = ""
+
+
 @dataclass(frozen=True)
 class TaskRow:
     """One row of the matrix.
@@ -99,6 +141,7 @@ class TaskRow:
         measures: numbers of the method's own after the task, such as the share of weights that are free, and the
             diagnostics of its network before it that were asked for.
         points, online: what was measured while the task was learned; None where nobody asked.
+        tried: what a trial that chooses as it goes has tried, in order; costs are of all of it.
     """
 
     task: int
@@ -108,6 +151,7 @@ class TaskRow:
     measures: Mapping[str, float] = field(default_factory=dict)
     points: Points | None = None
     online: Online | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 Step = Callable[[np.ndarray, np.ndarray], float]

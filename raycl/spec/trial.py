@@ -12,9 +12,10 @@ from typing import Any, Literal
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import Options, StreamConfig, TrainingConfig
+from raycl.spec.protocols import Choosing
 from raycl.spec.revisions import revisions
 from raycl.spec.seeds import RunSeeds
-from raycl.spec.setting import PLAIN_BLOCKS, Registries, Setting, checked_block
+from raycl.spec.setting import BLOCK_NAMES, PLAIN_BLOCKS, Registries, Setting, checked_block
 from raycl.spec.sweep_options import LimitsConfig, ResourcesConfig
 
 FORMAT_VERSION = 1
@@ -72,6 +73,12 @@ def _put_before(block: dict[str, Any], path: Sequence[str], before: Scalar | Non
         block[key] = before
 
 
+def _parts(path: str) -> list[str]:
+    """Where an option stands in a trial: a method's own are those without a block's name."""
+    parts = path.split(".")
+    return parts if parts[0] in BLOCK_NAMES else ["options", *parts]
+
+
 class TrialSpec(Options):
     """Everything that decides one accuracy matrix, fully resolved: no distribution and no default is left open.
 
@@ -93,6 +100,7 @@ class TrialSpec(Options):
             ``options``, ``stream`` and ``model``: what the hash takes for them, None for nothing.
         revisions: part -> revision, where it is not the first.
         code: fingerprint of a method or model that was registered at run time; empty for installed ones.
+        choosing: what the trial chooses as it goes, and among what; the other blocks then hold the first of it.
     """
 
     variant: str = ""
@@ -117,6 +125,33 @@ class TrialSpec(Options):
     before: dict[str, Scalar | None] = {}
     revisions: dict[str, int] = {}
     code: str = ""
+    choosing: Choosing | None = None
+
+    @property
+    def selected_by(self) -> str:
+        """Which data chose the point."""
+        if self.choosing is None:
+            return "validation" if self.point else "none"
+        seen = self.choosing.protocol.seen_tasks
+        return "memory" if seen is not None and seen.judge == "memory" else "validation"
+
+    def value(self, path: str) -> Any:
+        """The value of an option, named as in a method's block of a sweep file."""
+        found: Any = self.model_dump(mode="json")
+        for part in _parts(path):
+            found = found[part]
+        return found
+
+    def with_values(self, values: Mapping[str, Any]) -> TrialSpec:
+        """The same trial with other values of some options, named as in a method's block of a sweep file."""
+        data = self.model_dump(mode="json")
+        for path, value in values.items():
+            *parents, key = _parts(path)
+            block = data
+            for parent in parents:
+                block = block[parent]
+            block[key] = value
+        return TrialSpec.loads(json.dumps(data))
 
     def setting(self, catalog: Registries) -> Setting:
         """The blocks as their options classes have them: validated here, and nowhere below.
@@ -167,6 +202,8 @@ class TrialSpec(Options):
         if self.uses_memory:
             decisive["memory"] = self.memory.decisive(exclude=PLACEMENT)
         decisive |= {name: getattr(self, name) for name in ("revisions", "code") if getattr(self, name)}
+        if self.choosing is not None:
+            decisive["choosing"] = self.choosing.decisive()
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

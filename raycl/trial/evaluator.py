@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raycl.memory.buffer import Table
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.strategies.base import Strategy
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch, SplitName, TaskSource
-from raycl.trial.loading import Pixels, Segment, part_segment, side_by_side
+from raycl.trial.loading import Pixels, Segment, part_segment, side_by_side, table_segment
 
 BATCH_SIZE = 1000
 KEPT_BYTES = 64_000_000
@@ -129,6 +130,16 @@ class Evaluator:
                 waiting = {}
             waiting[task] = segment
         yield from self._read(waiting)
+
+    def of_memory(self, rows: Table) -> Iterator[tuple[int, Batch]]:
+        """Rows of a replay memory in batches, task by task."""
+        tasks = rows["task"] if rows else torch.empty(0)
+        for task in tasks.unique().tolist():
+            for index in (tasks == task).nonzero().flatten().split(BATCH_SIZE):
+                yield (
+                    task,
+                    table_segment(rows, self._device).gather(index.to(self._device), self._pixels, augment=False),
+                )
 
     def _read(self, segments: Mapping[int, Segment]) -> Iterator[tuple[int, Batch]]:
         """Several small segments, by their tasks, as one batch; or a single one as batches."""

@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
 from raycl.catalog import catalog as installed
 from raycl.errors import DataError, MethodError
 from raycl.matrix import Cost, TaskRow
+from raycl.memory.buffer import Table, everything
 from raycl.memory.local import Storage
 from raycl.spec.came_to import came_to
 from raycl.spec.options import ActiveLogits
@@ -110,6 +112,11 @@ class Trainer:
     @property
     def done(self) -> bool:
         return self.next_task == self.num_tasks
+
+    @property
+    def committed(self) -> Trainer:
+        """Itself: what it has learned last is what it goes on from."""
+        return self
 
     def close(self) -> None:
         """Give the replay memory's storage back."""
@@ -308,6 +315,23 @@ class Trainer:
         cost = task_cost(clock, self._work, self._meter, self.strategy, self._memory)
         check_limits(self.trial, self.strategy, cost)
         return cost
+
+    def scored(self) -> TaskRow:
+        """The row of the matrix after the tasks learned so far, and what measuring it took; before the first task that
+        of the untrained network, of a trainer that learns nothing."""
+        if not self.next_task:
+            self._grow(0)
+        return self._evaluated(self.next_task - 1, Cost(forward_examples=0, gradient_examples=0))
+
+    def remembered(self) -> Table:
+        """All rows of the replay memory."""
+        return {} if self._memory is None else everything(self._memory)
+
+    def counts_on(self, rows: Table) -> tuple[np.ndarray, np.ndarray]:
+        """Correct and total counts, int64 ``[num_tasks]`` each, on rows of a replay memory."""
+        with self._meter.paused():
+            batches = self._evaluator.of_memory(rows)
+            return self._evaluator.count(self.strategy, batches, self.next_task - 1)
 
     # -- state -------------------------------------------------------------------------------------------------
 
