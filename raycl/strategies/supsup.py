@@ -322,3 +322,4 @@ class SupSup(Strategy):
         self.bits = [bits.to(device) for bits in state["masks"]]
         self._normed = [normed.to(device) for normed in state["statistics"]]
         self._unpacked = None
+        self.scores = {}  # growing has drawn some, and no task is being learned
