@@ -30,6 +30,10 @@ PathStrength = Annotated[float, Field(ge=0, le=1e15)]
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
+PULL = ("penalty", "penalty_step", "damping", "importance_scale", "max_importance")
+"""The options of :class:`PathPenaltyOptions`: a pull begins with the second task."""
+
+
 class PathPenaltyOptions(Options):
     """Strength and limits."""
 

@@ -25,6 +25,10 @@ from raycl.spec.options import Count, NonNegative, Options, Width, Widths
 GeneratorActivation = Annotated[Activation, Field(description="after each hidden layer of the generator")]
 
 
+PROTECTION = ("beta", "regulariser", "sampled_tasks", "lookahead")
+"""Options of :class:`GeneratorOptions` that say how old tasks are held."""
+
+
 class GeneratorOptions(Options):
     """The generator network and its protection."""
 

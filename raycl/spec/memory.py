@@ -59,6 +59,8 @@ class MemoryConfig(Options):
         Idle(("memory.insert",), "with one epoch the first is every one", lambda at: at.training.epochs == 1),
     )
 
+    between_tasks: ClassVar[tuple[str, ...]] = ("memory.batch_size", "memory.combine", "memory.mix")
+
     capacity: Count | Literal["auto"] = Field(
         500, description="examples, counted per unit; auto: the most for which limits.max_state_bytes leaves room"
     )

@@ -122,7 +122,7 @@ NO_COMPRESSION = Idle(("limits.max_compression_ratio",), "this method makes its 
 
 def idle(setting: Setting) -> dict[str, str]:
     """The options that do nothing in a setting, and why; by the dotted path of an option, or by the name of a block."""
-    declared = [rule for owner in _owners(setting) for rule in getattr(owner, "ignores", ())]
+    declared = [rule for owner in owners(setting) for rule in getattr(owner, "ignores", ())]
     if not setting.strategy.uses_memory:
         declared.append(NO_MEMORY)
     if not getattr(setting.strategy, "compresses", True):
@@ -142,7 +142,7 @@ def broken(setting: Setting, blocks: Sequence[str] = SHARED_BLOCKS) -> Iterator[
         blocks: whose needs are looked at, beside the method's own.
     """
     silent = idle(setting)
-    for owner in _owners(setting, blocks):
+    for owner in owners(setting, blocks):
         for need in getattr(owner, "needs", ()):
             if not covered(need.path, silent) and not need.holds(setting):
                 yield need
@@ -154,7 +154,8 @@ def covered(path: str, silent: dict[str, str]) -> str | None:
     return next((silent[key] for end in range(len(parts), 0, -1) if (key := ".".join(parts[:end])) in silent), None)
 
 
-def _owners(setting: Setting, blocks: Sequence[str] = SHARED_BLOCKS) -> Iterator[Any]:
+def owners(setting: Setting, blocks: Sequence[str] = SHARED_BLOCKS) -> Iterator[Any]:
+    """The classes that declare something of a setting: the method, its options, and the blocks."""
     yield setting.strategy
     for block in ("options", *blocks):
         yield type(getattr(setting, block))

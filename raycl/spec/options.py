@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -171,6 +171,12 @@ class TrainingConfig(Options):
             "tasks of equal size that share their output units all have the same",
             lambda at: at.equal_units and not at.hidden,
         ),
+    )
+
+    acts_from: ClassVar[Mapping[str, int]] = {"training.reset_optimizer": 2}
+    between_tasks: ClassVar[tuple[str, ...]] = tuple(
+        f"training.{name}"
+        for name in ("learning_rate", "weight_decay", "batch_size", "epochs", "iterations", "gradient_clip")
     )
 
     optimizer: OptimizerName = Field(

@@ -46,6 +46,8 @@ class AGEM(Constrained[Tensor]):
     """Project each gradient so that a batch of old rows does not object."""
 
     Config = AGEMConfig
+    acts_from = {**Constrained.acts_from, "reference_batch_size": 2}
+    between_tasks = ("reference_batch_size",)
     paper: ClassVar[str] = "Chaudhry et al. 2019, Efficient lifelong learning with A-GEM (arXiv 1812.00420)"
 
     config: AGEMConfig

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic
+from raycl.spec.protocols import Decay
 from raycl.strategies.base import Context, Position, Strategy, StrategyConfig
 from raycl.streams.task import Batch
 
@@ -32,6 +33,9 @@ class Anchored(Strategy):
     """
 
     Config = AnchoredConfig
+    acts_from = {"penalty": 2, "penalty_step": 2}
+    between_tasks: ClassVar[tuple[str, ...]] = ("penalty", "penalty_step")
+    stability: ClassVar[tuple[Decay, ...] | None] = (Decay(option="penalty"),)
     naive_when = {"penalty": 0.0}
     factor: ClassVar[float] = 1.0
     """2 where the paper writes its penalty without the 1/2."""

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from raycl.errors import MethodError
 from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
+from raycl.spec.acting import ActsFrom
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Options
+from raycl.spec.protocols import Decay
 from raycl.spec.revisions import Change
 from raycl.strategies.context import Context, NewNetwork, Optimizers, TaskData
 from raycl.strategies.phases import (
@@ -106,6 +108,13 @@ class Strategy:
     """What must hold of the other blocks; refused otherwise, with the remedy."""
     ignores: ClassVar[tuple[Idle, ...]] = ()
     """Options that do nothing for this method: not searched, and warned of where they are written for it."""
+    acts_from: ClassVar[Mapping[str, ActsFrom]] = {}
+    """Options that cannot change a row of the matrix before some task, counted from 1 (:mod:`raycl.spec.acting`)."""
+    between_tasks: ClassVar[tuple[str, ...]] = ()
+    """Options that may have another value from one task to the next: a penalty, not a width."""
+    stability: ClassVar[tuple[Decay, ...] | None] = None
+    """Options by which the method holds on to old tasks, for the protocol ``stability_decay``; none where it learns as
+    freely as it can; None: the protocol is not for it."""
     naive_when: ClassVar[Mapping[str, Any] | None] = None
     """Options under which the method must equal naive fine-tuning bit for bit: ``{"penalty": 0.0}``."""
 

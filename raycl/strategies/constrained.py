@@ -13,6 +13,7 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from raycl.spec.acting import KEPT
 from raycl.spec.needs import Idle
 from raycl.spec.revisions import LATE_ROWS, Change
 from raycl.strategies.base import Position, Strategy
@@ -27,6 +28,7 @@ class Constrained(Strategy, ABC, Generic[P]):
 
     changes: ClassVar[tuple[Change, ...]] = (LATE_ROWS,)
     uses_memory: ClassVar[bool] = True
+    acts_from = dict.fromkeys(KEPT, 2)
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("memory.batch_size", "memory.combine", "memory.mix"), "stored rows constrain gradients, and add no loss"),
     )

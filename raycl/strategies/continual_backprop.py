@@ -131,6 +131,8 @@ class ContinualBackprop(Strategy):
     """Replace units that are of little use."""
 
     Config = ContinualBackpropConfig
+    between_tasks = ("replacement_rate", "maturity", "decay")
+    stability = ()
     paper: ClassVar[str] = "Dohare et al. 2024, Nature 632, arXiv 2306.13812"
     boundary_free: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = (Need("model.name", PERCEPTRON, lambda at: at.model.perceptron),)

@@ -26,6 +26,9 @@ class Cumulative(Strategy):
     """Learn tasks 0..t at task t."""
 
     Config = CumulativeConfig
+    acts_from = {"start": 2}
+    between_tasks = ("start",)
+    stability = ()
     one_pass: ClassVar[bool] = False
     idle_rows = "never"
     upper_bound: ClassVar[bool] = True

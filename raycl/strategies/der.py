@@ -40,6 +40,7 @@ from torch import Tensor
 from raycl.learning.passes import FORWARD_HELP, ForwardPasses, logits_of_parts
 from raycl.spec.needs import Idle
 from raycl.spec.options import Later, NonNegative
+from raycl.spec.protocols import Decay
 from raycl.spec.revisions import LATE_ROWS, Change
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig
 from raycl.streams.task import Batch
@@ -66,6 +67,8 @@ class DER(Strategy):
     """Replay stored logits."""
 
     Config = DERConfig
+    between_tasks: ClassVar[tuple[str, ...]] = ("alpha",)
+    stability: ClassVar[tuple[Decay, ...] | None] = (Decay(option="alpha"),)
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("memory.combine", "memory.mix"), "alpha and beta weigh the rows that are drawn beside each batch"),
     )
@@ -149,6 +152,8 @@ class DERPP(DER):
     """Replay stored logits, and stored labels of a second draw."""
 
     Config = DERPPConfig
+    between_tasks: ClassVar[tuple[str, ...]] = ("alpha", "beta")
+    stability: ClassVar[tuple[Decay, ...] | None] = (Decay(option="alpha"), Decay(option="beta"))
     naive_when: ClassVar[Mapping[str, Any] | None] = {"alpha": 0.0, "beta": 0.0}
 
     config: DERPPConfig

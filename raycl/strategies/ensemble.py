@@ -71,6 +71,9 @@ class Ensemble(Strategy):
     """Train a new network on every task, and keep the old ones as they are."""
 
     Config = EnsembleConfig
+    acts_from = {"start": 2, "selector": 2}
+    between_tasks = ("start",)
+    stability = ()
     diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("each network of an ensemble"), CERTAINTY)
     zero_shot: ClassVar[bool] = False

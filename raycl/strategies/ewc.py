@@ -67,6 +67,8 @@ class EWC(Anchored):
     """Elastic weight consolidation."""
 
     Config = EWCConfig
+    acts_from = {**Anchored.acts_from, "fisher": 2, "fisher_examples": 2, "mode": 3, "online_decay": 3}
+    between_tasks = (*Anchored.between_tasks, "fisher", "fisher_examples", "online_decay")
     paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; Schwarz et al. 2018, arXiv 1805.06370"
     changes: ClassVar[tuple[Change, ...]] = (CLOSED_FORM,)
     costly: ClassVar[tuple[Costly, ...]] = (EXACT_IS_COSTLY,)

@@ -53,6 +53,7 @@ class ExStream(Strategy):
     """Cluster, and learn from the prototypes."""
 
     Config = ExStreamConfig
+    between_tasks = ("rehearse_every",)
     divisible: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (
         Need(

@@ -65,6 +65,8 @@ class GDumb(Strategy):
     """Collect, then fit from scratch."""
 
     Config = GDumbConfig
+    between_tasks = ("passes", "batch_size", "learning_rate", "final_learning_rate", "weight_decay", "gradient_clip")
+    stability = ()
     one_pass: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (
         Need(

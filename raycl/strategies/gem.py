@@ -47,6 +47,8 @@ class GEM(Constrained[GroupGradients]):
     """Project each gradient so that no old task's memory objects."""
 
     Config = GEMConfig
+    acts_from = {**Constrained.acts_from, "memory_strength": 2}
+    between_tasks = ("memory_strength",)
     divisible: ClassVar[bool] = False
     revision: ClassVar[int] = 2  # products of old gradients come from their factors, and round otherwise
     paper: ClassVar[str] = "Lopez-Paz and Ranzato 2017, Gradient episodic memory (arXiv 1706.08840)"

@@ -87,6 +87,8 @@ class GenerativeReplay(Strategy):
     """A solver and a generator that learn from new data and from what their predecessors make."""
 
     Config = GenerativeReplayConfig
+    acts_from = dict.fromkeys(("targets", "temperature", "replay_batch_size", "replay_share"), 2)
+    between_tasks = ("targets", "temperature", "replay_batch_size", "replay_share", "generator_learning_rate")
     divisible: ClassVar[bool] = False
     paper: ClassVar[str] = "Shin et al. 2017, Continual learning with deep generative replay (arXiv 1705.08690)"
     naive_when: ClassVar[Mapping[str, Any] | None] = {"replay_share": 0.0}

@@ -109,6 +109,7 @@ class HAT(Strategy):
     """Hard attention to the task."""
 
     Config = HATConfig
+    between_tasks = ("penalty", "compensation", "final_learning_rate")
     diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS,)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})

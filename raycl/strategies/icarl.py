@@ -84,6 +84,8 @@ class ICaRL(Strategy):
     """Incremental classifier and representation learning."""
 
     Config = ICaRLConfig
+    acts_from = {"distillation": 2, "temperature": 2, "memory.mix": 2}
+    between_tasks = ("distillation", "temperature")
     one_pass: ClassVar[bool] = False
     offers: ClassVar[Literal["batch", "task"]] = "task"
     needs: ClassVar[tuple[Need, ...]] = (

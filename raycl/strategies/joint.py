@@ -21,6 +21,7 @@ class Joint(Strategy):
     """One shuffled pass over all tasks' data, ``training.epochs`` times."""
 
     Config = JointConfig
+    stability = ()
     one_pass: ClassVar[bool] = False
     idle_rows = "never"
     ignores: ClassVar[tuple[Idle, ...]] = (Idle(("training.reset_optimizer",), "all tasks are learned at once"),)

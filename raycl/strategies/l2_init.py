@@ -35,6 +35,8 @@ class L2Init(Anchored):
     """Stay near the initial weights."""
 
     Config = L2InitConfig
+    acts_from = {}
+    stability = None
     paper = "Kumar, Marklund and Van Roy 2023, arXiv 2308.11958"
     boundary_free: ClassVar[bool] = True
     factor: ClassVar[float] = 2.0

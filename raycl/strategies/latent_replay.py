@@ -32,6 +32,7 @@ from pydantic import Field
 
 from raycl.memory.buffer import Table
 from raycl.models.cut import cut
+from raycl.spec.acting import KEPT
 from raycl.spec.needs import Idle
 from raycl.spec.options import Fraction
 from raycl.strategies.base import (
@@ -46,7 +47,7 @@ from raycl.strategies.base import (
     TaskData,
     Trainable,
 )
-from raycl.strategies.lower_part import FREEZE, Freeze, LowerPart, no_pixels
+from raycl.strategies.lower_part import FREEZE, Freeze, LowerPart, no_pixels, settled_from
 from raycl.strategies.rehearsal import REHEARSES
 from raycl.streams.task import Batch
 
@@ -70,6 +71,8 @@ class LatentReplay(Strategy):
     """Replay activations."""
 
     Config = LatentReplayConfig
+    acts_from = dict.fromkeys((*KEPT, "memory.mix"), 2) | {"lower_learning_rate": settled_from}
+    between_tasks: ClassVar[tuple[str, ...]] = ("lower_learning_rate",)
     one_pass: ClassVar[bool] = False
     offers: ClassVar[Literal["batch", "task"]] = "task"
     ignores: ClassVar[tuple[Idle, ...]] = REHEARSES

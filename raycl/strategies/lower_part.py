@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from raycl.models.network import frozen_statistics
+from raycl.spec.setting import Setting
 from raycl.strategies.base import Rows, TaskData, Trainable
 from raycl.streams.task import Batch
 
@@ -24,6 +25,11 @@ FREEZE = "from_start: for a model with pretrained weights"
 
 LATENT_BATCH = 500
 """Rows that go through the lower part at once where nothing is learned from them."""
+
+
+def settled_from(at: Setting) -> int:
+    """The first task, counted from 1, in which the lower part is frozen or slowed."""
+    return 1 if at.options.freeze == "from_start" else 2
 
 
 class LowerPart:

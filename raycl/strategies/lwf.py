@@ -33,6 +33,7 @@ from raycl.learning.ownership import FrozenEntries
 from raycl.models.network import Network
 from raycl.spec.needs import Need
 from raycl.spec.options import CountFromZero, Positive
+from raycl.spec.protocols import Decay
 from raycl.strategies.base import (
     Context,
     Epochs,
@@ -72,6 +73,9 @@ class LwF(Strategy):
     """Learning without forgetting."""
 
     Config = LwFConfig
+    acts_from = dict.fromkeys(("penalty", "temperature", "squared_temperature", "combine", "new_units"), 2)
+    between_tasks = ("penalty", "temperature", "squared_temperature", "combine", "new_units")
+    stability = (Decay(option="penalty"),)
     needs: ClassVar[tuple[Need, ...]] = (
         Need(
             "warmup_epochs",

@@ -46,6 +46,8 @@ class MAS(Anchored):
     """Memory aware synapses."""
 
     Config = MASConfig
+    acts_from = {**Anchored.acts_from, "importance_examples": 2, "decay": 3}
+    between_tasks = (*Anchored.between_tasks, "importance_examples", "decay")
     paper = "Aljundi et al. 2018, arXiv 1711.09601"
     factor = 2.0
 

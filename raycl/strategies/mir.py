@@ -34,7 +34,7 @@ from raycl.models.network import frozen_statistics
 from raycl.spec.needs import Need
 from raycl.spec.options import Count, Later, Positive, ScenarioName
 from raycl.strategies.base import Context
-from raycl.strategies.replay import Replay, ReplayConfig
+from raycl.strategies.replay import Replay, ReplayConfig, first_drawn
 from raycl.streams.task import Batch
 
 
@@ -56,6 +56,11 @@ class MIR(Replay):
     """The most interfered of the drawn rows in every update."""
 
     Config = MIRConfig
+    acts_from = {
+        **Replay.acts_from,
+        **dict.fromkeys(("subsample", "score", "virtual_learning_rate"), first_drawn),
+    }
+    between_tasks = ("subsample", "virtual_learning_rate")
     divisible: ClassVar[bool] = False  # candidates are scored all the same
     revision: ClassVar[int] = 2  # a forward pass for the replayed rows
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {

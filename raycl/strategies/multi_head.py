@@ -25,6 +25,7 @@ class MultiHead(Strategy):
     """Minimise the loss of the current task over its own head."""
 
     Config = MultiHeadConfig
+    stability = ()
     needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS, own_head_only("a network of several heads"))
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})
     paper: ClassVar[str] = "van de Ven and Tolias 2019, Three scenarios for continual learning (arXiv 1904.07734)"

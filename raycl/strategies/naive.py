@@ -18,4 +18,5 @@ class Naive(Strategy):
     """Minimise the loss of the current task; nothing happens between tasks."""
 
     Config = NaiveConfig
+    stability = ()
     boundary_free: ClassVar[bool] = True

@@ -58,6 +58,7 @@ class PackNet(Strategy):
     """Iterative pruning with an owner for every weight of the backbone's linear and convolutional layers."""
 
     Config = PackNetConfig
+    between_tasks = ("prune_fraction", "retrain_fraction", "retrain_learning_rate")
     one_pass: ClassVar[bool] = False
     idle_rows = "always"
     needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS,)

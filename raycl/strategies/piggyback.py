@@ -33,6 +33,7 @@ from raycl.learning.ownership import FrozenEntries, other_rows
 from raycl.models.masked import MaskedWeights, above, signed
 from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.spec.options import Positive
+from raycl.spec.setting import Setting
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.task import Batch
 
@@ -57,10 +58,17 @@ class PiggybackConfig(StrategyConfig):
         return self
 
 
+def _first_masked(at: Setting) -> int:
+    """The first task, counted from 1, that learns a mask."""
+    return 1 if at.options.freeze == "from_start" else 2
+
+
 class Piggyback(Strategy):
     """Learn which weights of a fixed backbone a task uses."""
 
     Config = PiggybackConfig
+    acts_from = dict.fromkeys(("values", "threshold", "initial_score", "mask_learning_rate"), _first_masked)
+    between_tasks = ("mask_learning_rate", "initial_score")
     diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (OWN_HEADS, own_head_only("a mask"))
     ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)

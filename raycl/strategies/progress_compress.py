@@ -83,6 +83,8 @@ class ProgressCompress(Strategy):
     """Learn in an active column, then compress what it learned into the network that answers."""
 
     Config = ProgressCompressConfig
+    acts_from = {"penalty": 2, "penalty_step": 2, "fisher": 2, "fisher_examples": 2, "online_decay": 3}
+    between_tasks = ("penalty", "penalty_step", "fisher", "fisher_examples", "online_decay", "temperature")
     one_pass: ClassVar[bool] = False
     diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("the active column"),)

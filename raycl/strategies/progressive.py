@@ -63,6 +63,8 @@ class Progressive(Strategy):
     """Add a column for every task, and freeze those before it."""
 
     Config = ProgressiveConfig
+    acts_from = {"laterals": 2, "adapter_dim": 2}
+    stability = ()
     diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("each column of a progressive network"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task"})

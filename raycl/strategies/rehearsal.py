@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from raycl.spec.acting import KEPT
 from raycl.spec.needs import Idle
 from raycl.strategies.base import Phase, Source, Strategy, StrategyConfig, TaskData
 
@@ -36,6 +37,8 @@ class Rehearsal(Strategy):
     """Train on CURRENT | MEMORY, then remember the task."""
 
     Config = RehearsalConfig
+    acts_from = dict.fromkeys((*KEPT, "memory.mix"), 2)
+    stability = ()
     one_pass: ClassVar[bool] = False
     offers: ClassVar[Literal["batch", "task"]] = "task"
     ignores: ClassVar[tuple[Idle, ...]] = REHEARSES

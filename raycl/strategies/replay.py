@@ -24,9 +24,11 @@ from pydantic import Field
 from torch import Tensor
 
 from raycl.learning.passes import FORWARD_HELP, ForwardPasses, logits_of_parts
+from raycl.spec.acting import KEPT
 from raycl.spec.needs import Idle
 from raycl.spec.options import Later, ScenarioName
 from raycl.spec.revisions import LATE_ROWS, Change
+from raycl.spec.setting import Setting
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig, TaskData
 from raycl.streams.task import Batch
 
@@ -49,10 +51,17 @@ class ReplayConfig(StrategyConfig):
     forward: Annotated[ForwardPasses, Later()] = Field("joint", description=FORWARD_HELP)
 
 
+def first_drawn(at: Setting) -> int:
+    """The first task in which rows are drawn: where those of the current task are left out, the second."""
+    return 2 if at.options.exclude_current and not at.hidden else 1
+
+
 class Replay(Strategy):
     """New rows plus as many drawn ones in every update."""
 
     Config = ReplayConfig
+    acts_from = dict.fromkeys(("forward", "memory.batch_size", "memory.combine", *KEPT), first_drawn)
+    stability = ()
     ignores: ClassVar[tuple[Idle, ...]] = (
         Idle(("memory.mix",), "replayed rows are drawn beside each batch; set batch_size and combine"),
     )

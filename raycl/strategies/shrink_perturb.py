@@ -72,6 +72,9 @@ class ShrinkPerturb(Strategy):
     """Shrink, and perturb."""
 
     Config = ShrinkPerturbConfig
+    acts_from = dict.fromkeys(("decay", "noise"), lambda at: 2 if at.options.when == "task" else 1)
+    between_tasks = ("decay", "noise")
+    stability = ()
     paper: ClassVar[str] = "Ash and Adams 2020, arXiv 1910.08475; Dohare et al. 2024, Nature 632"
     boundary_free: ClassVar[bool] = True
     naive_when = {"decay": 0.0, "noise": 0.0}

@@ -46,6 +46,8 @@ class SI(Anchored):
     """Synaptic intelligence."""
 
     Config = SIConfig
+    acts_from = {**Anchored.acts_from, "damping": 2, "clamp": 2}
+    between_tasks = (*Anchored.between_tasks, "damping")
     paper = "Zenke, Poole and Ganguli 2017, arXiv 1703.04200"
     factor = 2.0
 

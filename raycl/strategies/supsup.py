@@ -120,6 +120,7 @@ class SupSup(Strategy):
     """Find a subnetwork of a random network for every task."""
 
     Config = SupSupConfig
+    between_tasks = ("kept_fraction",)
     diagnosable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a mask"), CERTAINTY)
     ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)

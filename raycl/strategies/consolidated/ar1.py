@@ -18,11 +18,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from raycl.learning.path_penalty import PathPenalty, PathPenaltyOptions, PathStrength, without_norms
+from raycl.learning.path_penalty import PULL, PathPenalty, PathPenaltyOptions, PathStrength, without_norms
 from raycl.spec.needs import Idle
 from raycl.spec.options import Fraction
 from raycl.strategies.base import Context, Position, TaskData
 from raycl.strategies.consolidated.base import Consolidated, ConsolidatedConfig
+from raycl.strategies.lower_part import settled_from
 from raycl.streams.task import Batch
 
 
@@ -55,6 +56,8 @@ class AR1(Consolidated):
     """Consolidate the head, hold the trunk."""
 
     Config = AR1Config
+    acts_from = dict.fromkeys(PULL, 2) | dict.fromkeys(("head_learning_rate", "trunk_learning_rate"), settled_from)
+    between_tasks = (*PULL, "head_learning_rate")
     paper: ClassVar[str] = "Maltoni and Lomonaco 2019, AR1 (arXiv 1806.08568)"
 
     config: AR1Config

@@ -27,11 +27,12 @@ from raycl.errors import MethodError
 from raycl.learning.consolidated_head import VARIANT_HELP, ConsolidatedHead, Variant
 from raycl.learning.negative_replay import balanced, fixed_rows, learned_units, require_rivals, with_negatives
 from raycl.learning.ownership import FrozenEntries
-from raycl.learning.path_penalty import PathPenalty, PathPenaltyOptions, without_norms
+from raycl.learning.path_penalty import PULL, PathPenalty, PathPenaltyOptions, without_norms
 from raycl.spec.options import Fraction, Positive
 from raycl.strategies.base import Context, Losses, Position, TaskData
 from raycl.strategies.consolidated.base import groups_above
 from raycl.strategies.latent_replay import LatentReplay, LatentReplayConfig
+from raycl.strategies.lower_part import settled_from
 from raycl.streams.task import Batch
 
 
@@ -56,6 +57,12 @@ class AR1LatentReplay(LatentReplay):
     """Consolidate the head, replay activations."""
 
     Config = AR1LatentReplayConfig
+    acts_from = {
+        **LatentReplay.acts_from,
+        **dict.fromkeys(PULL, 2),
+        **dict.fromkeys(("upper_learning_rate", "head_learning_rate"), settled_from),
+    }
+    between_tasks = (*LatentReplay.between_tasks, *PULL, "upper_learning_rate", "head_learning_rate")
     idle_rows = "always"
     paper: ClassVar[str] = "Pellegrini et al. 2020, AR1* with latent replay (arXiv 1912.01100)"
 

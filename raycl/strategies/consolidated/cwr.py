@@ -28,6 +28,7 @@ from raycl.spec.needs import Idle
 from raycl.spec.options import Positive
 from raycl.strategies.base import Context
 from raycl.strategies.consolidated.base import Consolidated, ConsolidatedConfig
+from raycl.strategies.lower_part import settled_from
 
 
 class CWRConfig(ConsolidatedConfig):
@@ -50,6 +51,8 @@ class CWR(Consolidated):
     """Copy weights, with re-initialisation."""
 
     Config = CWRConfig
+    acts_from = {"scale": 2, "head_learning_rate": settled_from}
+    between_tasks = ("head_learning_rate",)
     one_pass: ClassVar[bool] = False
     paper: ClassVar[str] = "Lomonaco, Maltoni and Pellegrini 2020, CWR* (arXiv 1907.03799)"
 

@@ -38,7 +38,7 @@ from raycl.models.conditional_vae import ConditionalVAE
 from raycl.spec.options import CountFromZero, Fraction, Positive, Width, Widths
 from raycl.strategies.base import Context, Losses, Phase, Position, Source, TaskData, Trainable
 from raycl.strategies.consolidated.base import Consolidated, ConsolidatedConfig, groups_above
-from raycl.strategies.lower_part import no_pixels
+from raycl.strategies.lower_part import no_pixels, settled_from
 from raycl.streams.task import Batch
 
 
@@ -77,6 +77,10 @@ class GenerativeNegativeReplay(Consolidated):
     """Generate old activations, and learn what new classes are not."""
 
     Config = GenerativeNegativeReplayConfig
+    acts_from = dict.fromkeys(("rivals", "replay_batch_size", "replay_share"), 2) | dict.fromkeys(
+        ("upper_learning_rate", "head_learning_rate"), settled_from
+    )
+    between_tasks = ("replay_batch_size", "replay_share", "upper_learning_rate", "head_learning_rate")
     one_pass: ClassVar[bool] = False
     scenarios: ClassVar[frozenset[str]] = frozenset({"class"})
     idle_rows = "always"

@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.learning.own_units import own_head_only, require_own_units
-from raycl.learning.protected_generator import GeneratorOptions, ProtectedGenerator
+from raycl.learning.protected_generator import PROTECTION, GeneratorOptions, ProtectedGenerator
 from raycl.learning.task_inference import CERTAINTY, least_entropy, placed, undecidable
 from raycl.models.hypernetwork import WeightGenerator
 from raycl.models.target import Buffers, TargetNetwork
@@ -51,6 +51,8 @@ class Hypernetwork(Strategy):
     """Learn the weights of each task's network through a shared generator."""
 
     Config: ClassVar[type[StrategyConfig]] = HypernetworkConfig
+    acts_from = {**dict.fromkeys(PROTECTION, 2), "sampled_tasks": 3}
+    between_tasks: ClassVar[tuple[str, ...]] = PROTECTION
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"), CERTAINTY)
     ignores: ClassVar[tuple[Idle, ...]] = (
         NEW_OPTIMIZERS,

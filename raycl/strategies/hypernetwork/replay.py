@@ -30,6 +30,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.learning.distillation import frozen_copy
+from raycl.learning.protected_generator import PROTECTION
 from raycl.learning.protected_vae import ProtectedVAE, ProtectedVAEOptions
 from raycl.models.network import Network
 from raycl.spec.needs import NEW_OPTIMIZERS, Idle
@@ -68,10 +69,19 @@ class HypernetworkReplayConfig(ProtectedVAEOptions, StrategyConfig):
     )
 
 
+_OF_REPLAYS = ("replay_share", "replay_batch_size", "temperature", "new_units")
+
+
 class HypernetworkReplay(Strategy):
     """A classifier that learns from new images and from those that the old tasks' generators draw."""
 
     Config = HypernetworkReplayConfig
+    acts_from = {  # what is held is seen in what it draws, while the next task is learned
+        **dict.fromkeys(_OF_REPLAYS, 2),
+        **dict.fromkeys(PROTECTION, 3),
+        "sampled_tasks": 4,
+    }
+    between_tasks = (*PROTECTION, *_OF_REPLAYS)
     divisible: ClassVar[bool] = False
     one_pass: ClassVar[bool] = False
     ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)

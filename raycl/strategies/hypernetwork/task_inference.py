@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.learning.own_units import own_head_only
-from raycl.learning.protected_generator import GeneratorOptions
+from raycl.learning.protected_generator import PROTECTION, GeneratorOptions
 from raycl.learning.protected_vae import Hidden, ProtectedVAE, ProtectedVAEOptions
 from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.spec.options import Count, Fraction
@@ -62,10 +62,20 @@ class HypernetworkTIRConfig(GeneratorOptions, StrategyConfig):
     )
 
 
+_OF_IMAGES = tuple(f"vae.{name}" for name in PROTECTION)
+
+
 class HypernetworkTIR(Hypernetwork):
     """Generated networks, selected by a classifier of tasks."""
 
     Config = HypernetworkTIRConfig
+    acts_from = {
+        **Hypernetwork.acts_from,
+        **dict.fromkeys(("replay_share", "replay_batch_size"), 2),
+        **dict.fromkeys(_OF_IMAGES, 3),
+        "vae.sampled_tasks": 4,
+    }
+    between_tasks = (*PROTECTION, *_OF_IMAGES, "replay_share", "replay_batch_size")
     divisible: ClassVar[bool] = False
     one_pass: ClassVar[bool] = False
     idle_rows = "never"
