@@ -16,6 +16,7 @@ from raycl.matrix import Verdict
 from raycl.results.decisions import Decisions, read_decisions, read_winner, suggestion_path
 from raycl.results.outcomes import Outcome, Recall, Record, ranked, score
 from raycl.results.store import ResultsFolder
+from raycl.spec.choosing import chooses, choosing_trial, drawn, grid
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
 
@@ -154,6 +155,9 @@ def _standing(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall
         return Standing(entry, ended=True)
     runs = sweep.runs(entry)
     planned: dict[SweepPhase, int] = {"search": runs.search, "final": runs.final}
+    if chooses(sweep, entry):
+        final = _choosing(sweep, entry, decided, recall)
+        return Standing(entry, final=final, planned=planned, ended=bool(final) and _all_ended(final))
     if not runs.search:  # one point, and nothing to choose from
         final = _final(sweep, entry, {}, recall) if not entry.space else ()
         return Standing(entry, winner={"point": {}}, final=final, planned=planned, ended=_all_ended(final))
@@ -219,6 +223,14 @@ def _again(
 def _final(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar], recall: Recall) -> tuple[Asked, ...]:
     seeds = sweep.final.runs if sweep.final else ()
     return tuple(Asked.of(sweep.trial(entry, point, seed, "final"), recall) for seed in seeds)
+
+
+def _choosing(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall) -> tuple[Asked, ...]:
+    """The final trials of an entry that chooses as it goes; none before its candidates are written down."""
+    stored = [decided.get(suggestion_path(entry, index)) for index in range(drawn(sweep, entry))]
+    points = [found["point"] for found in stored if found is not None] if stored else grid(entry)
+    seeds = sweep.final.runs if sweep.final and len(points) >= len(stored) else ()
+    return tuple(Asked.of(choosing_trial(sweep, entry, points, seed), recall) for seed in seeds)
 
 
 def _scored(search: Sequence[Asked], again: Sequence[Asked]) -> bool:

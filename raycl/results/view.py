@@ -89,7 +89,7 @@ class Results:
     @cached_property
     def winners(self) -> Mapping[str, Mapping[str, Any]]:
         """What was chosen for each searched method, by its key: its point, its value, and what chose it."""
-        entries = [entry for entry in self.sweep.entries if entry.space and not entry.barred]
+        entries = [entry for entry in self.sweep.entries if self.sweep.runs(entry).search]
         found = {entry.key: read_winner(self._folder.read_json, self.sweep, entry) for entry in entries}
         return {key: winner for key, winner in found.items() if winner is not None}
 

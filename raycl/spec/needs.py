@@ -55,6 +55,17 @@ class SearchSetting:
     final: FinalConfig | None
     tasks: int
 
+    @property
+    def as_it_goes(self) -> bool:
+        """Whether trials choose for themselves, and nothing is searched before."""
+        return self.search is not None and self.search.as_it_goes is not None
+
+    @property
+    def decays(self) -> bool:
+        """Whether they do so by stability decay."""
+        rule = self.search.as_it_goes if self.search is not None else None
+        return rule is not None and rule.stability_decay is not None
+
     @cached_property
     def seen(self) -> int:
         """Trials of earlier generations that the last suggestion of a method sees."""

@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from raycl.spec.options import Count, Options, one_of
 
+RATE = "training.learning_rate"
+"""What the first phase of ``stability_decay`` has a grid of."""
 DecayWord = Literal["times", "divided", "complement"]
 """How a value gives stability up by a factor f below 1: v f, v / f, or 1 - (1 - v) f."""
 

@@ -17,6 +17,7 @@ from raycl.spec.blocks import corner_points, end_points, point_path
 from raycl.spec.entry import Entry
 from raycl.spec.options import Options
 from raycl.spec.points import Point, active, acts, points_in
+from raycl.spec.protocols import ProtocolConfig
 from raycl.spec.revisions import revisions
 from raycl.spec.rules import BrokenRules
 from raycl.spec.seeds import RunSeeds
@@ -125,6 +126,11 @@ class SweepSpec(SweepContents):
             blocks = self.blocks[entry.key]
             for values, _ in corner_points(blocks.space):
                 yield blocks.resolve(self.catalog, values)
+
+    @property
+    def as_it_goes(self) -> ProtocolConfig | None:
+        """The protocol by which final trials choose as they go; None where a search chooses before."""
+        return None if self.search is None else self.search.as_it_goes
 
     @property
     def metric(self) -> str:
@@ -238,7 +244,7 @@ class SweepSpec(SweepContents):
         if entry.barred:
             return Runs(0, 0, 0)
         final = len(self.final.runs) if self.final else 0
-        if self.search is None or not entry.space:
+        if self.search is None or not entry.space or self.as_it_goes is not None:
             return Runs(0, 0, final)
         finalists, suggested = self.search.finalists, self.suggestions(entry)
         again = min(finalists.top, suggested) * len(finalists.runs) if finalists else 0
@@ -308,7 +314,7 @@ class SweepSpec(SweepContents):
     def most_at_once(self) -> int:
         """The most search trials (or final trials, without a search) that can run at the same time."""
         search = self.search
-        if search is None:
+        if search is None or self.as_it_goes is not None:
             return sum(self.runs(entry).final for entry in self.entries)
         searched = [entry for entry in self.entries if entry.space and not entry.barred]
         most = sum(self._wave(entry) for entry in searched) * len(search.runs)

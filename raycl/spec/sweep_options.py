@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from raycl.spec.needs import Idle, Need, SearchSetting
 from raycl.spec.options import Bytes, Count, Fraction, Later, Options, Positive, Seed
+from raycl.spec.protocols import ProtocolConfig, ProtocolName, configured
 from raycl.spec.seeds import AnySeeds, PhaseSeeds, RunSeeds, runs_of
 
 SearchMetric = Literal[
@@ -31,28 +32,51 @@ class SearchConfig(Options):
             "must hold at least one seed; leave finalists out to name the winner without",
             lambda at: at.search is None or at.search.finalists is None or bool(at.search.finalists.seeds),
         ),
+        Need(
+            "search.protocol",
+            "chooses in the trials of the final phase, and there is none; add final: {seeds: [...]}",
+            lambda at: not at.as_it_goes or at.final is not None,
+        ),
     )
     ignores: ClassVar[tuple[Idle, ...]] = (
-        Idle(("search",), "no value of any method is a distribution", lambda at: not at.tasks and at.final is not None),
+        Idle(
+            ("search",),
+            "no value of any method is a distribution",
+            lambda at: not at.tasks and at.final is not None and not at.as_it_goes,
+        ),
+        Idle(
+            tuple(f"search.{name}" for name in ("generation", "startup", "metric", "sampler", "seeds", "finalists")),
+            "under this protocol nothing is searched before the final phase",
+            lambda at: at.as_it_goes,
+        ),
+        Idle(
+            ("search.trials",),
+            "stability_decay takes its grid from training.learning_rate: {choice: [...]}",
+            lambda at: at.decays,
+        ),
         Idle(
             ("search.startup",),
             "no trial is left for the sampler to learn for: every suggestion is random; set it below search.trials",
-            lambda at: at.search.startup > at.search.trials,
+            lambda at: at.search.startup > at.search.trials and not at.as_it_goes,
         ),
         Idle(
             ("search.generation",),
             "all trials are one generation; set it below search.trials",
-            lambda at: at.search.generation > at.search.trials,
+            lambda at: at.search.generation > at.search.trials and not at.as_it_goes,
         ),
         Idle(
             ("search.startup",),
             "this sampler never learns from results; take tpe or gp",
-            lambda at: not at.search.learns,
+            lambda at: not at.search.learns and not at.as_it_goes,
         ),
         Idle(
             ("search.finalists",),
             "a single finalist wins whatever its other seeds say; set top above 1",
-            lambda at: at.search.finalists is not None and min(at.search.finalists.top, at.search.trials) == 1,
+            lambda at: (
+                at.search.finalists is not None
+                and min(at.search.finalists.top, at.search.trials) == 1
+                and not at.as_it_goes
+            ),
         ),
         Idle(
             ("search.finalists.top",),
@@ -72,7 +96,11 @@ class SearchConfig(Options):
             """The seeds of each run."""
             return runs_of(self.seeds)
 
-    protocol: Literal["end_of_training"] = Field("end_of_training", description="when the metric is taken")
+    protocol: ProtocolName | ProtocolConfig = Field(
+        "end_of_training",
+        description="how hyperparameters are chosen: by a search that scores whole streams, or by each final trial as "
+        "it goes; a word, or {current_task: {retrain: true}}",
+    )
     trials: Trials = Field(10, description="per strategy and variant")
     generation: Trials = Field(5, description="suggestions made at once, from all earlier generations")
     startup: Trials = Field(5, description="random suggestions before the sampler learns from results")
@@ -111,6 +139,11 @@ class SearchConfig(Options):
         """The seeds of each run of a suggestion."""
         return runs_of(self.seeds)
 
+    @property
+    def as_it_goes(self) -> ProtocolConfig | None:
+        """The protocol by which final trials choose for themselves; None where a search chooses before."""
+        return configured(self.protocol)
+
 
 def _compares_with_none(setting: SearchSetting) -> bool:
     pruner = setting.pruner
@@ -121,6 +154,7 @@ class PrunerConfig(Options):
     """Stops search trials early, at task boundaries."""
 
     ignores: ClassVar[tuple[Idle, ...]] = (
+        Idle(("pruner",), "under this search.protocol there are no search trials", lambda at: at.as_it_goes),
         Idle(
             ("pruner.quantile", "pruner.min_trials"),
             "pruner.scheduler: asha goes by rungs; set reduction_factor",
@@ -158,6 +192,15 @@ class PrunerConfig(Options):
 
 class FinalConfig(Options):
     """The winner of each strategy over fresh seeds, scored on test data once."""
+
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "final.train_on",
+            "under this search.protocol the validation rows choose, so they are not learned; use train, or "
+            "search.protocol: {current_task: {retrain: true}}",
+            lambda at: not at.as_it_goes or at.final is None or at.final.train_on == "train",
+        ),
+    )
 
     seeds: PhaseSeeds = Field((10, 11, 12), description=f"of the runs, one trial of each method for each{_DESIGN}")
     train_on: Literal["train", "train_and_validation"] = Field(

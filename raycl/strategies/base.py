@@ -87,6 +87,8 @@ class Strategy:
     inference_batch: int = 1
     """Rows pooled per prediction when the task id is hidden."""
     uses_memory: ClassVar[bool] = False
+    remembers: ClassVar[Literal["examples", "features"]] = "examples"
+    """What the rows of the memory show: images as the stream has them, or what the method has made of them."""
     selection: ClassVar[str] = "reservoir"
     """The method's own selection rule, taken where ``memory.selection`` is ``auto``."""
     pretrained: ClassVar[bool] = True

@@ -96,6 +96,7 @@ class ExStream(Strategy):
     )
     boundary_free: ClassVar[bool] = True
     uses_memory: ClassVar[bool] = True
+    remembers = "features"
     selection: ClassVar[str] = "ring"  # fills the slots in order; from then on rows are merged
     paper: ClassVar[str] = "Hayes, Cahill and Kanan 2019, Memory efficient experience replay (arXiv 1809.05922)"
 

@@ -77,6 +77,7 @@ class LatentReplay(Strategy):
     offers: ClassVar[Literal["batch", "task"]] = "task"
     ignores: ClassVar[tuple[Idle, ...]] = REHEARSES
     uses_memory: ClassVar[bool] = True
+    remembers = "features"
     selection: ClassVar[str] = "random"
     paper: ClassVar[str] = "Pellegrini et al. 2020, Latent replay for real-time continual learning (arXiv 1912.01100)"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raycl.spec.choosing import chooses
 from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import Registries
 from raycl.spec.sweep import Entry, SweepSpec
@@ -93,12 +94,13 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozen
     phases: list[tuple[SweepPhase, Sequence[RunSeeds]]] = [("search", validating), ("final", scoring)]
     found: dict[Read, None] = {}
     for entry in entries:
-        for phase, seeds in phases if entry.space else phases[1:]:
+        judged: tuple[SplitName, ...] = ("validation",) if chooses(sweep, entry) else ()
+        for phase, seeds in phases if sweep.runs(entry).search else phases[1:]:
             for seed in seeds:
                 spec = sweep.trial(entry, entry.middle, seed, phase)
                 key = StreamKey.of(spec.stream, spec.run_seeds, spec.train_on)
                 held = known.get(data_key(sweep.catalog, spec.stream), frozenset())
-                found[Read(key, ("train", spec.score_on), held)] = None
+                found[Read(key, ("train", *judged, spec.score_on), held)] = None
     return list(found)
 
 

@@ -18,10 +18,12 @@ from raycl.matrix import Verdict
 from raycl.results.decisions import read_winner, suggestion_path, write_winner
 from raycl.results.outcomes import Outcome, ranked, score
 from raycl.results.standing import Asked, no_finalist_finished, no_suggestion_finished
+from raycl.spec.choosing import chooses
 from raycl.spec.points import Point
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import SearchConfig
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
+from raycl.sweep.choosing import choosing_trials
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.suggestions import Suggester, cutoffs, sampler_seed
 
@@ -285,15 +287,21 @@ class FinalistsPlan:
 
 
 class FinalPlan:
-    """The winner over fresh seeds, scored on test data. An entry without a space has one point, and no search."""
+    """The winner over fresh seeds, scored on test data. An entry without a space has one point, and no search.
+
+    Trials that choose as they go have no winner.
+    """
 
     phase: SweepPhase = "final"
 
     def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
         assert sweep.final is not None
         self.entry = entry
-        winner = read_winner(ledger.results.read_json, sweep, entry)
         self._ledger = ledger
+        if chooses(sweep, entry):
+            self._jobs = [Job(spec, {}) for spec in choosing_trials(sweep, entry, ledger)]
+            return
+        winner = read_winner(ledger.results.read_json, sweep, entry)
         seeds = sweep.final.runs if winner is not None else ()
         point = winner["point"] if winner is not None else {}
         self._jobs = [Job(sweep.trial(entry, point, seed, self.phase), {}) for seed in seeds]
@@ -327,7 +335,7 @@ class EntryPlan:
         self._stage: Plan | None = None
         self._choosing: FinalistsPlan | None = None
         self._following: list[Callable[[], Plan]] = []
-        if sweep.search is not None and entry.space:
+        if sweep.search is not None and sweep.runs(entry).search:
             self._stage = search = SearchPlan(sweep, entry, ledger, broken)
             self._following.append(lambda: self._choose(FinalistsPlan(sweep, search, ledger)))
         if sweep.final is not None:

@@ -122,7 +122,7 @@ class StudyMirror:
             return
         try:
             for entry in entries:
-                if entry.space and not entry.barred:
+                if self._sweep.runs(entry).search:
                     self._catch_up(entry)
         except Exception as error:  # whatever breaks in a mirror must not reach the sweep
             log.warning(
