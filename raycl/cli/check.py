@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.results.tables import human_bytes
+from raycl.spec.choosing import trainings
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import ModelConfig
 from raycl.spec.points import points_in
+from raycl.spec.protocols import ProtocolConfig
 from raycl.spec.seed_rules import seeds_of
 from raycl.spec.seeds import SEED_SOURCES, runs_of
 from raycl.spec.setting import Registries
@@ -95,6 +97,8 @@ def _facts(sweep: SweepSpec) -> Table:
     table.add_row("actors", actors + (f"; replay actors: {per_trial} per trial of {names}" if per_trial else ""))
     if seeds := _seeds(sweep):
         table.add_row("seeds", seeds)
+    if sweep.as_it_goes is not None:
+        table.add_row("protocol", _protocol(sweep, sweep.as_it_goes))
     cpus, gpus = sweep.resources.cpus, sweep.resources.gpus
     needs = f"{cpus} CPU{'' if cpus == 1 else 's'}" + (f" and {gpus:g} GPU" if gpus else "")
     table.add_row("at once", f"at most {sweep.most_at_once} trials, {needs} each")
@@ -116,6 +120,17 @@ def _seeds(sweep: SweepSpec) -> str:
         shown = [run.label for run in runs[:SHOWN_RUNS]] + ["..."] * (len(runs) > SHOWN_RUNS)
         told.append(f"{phase}: {', '.join(shown)}" + (f" ({len(runs)})" if len(runs) > 1 else ""))
     return f"{'; '.join(told)}; in the order {'/'.join(SEED_SOURCES)}"
+
+
+def _protocol(sweep: SweepSpec, rule: ProtocolConfig) -> str:
+    """What trials that choose as they go will cost."""
+    told = []
+    for entry in (entry for entry in sweep.entries if not entry.barred):
+        outline = outline_of(sweep, entry)
+        tasks = sweep.resolved(entry, entry.middle).stream.tasks if outline is None else outline.num_tasks
+        least, most = trainings(sweep, entry, tasks)
+        told.append(f"{entry.key} {least:,}" + (f" to {most:,}" if most > least else ""))
+    return f"{rule.name}: trainings of a task in each final trial, {', '.join(told)}"
 
 
 def _replay(sweep: SweepSpec, entry: Entry) -> MemoryConfig:

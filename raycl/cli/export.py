@@ -14,11 +14,14 @@ from raycl.errors import DataError, StoreError
 from raycl.models.weights import WEIGHTS_SUFFIX, Weights, load_weights, weights_hash, write_weights
 from raycl.results.decisions import read_winner
 from raycl.results.store import ResultsFolder
+from raycl.spec.choosing import chooses, choosing_trial
 from raycl.spec.options import ModelConfig
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.streams.contents import CONTENTS, told
 from raycl.streams.source import LocalSource
+from raycl.sweep.choosing import candidates
+from raycl.sweep.ledger import Ledger
 from raycl.trial import checkpoint
 from raycl.trial.loading import normalization
 
@@ -60,6 +63,8 @@ def _trial(results: ResultsFolder, strategy: str, seed: str | None) -> TrialSpec
             f"{results.files.name('')}: exports a trial of the final phase, whose seeds are [{', '.join(runs)}] "
             f"(got {seed})"
         )
+    if chooses(sweep, entry):
+        return choosing_trial(sweep, entry, candidates(sweep, entry, Ledger(results)), runs[chosen])
     winner = read_winner(results.read_json, sweep, entry)
     if winner is None:
         raise StoreError(
@@ -82,7 +87,8 @@ def _state(results: ResultsFolder, spec: TrialSpec) -> dict[str, Any]:
             f"{name} has dropped its checkpoint, as finished trials do; set final.keep_checkpoints: true in the sweep "
             "file and run it into another results folder"
         )
-    return checkpoint.decode(restored[1])
+    state = checkpoint.decode(restored[1])
+    return state if spec.choosing is None else dict(state["committed"])
 
 
 def _weights(results: ResultsFolder, spec: TrialSpec, state: dict[str, Any], data_root: Path | None) -> Weights:

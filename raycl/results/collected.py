@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from raycl.errors import TornFile
 from raycl.results import schema
+from raycl.results.choices import CHOICES
 from raycl.results.files import Files, digest
 from raycl.results.trial_store import part_name
 
@@ -40,6 +41,7 @@ _FORMS = {
     "inside": schema.INSIDE,
     "online": schema.ONLINE_ROWS,
     "measures": schema.MEASURE_ROWS,
+    "choices": CHOICES,
     "trials": None,
 }
 """In the order in which they are written; None: the union of what the trials have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raycl.results import schema
+from raycl.results.choices import CHOICES
 
 TABLES = {
     "trials": ("One row for each trial: `data/trials/*.parquet`.", schema.TRIALS),
@@ -10,6 +11,7 @@ TABLES = {
     "inside": ("One row for each point inside a task and each task: `data/inside/*.parquet`.", schema.INSIDE),
     "online": ("One row for each task predicted as it came: `data/online/*.parquet`.", schema.ONLINE_ROWS),
     "measures": ("One row for each further number of a task: `data/measures/*.parquet`.", schema.MEASURE_ROWS),
+    "choices": ("One row for each training of a task by a trial that chose: `data/choices/*.parquet`.", CHOICES),
     "rows": ("One row for each learned task of a trial, its own log: `trials/<hash>/rows/`.", schema.ROWS),
 }
 """By name: what a row is, and the columns that every one of its kind has."""
@@ -21,6 +23,13 @@ MEANING = {
     "train_task": "the row of the matrix: after learning this task; -1 before training",
     "eval_task": "the column of the matrix: asked about this task",
     "name": "`free_weights`, say, of a method's own after the task, or `dead_units`, of the network before it",
+    "training": "of the task, in the order in which they were made",
+    "stage": "`candidate`; of stability decay `plastic` and `stable`; `retrain`, of what was chosen, on all rows",
+    "candidate": "its index; in stability decay that of the learning rate",
+    "values": "what was tried, as JSON, by dotted path",
+    "judged": "accuracy by which the choice was made; null where none was measured, or where the training failed",
+    "kept": "whether the trial went on from it",
+    "failure": "why the training failed; empty where it did not",
     "update": "updates of the task made before the point; the last point is after the task has ended",
     "trial": "the trial's name: hash of all that decides its matrix",
     "sweep": "name of the sweep",
@@ -36,7 +45,7 @@ MEANING = {
     "seed_batches": "of everything else",
     "scored_on": "`validation` or `test`",
     "trained_on": "the part of the training data that was learned from",
-    "selected_by": "the data that chose the point; null where nothing was searched",
+    "selected_by": "the data that chose the point, `validation` or `memory`; `none` where nothing was searched",
     "status": "`finished`, `pruned` or `failed`",
     "reason": "why it was pruned or failed",
     "value": "what the search maximises; in `measures` the number",

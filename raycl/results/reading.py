@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from raycl.matrix import AccuracyMatrix
 from raycl.results import schema
+from raycl.results.choices import CHOICES
 from raycl.results.collected import parts_of, unified
 from raycl.results.seed_columns import with_seeds
 from raycl.results.store import ResultsFolder
@@ -68,6 +69,16 @@ def read_measures(folder: Folder) -> pa.Table:
         TornFile: a part is damaged; ``raycl resume`` repairs it.
     """
     return _joined(opened(folder), "measures", schema.MEASURE_ROWS)
+
+
+def read_choices(folder: Folder) -> pa.Table:
+    """What trials that choose as they go have tried, a row for each training of a task: trial, train_task, training,
+    stage, candidate, values, judged, kept, failure.
+
+    Raises:
+        TornFile: a part is damaged; ``raycl resume`` repairs it.
+    """
+    return _joined(opened(folder), "choices", CHOICES)
 
 
 def matrices(folder: Folder) -> dict[str, AccuracyMatrix]:

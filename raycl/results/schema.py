@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from raycl.errors import TornFile
 from raycl.matrix import COST_COLUMNS, METRICS, AccuracyMatrix, Cost, Online, Points, TaskRow
-from raycl.results.hyperparameters import hyperparameters
+from raycl.results import choices
 from raycl.results.inside import inside_metrics
 from raycl.results.seed_columns import SEED_COLUMNS, seed_values
 from raycl.spec.trial import TrialSpec
@@ -221,7 +221,8 @@ def rows_table(rows: Sequence[TaskRow]) -> pa.Table:
         found = [getattr(row, name) for row in rows]
         if any(value is not None for value in found):
             table = table.append_column(name, pa.array([value and _flat(value) for value in found], kind))
-    return table
+    tried = choices.column(rows)
+    return table if tried is None else table.append_column(choices.COLUMN, tried)
 
 
 def _flat(value: Points | Online) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def rows_of(table: pa.Table) -> list[TaskRow]:
     stored = [name for name in COST_COLUMNS if name not in COUNTED_LATER or name in table.column_names]
     costs = table.select(stored).to_pylist()
     columns = (table["task"].to_pylist(), table["correct"], table["total"], costs, measures)
-    inside = (_optional(table, "points"), _optional(table, "online"))
+    inside = (_optional(table, "points"), _optional(table, "online"), _optional(table, choices.COLUMN))
     return [
         TaskRow(
             task,
@@ -246,8 +247,9 @@ def rows_of(table: pa.Table) -> list[TaskRow]:
             json.loads(own or "{}"),
             _points(points),
             online and Online(**online),
+            choices.tried_of(tried),
         )
-        for task, correct, total, cost, own, points, online in zip(*columns, *inside, strict=True)
+        for task, correct, total, cost, own, points, online, tried in zip(*columns, *inside, strict=True)
     ]
 
 
@@ -332,7 +334,7 @@ def trials_table(
         "scenario": spec.stream.get("scenario"),
         "scored_on": spec.score_on,
         "trained_on": spec.train_on,
-        "selected_by": "validation" if spec.point else "none",
+        "selected_by": spec.selected_by,
         **ending,
         "tasks_done": learned[-1].task + 1 if learned else 0,
         **{name: provenance.get(name) for name in PROVENANCE},
@@ -347,7 +349,7 @@ def trials_table(
         table = table.append_column(name, pa.array([value], pa.float64()))
     for name, value in sorted(learned[-1].measures.items() if learned else ()):
         table = table.append_column(f"measure.{name}", pa.array([value], pa.float64()))
-    ran_with = hyperparameters(spec) | provenance.get("resolved", {})
+    ran_with = spec.hyperparameters() | provenance.get("resolved", {})
     for name, value in sorted(ran_with.items()):  # one order, however the options were read
         table = table.append_column(f"hp.{name}", pa.array([value]))
     return table.replace_schema_metadata(_METADATA)

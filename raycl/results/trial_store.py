@@ -15,18 +15,24 @@ from typing import Any
 from raycl.errors import TornFile
 from raycl.matrix import TaskRow, Verdict
 from raycl.results import schema
+from raycl.results.choices import choices_table
 from raycl.results.files import Files, digest, dump_json
 from raycl.results.history import COMPACT, History, Manifest, seals
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.trial import TrialSpec
 
-DATA_PARTS = ("cells", "trials", "inside", "online", "measures")
-"""Of the data set; the last three only where trials measured inside tasks, or had further numbers of each."""
+DATA_PARTS = ("cells", "trials", "inside", "online", "measures", "choices")
+"""Of the data set; the last four only where trials measured inside tasks, or had further numbers of each."""
 MOST_TRACEBACK = 200_000
 """Characters of a traceback that are kept, from its end."""
 EVERY_CELL = {"search": "all", "tasks": "all"}
 """What trials measured before they could be asked for less; their verdicts do not say so."""
-_SOME = {"inside": schema.inside_table, "online": schema.online_table, "measures": schema.measures_table}
+_SOME = {
+    "inside": schema.inside_table,
+    "online": schema.online_table,
+    "measures": schema.measures_table,
+    "choices": choices_table,
+}
 """Parts that not every trial has, and what makes them of its rows."""
 _ATTEMPT = re.compile(r"(\d{4,})\.json")
 _CHECKPOINT = re.compile(r"(\d{4,})-\d{4,}")

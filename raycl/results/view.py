@@ -12,7 +12,15 @@ import pyarrow as pa
 from raycl.catalog import catalog
 from raycl.matrix import AccuracyMatrix
 from raycl.results.decisions import read_winner
-from raycl.results.reading import matrices, read_cells, read_inside, read_measures, read_online, read_trials
+from raycl.results.reading import (
+    matrices,
+    read_cells,
+    read_choices,
+    read_inside,
+    read_measures,
+    read_online,
+    read_trials,
+)
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import Comparison, comparison
 from raycl.spec.sweep import SweepSpec
@@ -80,6 +88,12 @@ class Results:
         """Numbers of each task beside its accuracies, of a method's own or ``evaluation.diagnostics``, in long form:
         trial, train_task, name, value."""
         return read_measures(self._folder)
+
+    @cached_property
+    def choices(self) -> pa.Table:
+        """What trials that choose as they go have tried (``search.protocol``), in long form: trial, train_task,
+        training, stage, candidate, values, judged, kept, failure."""
+        return read_choices(self._folder)
 
     @cached_property
     def matrices(self) -> Mapping[str, AccuracyMatrix]:

@@ -216,6 +216,24 @@ class TrialSpec(Options):
                 _put_before(block, (*parents[1:], key), before)
         return dict(block)
 
+    def hyperparameters(self) -> dict[str, Scalar]:
+        """Every value that the trial ran with, by the dotted path of the sweep file; lists as JSON, None left out.
+
+        What it chose as it went is left out too: that differs from task to task.
+        """
+        blocks: dict[str, Any] = {
+            **self.options,
+            "training": self.training.model_dump(mode="json"),
+            "model": self.model,
+            "stream": self.stream,
+        }
+        if self.uses_memory:
+            blocks["memory"] = self.memory.model_dump(mode="json")
+        flat: dict[str, Scalar] = {}
+        _flatten("", blocks, flat)
+        varied = self.choosing.varied if self.choosing is not None else ()
+        return {path: value for path, value in flat.items() if path not in varied}
+
     def dumps(self) -> str:
         """Canonical JSON; :meth:`loads` reads it back."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1)
@@ -223,3 +241,13 @@ class TrialSpec(Options):
     @classmethod
     def loads(cls, text: str | bytes) -> TrialSpec:
         return cls.model_validate_json(text)
+
+
+def _flatten(prefix: str, value: Any, into: dict[str, Scalar]) -> None:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _flatten(f"{prefix}.{name}" if prefix else str(name), inner, into)
+    elif isinstance(value, (list, tuple)):
+        into[prefix] = json.dumps(value)
+    elif value is not None:
+        into[prefix] = value

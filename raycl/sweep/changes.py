@@ -11,6 +11,7 @@ import raycl
 from raycl.errors import RayclError
 from raycl.results.decisions import forget_winners, suggestions_folder
 from raycl.results.store import ResultsFolder
+from raycl.spec.choosing import chooses
 from raycl.spec.points import active, acts
 from raycl.spec.setting import Registries
 from raycl.spec.sweep import SweepSpec
@@ -68,7 +69,11 @@ def _asked(sweep: SweepSpec, spec: TrialSpec) -> bool:
     """Whether a sweep would give a trial the name that it has."""
     entries = (entry for entry in sweep.entries if (entry.variant, entry.alias) == (spec.variant, spec.alias))
     entry = next(entries, None)
-    if entry is None or entry.barred or active(entry.space, spec.point) != spec.point:
+    if entry is None or entry.barred:
+        return False
+    if spec.choosing is not None:
+        return chooses(sweep, entry) and spec.choosing.protocol == sweep.as_it_goes
+    if active(entry.space, spec.point) != spec.point:
         return False
     if any(acts(found, spec.point) for path, found in entry.space.items() if path not in spec.point):
         return False

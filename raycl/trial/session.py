@@ -8,19 +8,21 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 import raycl
 from raycl.errors import DataError, InfrastructureError, MethodError, StoreError, UnknownName
-from raycl.matrix import Curve, Verdict, cut_after
+from raycl.matrix import Curve, TaskRow, Verdict, cut_after
 from raycl.memory.local import Storage
 from raycl.spec.fingerprint import commit
 from raycl.spec.setting import Registries
 from raycl.spec.sweep_options import DEFAULT_METRIC
+from raycl.spec.trial import TrialSpec
 from raycl.streams.task import TaskSource
 from raycl.trial import checkpoint
+from raycl.trial.choosing import Chooser
 from raycl.trial.device import processor
 from raycl.trial.keeper import Keeper
 from raycl.trial.provenance import trial_code, trial_packages
@@ -60,6 +62,20 @@ class Progress:
     verdict: Verdict | None
 
 
+class Learner(Protocol):
+    """Learns a trial task by task: a trainer, or a chooser over many."""
+
+    @property
+    def committed(self) -> Trainer:
+        """Holds what was learned last."""
+        ...
+
+    def run_task(self) -> list[TaskRow]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
 class TrialSession:
     """Runs one trial task by task; everything it learns is kept before it is reported.
 
@@ -93,10 +109,16 @@ class TrialSession:
         self._keeper = keeper
         self._metric = metric
         self._cutoffs = dict(cutoffs or {})
-        self._new_trainer: Callable[[], Trainer] = lambda: Trainer(
-            keeper.spec, source, catalog=catalog, storage=storage, device=device, data_root=data_root
-        )
-        self._trainer: Trainer | None = None
+
+        def trainer(spec: TrialSpec, rows: TaskSource) -> Trainer:
+            return Trainer(spec, rows, catalog=catalog, storage=storage, device=device, data_root=data_root)
+
+        def learner() -> Learner:
+            spec = keeper.spec
+            return trainer(spec, source) if spec.choosing is None else Chooser(spec, source, trainer)
+
+        self._new_learner: Callable[[], Learner] = learner
+        self._learner: Learner | None = None
         self._attempt = 0
         self._curve = Curve(metric)
         self._warnings: tuple[str, ...] = ()
@@ -104,7 +126,7 @@ class TrialSession:
     @property
     def trainer(self) -> Trainer | None:
         """The trial as it stands; None before its first step."""
-        return self._trainer
+        return None if self._learner is None else self._learner.committed
 
     def step(self) -> Progress:
         """Learn the next task, keep its row and the state after it, and judge.
@@ -117,14 +139,14 @@ class TrialSession:
         """
         learned = -1
         try:
-            trainer = self._trainer or self._open()
-            learned = trainer.next_task - 1
-            known = self._judge(trainer)
+            learner = self._learner or self._open()
+            learned = learner.committed.next_task - 1
+            known = self._judge(learner.committed)
             if known is not None:
                 return self._ended(known)
-            rows = trainer.run_task()
+            rows = learner.run_task()
             self._curve.add(rows)
-            state = checkpoint.encode(trainer.state_dict())
+            state = checkpoint.encode(learner.state_dict())
         except self._lost:
             raise
         except Exception as error:  # whatever else a method raises, it would raise again
@@ -132,6 +154,7 @@ class TrialSession:
                 raise lost_to_the_surroundings(error) from error
             log.warning("%s failed in task %d", self._keeper.spec.alias, learned + 1, exc_info=error)
             return self._ended(Verdict("failed", _reason(error), None, learned), traceback_of(error))
+        trainer = learner.committed
         self._warn(trainer)
         self._keeper.write_task(self._attempt, trainer.next_task - 1, rows, state, self._provenance())
         verdict = self._judge(trainer)
@@ -139,20 +162,20 @@ class TrialSession:
 
     def close(self) -> None:
         """Give back what the trial holds outside its keeper."""
-        if self._trainer is not None:
-            self._trainer.close()
+        if self._learner is not None:
+            self._learner.close()
 
-    def _open(self) -> Trainer:
+    def _open(self) -> Learner:
         """Build the trial, and go on from what is kept of it."""
         self._attempt = self._keeper.begin()
-        trainer = self._trainer = self._new_trainer()
+        learner = self._learner = self._new_learner()
         restored = self._keeper.restore()
         if restored is not None:
             mark, files = restored
-            trainer.load_state_dict(checkpoint.decode(files))
+            learner.load_state_dict(checkpoint.decode(files))
             self._curve.add(self._keeper.rows(mark))
             self._warnings = tuple(mark.extra.get("warnings", ()))
-        return trainer
+        return learner
 
     def _warn(self, trainer: Trainer) -> None:
         """Log what the method tells of its state after a task, each once, and keep it with the results."""
@@ -178,7 +201,7 @@ class TrialSession:
         return self._progress(verdict)
 
     def _progress(self, verdict: Verdict | None) -> Progress:
-        trainer = self._trainer
+        trainer = self.trainer
         if trainer is None:
             return Progress(-1, 0, None, verdict)
         task = trainer.next_task - 1
@@ -186,7 +209,7 @@ class TrialSession:
 
     def _provenance(self) -> dict[str, Any]:
         """What the results record beside the specification."""
-        trainer = self._trainer
+        trainer = self.trainer
         if trainer is None:
             return {}
         seen = {"weights_seen": trainer.weights_seen} if trainer.weights_seen else {}

@@ -13,7 +13,7 @@ from support import counts, finish, local_source, trainer, trial
 
 from raycl.errors import DataError, MethodError
 from raycl.matrix import TaskRow
-from raycl.spec.protocols import Choosing, ProtocolConfig
+from raycl.spec.protocols import Choosing, Decay, ProtocolConfig
 from raycl.spec.trial import TrialSpec
 from raycl.streams.task import Part, SplitName, TaskSource
 from raycl.trial import checkpoint, choosing
@@ -262,3 +262,80 @@ def test_a_resumed_choice_equals_one_that_was_never_stopped(name: str) -> None:
     assert counts(stopped) == counts(rows)
     assert [row.tried for row in stopped] == [row.tried for row in rows]
     assert_equal_state(current.state_dict(), whole.state_dict())
+
+
+class TestStabilityDecay:
+    GRID = ({RATE: 1e-4}, {RATE: 1e-2}, {RATE: 3e-3})
+
+    def spec(self, **rule: Any) -> TrialSpec:
+        more = {"decays": (Decay(option="penalty"),), "plastic": {"penalty": 0.0}}
+        options = {"penalty": 64.0}
+        return spec_of("ewc", self.GRID, {"stability_decay": rule}, "domain", more, options=options, seed=2)
+
+    def scripted(self, judged: Mapping[int, Sequence[float]], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Task -> what its trainings are judged, in order."""
+        left = {task: list(values) for task, values in judged.items()}
+        monkeypatch.setattr(
+            Chooser, "_judge", lambda self: lambda trainer, row: left[row.task].pop(0) if left.get(row.task) else 1.0
+        )
+
+    def test_the_best_rate_of_fine_tuning_and_then_ever_less_penalty(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Task 2: fine-tuning 0.6, 0.9, 0.7, so 0.72 is asked for; the method 0.1, 0.7, 0.75: its third training."""
+        self.scripted({1: [0.6, 0.9, 0.7, 0.1, 0.7, 0.75]}, monkeypatch)
+        rows = finished(chooser(self.spec()))
+        second = rows[2].tried
+        assert [own.stage for own in second] == ["plastic"] * 3 + ["stable"] * 3
+        assert [own.candidate for own in second] == [0, 1, 2, 1, 1, 1]
+        assert [own.values["penalty"] for own in second] == [0, 0, 0, 64, 32, 16]
+        assert {own.values[RATE] for own in second[3:]} == {1e-2}
+        assert [own.kept for own in second] == [False] * 5 + [True]
+        assert rows[3].tried[3].values["penalty"] == 16, "the next task begins there"
+        assert [row.measures.get(TRAININGS) for row in rows] == [None, 4, 10, 14]
+
+    def test_what_is_kept_is_a_direct_run_with_these_values(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From the committed model, neither from scratch nor from the training before."""
+        self.scripted({1: [0.6, 0.9, 0.7, 0.1, 0.7, 0.75]}, monkeypatch)
+        spec = self.spec()
+        running = chooser(spec)
+        running.run_task()
+        running.run_task()
+        first = trainer(plain(spec, {RATE: 1e-4, "penalty": 64.0}))
+        first.run_task()
+        direct = trainer(plain(spec, {RATE: 1e-2, "penalty": 16.0}))
+        direct.load_state_dict(checkpoint.decode(checkpoint.encode(first.state_dict())))
+        direct.run_task()
+        assert_equal_state(running.committed.state_dict(), direct.state_dict())
+        scratch = trainer(plain(spec, {RATE: 1e-2, "penalty": 16.0}))
+        scratch.run_task()
+        scratch.run_task()
+        with pytest.raises(AssertionError):
+            assert_equal_state(running.committed.state_dict(), scratch.state_dict())
+
+    def test_the_last_permitted_training_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.scripted({1: [0.9] * 3 + [0.1] * 5}, monkeypatch)
+        rows = finished(chooser(self.spec(trainings=2)))
+        assert [own.values["penalty"] for own in rows[2].tried if own.stage == "stable"] == [64, 32]
+        assert rows[2].tried[-1].kept
+        assert rows[3].tried[3].values["penalty"] == 16, "their code decays once more"
+
+    def test_the_rule_survives_a_stop(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        script = {1: [0.6, 0.9, 0.7, 0.1, 0.7, 0.75], 2: [0.9] * 3 + [0.1, 0.8]}
+        self.scripted(script, monkeypatch)
+        whole = chooser(self.spec())
+        rows = finished(whole)
+        self.scripted(script, monkeypatch)
+        first = chooser(self.spec())
+        first.run_task()
+        first.run_task()
+        second = chooser(self.spec())
+        second.load_state_dict(checkpoint.decode(checkpoint.encode(first.state_dict())))
+        (row,) = second.run_task()
+        assert row.tried == rows[3].tried
+        assert [own.values["penalty"] for own in row.tried[3:]] == [16, 8]
+        assert_equal_state(second.state_dict(), whole.state_dict())
+
+    def test_a_method_without_stability_keeps_its_best_rate(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.scripted({0: [0.2, 0.9, 0.9], 1: [0.3, 0.2, 0.1], 2: [0.1, 0.2, 0.3]}, monkeypatch)
+        rows = finished(chooser(spec_of("naive", self.GRID, {"stability_decay": {}})))
+        assert kept(rows) == [1, 0, 2]
+        assert [own.stage for own in rows[1].tried] == ["plastic"] * 3

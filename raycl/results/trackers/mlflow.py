@@ -23,7 +23,6 @@ from raycl.errors import InfrastructureError, RayclError
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.results import schema
 from raycl.results.comparison import owners_of
-from raycl.results.hyperparameters import hyperparameters
 from raycl.results.inside import inside_metrics
 from raycl.results.outcomes import Record
 from raycl.results.reading import Folder, opened
@@ -205,7 +204,7 @@ class _Runs:
         from mlflow.entities import Param, RunTag
 
         names = ("alias", "strategy", "variant", "phase", "score_on", "train_on")
-        values = {name: getattr(spec, name) for name in names} | {"seed": spec.seed_label} | hyperparameters(spec)
+        values = {name: getattr(spec, name) for name in names} | {"seed": spec.seed_label} | spec.hyperparameters()
         parameters = [Param(name, _text(value)) for name, value in values.items() if value != ""]
         for chunk in _chunks(parameters[MOST_PARAMETERS:], MOST_PARAMETERS):
             self._client.log_batch(run_id, params=chunk)
