@@ -158,6 +158,7 @@ def _method(name: str) -> str:
         _usual(name, entry),
         _published(entry),
         _rules(entry),
+        _between_tasks(entry),
         _shown_by(name),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -206,6 +207,21 @@ def _rules(entry: Any) -> str:
             + "\n".join(idle)
         )
     return "\n\n".join(parts)
+
+
+def _between_tasks(entry: Any) -> str:
+    """What a protocol may choose when: see the page on protocols."""
+    late: dict[str, list[str]] = {}
+    for option, first in entry.acts_from.items():
+        late.setdefault(f"task {first}" if isinstance(first, int) else "task 1 or 2, by other options", []).append(
+            option
+        )
+    told = [f"- {_words(names)}: nothing of it is seen before {when}" for when, names in sorted(late.items())]
+    if entry.between_tasks:
+        told.append(f"- {_words(entry.between_tasks)}: may change from one task to the next")
+    if entry.stability:
+        told.append(f"- {_words(own.option for own in entry.stability)}: decays under `stability_decay`")
+    return "## Chosen as it goes\n\n" + "\n".join(told) if told else ""
 
 
 def _shown_by(name: str) -> str:
