@@ -159,7 +159,7 @@ def _measured(sweep: SweepSpec, variant: str) -> str:
         return "nothing"
     entry = next((entry for entry in able if entry.space), able[0])
     tasks = sweep.resolved(entry, entry.middle).stream.tasks
-    phases: list[SweepPhase] = ["search"] if sweep.search is not None and entry.space else []
+    phases: list[SweepPhase] = ["search"] if sweep.runs(entry).search else []
     phases += ["final"] if sweep.final is not None else []
     told = {phase: sweep.trial(entry, entry.middle, 0, phase).evaluation.told(tasks) for phase in phases}
     return "; ".join(f"{phase}: {cells or 'all rows, each whole'}" for phase, cells in told.items())

@@ -19,7 +19,7 @@ from raycl.catalog import catalog
 from raycl.distributed import backend, cluster
 from raycl.distributed.environment import environment
 from raycl.errors import InfrastructureError
-from raycl.results.reading import read_trials
+from raycl.results.reading import read_choices, read_trials
 from raycl.results.store import ResultsFolder
 from raycl.spec.own_files import FILES, import_code
 from raycl.sweep.backend import RunOptions
@@ -106,6 +106,26 @@ def test_what_ends_a_run_that_began_is_told_and_what_keeps_it_from_beginning_is_
         outcome = run_sweep(parsed(ONE), tmp_path)
     assert (outcome.complete, outcome.reason) == (False, f"trials of naive are left; {CONTINUES}")
     assert run_sweep(parsed(ONE), tmp_path).complete
+
+
+CHOOSING = """
+strategies:
+  derpp: {alpha: {loguniform: [0.01, 1]}}
+  ewc: {training.learning_rate: {loguniform: [1e-3, 1e-2]}}
+search: {protocol: {seen_tasks: {}}, trials: 2}
+final: {seeds: [10, 11]}
+"""
+
+
+def test_trials_that_choose_as_they_go_choose_alike_with_replay_actors(ray_cluster: None, tmp_path: Path) -> None:
+    """One after another here, two at a time there, where all trainings of a trial share its replay actors."""
+    sweep = parsed(HEAD + CHOOSING)
+    assert run_sweep(sweep, tmp_path / "here", backend="here").complete
+    assert run_sweep(sweep, tmp_path / "ray", options=RunOptions(max_concurrent=2)).complete
+    assert content(tmp_path / "ray") == content(tmp_path / "here")
+    choices = [read_choices(tmp_path / name).to_pylist() for name in ("ray", "here")]
+    assert choices[0] == choices[1]
+    assert len(choices[0]) == 2 * 2 * 5 * 2
 
 
 METHOD = """
