@@ -176,15 +176,31 @@ def test_an_option_acts_from_the_task_on_that_is_claimed(name: str, scenario: st
     assert (found or 0, claimed) == (0 if f"{name}.{option}" in UNSEEN else claimed, claimed)
 
 
-@pytest.mark.parametrize(("name", "scenario", "option"), list(claims("between_tasks")))
+OWN = [case for case in claims("between_tasks") if str(case.values[2]).split(".")[0] not in SHARED_BLOCKS]
+
+
+@pytest.mark.parametrize(("name", "scenario", "option"), OWN)
 def test_a_state_is_taken_over_under_another_value(name: str, scenario: str, option: str) -> None:
     """What one trial has learned, a trial with another value holds to the bit, and goes on from."""
     one = spec_of(name, scenario, option)
-    first = trainer(one)
+    assert_taken_over(one, another(one, option))
+
+
+@pytest.mark.parametrize(("name", "scenario"), ONE_EACH)
+def test_a_state_is_taken_over_under_other_shared_options(name: str, scenario: str) -> None:
+    """All of them at once: rate, weight decay, batches, length, clipping, and what is replayed."""
+    one = other = spec_of(name, scenario, "")
+    for case in claims("between_tasks"):
+        option = str(case.values[2])
+        if case.values[0] == name and option.split(".")[0] in SHARED_BLOCKS and option != "training.epochs":
+            other = another(other, option)
+    assert_taken_over(one, other)
+
+
+def assert_taken_over(one: TrialSpec, other: TrialSpec) -> None:
+    first, second = trainer(one), trainer(other)
     first.run_task()
-    state = checkpoint.encode(first.state_dict())
-    second = trainer(another(one, option))
-    second.load_state_dict(checkpoint.decode(state))
+    second.load_state_dict(checkpoint.decode(checkpoint.encode(first.state_dict())))
     assert_equal_state(second.state_dict(), first.state_dict())
     while not second.done:
         second.run_task()

@@ -158,3 +158,15 @@ def test_changed_trials_are_repeated_and_decided_anew(folder: ResultsFolder) -> 
     assert repeated == {spec.hash}
     assert decisions(root) == before
     assert len(read_trials(folder)) == 6
+
+
+def test_other_code_of_a_trial_that_chose_as_it_went_is_told(tmp_path: Path) -> None:
+    text = TEXT.replace("search: {trials: 2, startup: 2, seeds: [0]}", "search: {protocol: current_task, trials: 2}")
+    results = run(parsed(text), tmp_path / "results")
+    for spec in list(results.specs()):
+        other = {"strategy": "0" * 8} if spec.choosing is not None else {}
+        told(results, spec.hash, trial_code(spec, catalog()) | other)
+    (change,) = changed_code(read_trials(results), parsed(text))
+    assert change.strategy == "naive"
+    assert all(spec.choosing is not None for spec in change.trials)
+    assert changed_code(read_trials(results), parsed(text.replace("current_task", "seen_tasks"))) == []

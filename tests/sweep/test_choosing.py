@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from sweeping import HEAD, content, decisions, ledger, parsed
 
+from raycl.cli.check import summary
+from raycl.cli.export import export
 from raycl.errors import InfrastructureError, SpecError
 from raycl.matrix import Tried
+from raycl.models.weights import WEIGHTS_SUFFIX, load_weights
 from raycl.results.comparison import lines
 from raycl.results.decisions import suggestion_path
 from raycl.results.reading import read_choices, read_trials
@@ -232,3 +237,17 @@ def test_rows_hold_what_was_tried(greedy: Path) -> None:
     stored = ResultsFolder.open(greedy).trial(choosing_trial(sweep, sweep.entry("ewc"), points, 0)).rows()
     assert [len(row.tried) for row in stored] == [0, 3, 3, 3]
     assert all(isinstance(own, Tried) and own.values == points[own.candidate] for row in stored for own in row.tried)
+
+
+def test_check_says_what_a_protocol_costs() -> None:
+    shown = Console(width=200, record=True, file=StringIO())
+    shown.print(summary(parsed(DECAY)))
+    text = shown.export_text()
+    assert "stability_decay: trainings of a task in each final trial, ewc 9 to 15, naive 6" in text
+    assert "search: the last row alone" not in text
+
+
+def test_a_backbone_is_exported_from_what_was_committed_last(tmp_path: Path) -> None:
+    ran(GREEDY.replace("seeds: [0, 1]", "seeds: [0], keep_checkpoints: true"), tmp_path / "results")
+    export(str(tmp_path / "results"), "ewc", tmp_path / f"ewc{WEIGHTS_SUFFIX}", None, None)
+    assert load_weights(str(tmp_path / f"ewc{WEIGHTS_SUFFIX}"), None).origin["strategy"] == "ewc"
