@@ -65,6 +65,15 @@ def test_an_estimate_below_nothing_is_told_as_nothing() -> None:
     assert found[TOGETHER].share == 1.0
 
 
+def test_three_sources_that_act_only_together_by_hand() -> None:
+    """1 and -1 by parity: the mean square of all three is 8, all others are 0. A main effect is estimated by
+    (MS_a - MS_ab - MS_ac + MS_abc) / 4 = 2, each pair by (MS_ab - MS_abc) / 2 = -4, the three by 8: together -4."""
+    parity = np.indices((2, 2, 2)).sum(0) % 2 * 2.0 - 1
+    found = components(parity, "class_order", "split", "batches")
+    assert [part.variance for part in found.values()] == [2.0, 2.0, 2.0, 0.0]
+    assert found[TOGETHER].remark.startswith("estimated below 0 (-4)")
+
+
 SIZES = (4, 3, 5)
 TRUE = {(0,): 4.0, (1,): 9.0, (2,): 1.0, (0, 1): 2.0, (0, 2): 1.0, (1, 2): 3.0, (0, 1, 2): 2.0}
 

@@ -33,7 +33,7 @@ def start_of(running: Trainer) -> dict[str, Tensor]:
     """Every number of the method before it learns its first task."""
     running._grow(0)
     held = {name: part.state_dict() for name, part in vars(running.strategy).items() if isinstance(part, nn.Module)}
-    found = tensors(running.strategy.state_dict()) | tensors(held)
+    found = tensors(running.strategy.state_dict()) | tensors(held) | tensors(vars(running.strategy))
     return {name: value for name, value in found.items() if not value.is_meta}  # of generated weights only shapes
 
 
@@ -122,6 +122,15 @@ def test_a_purpose_of_starts_and_draws_has_two_generators_where_the_run_has_seve
     one = torch.Generator()
     one.set_state(Randomness(4).start("noise").get_state())
     assert drawn(4) == (torch.rand(3, generator=one).tolist(), torch.rand(3, generator=one).tolist())
+
+
+def test_the_splits_seed_alone_decides_which_tasks_a_sample_measures() -> None:
+    def measured(**seeds: int) -> tuple[int, ...]:
+        more: dict[str, Any] = {"stream": {"tasks": 5}, "evaluation": {"tasks": {"sample": 1}}}
+        return tuple(made("naive", "class", {**RUN, **seeds}, **more)._evaluator.followed(3))
+
+    assert len({measured(split=seed) for seed in range(6)}) > 1
+    assert len({measured(batches=seed, model=seed, class_order=seed) for seed in range(6)}) == 1
 
 
 def test_dropout_follows_the_batches_seed() -> None:
