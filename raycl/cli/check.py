@@ -97,6 +97,8 @@ def _facts(sweep: SweepSpec) -> Table:
     table.add_row("actors", actors + (f"; replay actors: {per_trial} per trial of {names}" if per_trial else ""))
     if seeds := _seeds(sweep):
         table.add_row("seeds", seeds)
+    if told := _judged(sweep):
+        table.add_row("protocol", told)
     if sweep.as_it_goes is not None:
         table.add_row("protocol", _protocol(sweep, sweep.as_it_goes))
     cpus, gpus = sweep.resources.cpus, sweep.resources.gpus
@@ -120,6 +122,19 @@ def _seeds(sweep: SweepSpec) -> str:
         shown = [run.label for run in runs[:SHOWN_RUNS]] + ["..."] * (len(runs) > SHOWN_RUNS)
         told.append(f"{phase}: {', '.join(shown)}" + (f" ({len(runs)})" if len(runs) > 1 else ""))
     return f"{'; '.join(told)}; in the order {'/'.join(SEED_SOURCES)}"
+
+
+def _judged(sweep: SweepSpec) -> str:
+    """On what search trials are judged, where that is not the whole of the sweep's stream."""
+    search = sweep.search
+    if search is None or (search.judged is None and not search.searched_on):
+        return ""
+    if search.judged is None:
+        other = ", ".join(f"{key} {value}" for key, value in search.searched_on.items())
+        return f"searched on another stream: {other}"
+    count = search.judged.tasks
+    left = "the others, with a fresh model" if search.judged.disjoint else "all"
+    return f"search trials learn the first {'task' if count == 1 else f'{count} tasks'}, final trials {left}"
 
 
 def _protocol(sweep: SweepSpec, rule: ProtocolConfig) -> str:

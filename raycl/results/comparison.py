@@ -165,7 +165,7 @@ class Told:
         trial = self._trials.get(spec.hash)
         if trial is None:
             return None
-        num_tasks = trial["num_tasks"] or trial["tasks_done"]
+        num_tasks = spec.learned(trial["num_tasks"] or trial["tasks_done"])
         last = {} if trial["value"] is None or trial["status"] != "finished" else {num_tasks - 1: trial["value"]}
         curve = last if self._curves is None else self._curves.get(spec.hash, {})
         verdict = Verdict(trial["status"], trial["reason"] or "", trial["value"], trial["tasks_done"] - 1)

@@ -47,6 +47,8 @@ def grow(results: ResultsFolder, sweep: SweepSpec) -> None:
 def differences(before: SweepSpec, after: SweepSpec, results: ResultsFolder) -> Iterator[str]:
     """What makes trials of a folder others, each with its key: ``ewc: training.epochs (1, before 2)``."""
     known = {entry.key: entry for entry in after.entries}
+    if before.search and after.search and before.search.protocol != after.search.protocol:
+        yield "search.protocol differs"
     if not known.keys() & {entry.key for entry in before.entries}:
         yield "it has none of their methods"
     decided = read_decisions(results, before.entries)

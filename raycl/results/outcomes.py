@@ -24,7 +24,7 @@ class Record:
 
     Attributes:
         curve: task -> the search metric after it; tasks that were not measured are absent.
-        num_tasks: tasks of its stream.
+        num_tasks: tasks that it learns.
     """
 
     spec: TrialSpec

@@ -60,7 +60,7 @@ class TrialStore:
         if not self._files.write_once(f"{self._folder}/spec.json", written):
             held = self._held()
             if held != self.spec.evaluation:
-                if held is not None and not held.covers(self.spec.evaluation, self._num_tasks()):
+                if held is not None and not held.covers(self.spec.evaluation, self.spec.learned(self._num_tasks())):
                     self.restart()
                 self._files.write(f"{self._folder}/spec.json", written)
         self._continued = None
@@ -167,7 +167,8 @@ class TrialStore:
             return None
         held = EvaluationConfig.model_validate_json(json.dumps(record.get("evaluation", EVERY_CELL)))
         num_tasks = record["provenance"].get("num_tasks") or 0
-        return Verdict(**record["verdict"]) if held.covers(self.spec.evaluation, num_tasks) else None
+        covered = held.covers(self.spec.evaluation, self.spec.learned(num_tasks))
+        return Verdict(**record["verdict"]) if covered else None
 
     def provenance(self) -> dict[str, Any]:
         """What its verdict says of where the numbers come from; empty before the end."""

@@ -45,7 +45,7 @@ class Extents:
     """How large streams are, each looked at once."""
 
     def __init__(self, catalog: Registries) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self._known: dict[int, tuple[StreamConfig, Extent | None]] = {}  # a config that is kept keeps its identity
 
     def of(self, config: StreamConfig) -> Extent | None:
@@ -54,8 +54,8 @@ class Extents:
         return self._known[id(config)][1]
 
     def _look(self, config: StreamConfig) -> Extent | None:
-        stream = self._catalog.streams.get(config.name)(config, 0)
-        infos = {name: self._catalog.datasets.get(name).info for name in stream.datasets()}
+        stream = self.catalog.streams.get(config.name)(config, 0)
+        infos = {name: self.catalog.datasets.get(name).info for name in stream.datasets()}
         if any(info is None for info in infos.values()):
             return None
         tasks = stream.tasks({name: info.num_classes for name, info in infos.items()})

@@ -1,7 +1,7 @@
 """How a sweep chooses hyperparameters: ``search.protocol``, a word or a mapping of one word to its options.
 
-``end_of_training`` is decided by a search, before the final phase. The others of this file choose as they go: each
-final trial chooses for itself, between two tasks, and there is no search phase.
+``end_of_training``, ``first_tasks`` and ``transfer`` are decided by a search, before the final phase. The others choose
+as they go: each final trial chooses for itself, between two tasks, and there is no search phase.
 """
 
 from __future__ import annotations
@@ -54,6 +54,26 @@ class StabilityDecay(Options):
     trainings: Count = Field(10, description="of a task with decaying stability, at the most; the last one is kept")
 
 
+class FirstTasks(Options):
+    """Candidates learn the first tasks of the sweep's own stream alone, with its heads and quotas, and are judged by
+    the validation data of these (first-task selection of Lee et al. 2024; three of twenty tasks in Chaudhry et al.
+    2019, arXiv 1812.00420)."""
+
+    tasks: Count = Field(1, description="tasks that a search trial learns")
+    disjoint: bool = Field(
+        False, description="final trials learn the other tasks, with a fresh model: Chaudhry et al.'s cross-validation"
+    )
+
+
+class Transfer(Options):
+    """Hyperparameters are searched on another stream of the same shape, and reported on the sweep's own (Cha and Cho
+    2024, arXiv 2403.09066: disjoint halves of the classes)."""
+
+    stream: dict[str, Any] = Field(
+        min_length=1, description="what the stream of the search has otherwise: {dataset: ..., class_order: [...]}"
+    )
+
+
 AsItGoes = CurrentTask | SeenTasks | StabilityDecay
 """Protocols by which a trial chooses between tasks."""
 ProtocolName = Literal["end_of_training", "current_task", "seen_tasks", "stability_decay"]
@@ -65,6 +85,8 @@ class ProtocolConfig(Options):
     current_task: CurrentTask | None = Field(None, description="judged by each task's validation data")
     seen_tasks: SeenTasks | None = Field(None, description="judged by the validation data of all tasks so far")
     stability_decay: StabilityDecay | None = Field(None, description="the framework of De Lange et al. 2021")
+    first_tasks: Count | FirstTasks | None = Field(None, description="judged after so many tasks of the stream")
+    transfer: Transfer | None = Field(None, description="searched on another stream")
 
     @model_validator(mode="after")
     def _one_protocol(self) -> ProtocolConfig:
@@ -81,15 +103,25 @@ class ProtocolConfig(Options):
         return name
 
     @property
+    def searches(self) -> bool:
+        """Whether a search chooses before the final phase."""
+        return self.first_tasks is not None or self.transfer is not None
+
+    @property
     def as_it_goes(self) -> AsItGoes:
-        """The options of the protocol."""
+        """The options of a protocol by which a trial chooses between tasks."""
         (options,) = self._given().values()
         found: AsItGoes = options
         return found
 
+    @property
+    def judged(self) -> FirstTasks | None:
+        """What of its stream a search trial learns; None: all of it."""
+        return FirstTasks(tasks=self.first_tasks) if isinstance(self.first_tasks, int) else self.first_tasks
+
 
 def configured(protocol: ProtocolName | ProtocolConfig) -> ProtocolConfig | None:
-    """A protocol that chooses as it goes, with its options, however it is written; None for one that searches first."""
+    """A protocol with its options, however it is written; None for ``end_of_training``, which has none."""
     if isinstance(protocol, ProtocolConfig):
         return protocol
     if protocol == "end_of_training":

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from raycl.errors import nearest
 from raycl.spec.distribution import format_value
+from raycl.spec.options import StreamConfig
 from raycl.spec.source import MAX_PROBLEMS, Path
 from raycl.spec.space import DISTRIBUTIONS, SEARCH
 
@@ -157,3 +158,13 @@ def _known(options: type[BaseModel], path: Path) -> list[str]:
 
 def _listed(known: Sequence[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
+
+
+def moved_stream(stream: StreamConfig, given: Mapping[str, Any]) -> StreamConfig:
+    """A stream with other values of some options.
+
+    Raises:
+        BrokenRules: it does not take them.
+    """
+    moved: StreamConfig = validate(type(stream), {**stream.model_dump(mode="json"), **given})
+    return moved

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from raycl.spec.blocks import Blocks, point_path
+from raycl.errors import DataError
+from raycl.spec.acting import inert
+from raycl.spec.blocks import Blocks, corner_points, point_path
+from raycl.spec.check import Extents, as_judged
+from raycl.spec.choice_rules import refused_choices
 from raycl.spec.distribution import WHEN, Conditional, format_value
 from raycl.spec.entry import Entry
 from raycl.spec.points import points_in
 from raycl.spec.problems import Problems
+from raycl.spec.protocols import FirstTasks
+from raycl.spec.rules import BrokenRules, moved_stream
+from raycl.spec.setting import Setting
 from raycl.spec.sweep_options import SearchConfig
 
 
@@ -33,6 +41,66 @@ def check_sampling(search: SearchConfig, entries: Sequence[Entry], problems: Pro
                 if entry.space[path].encode(value) is None:
                     rule = f"must lie in what {entry.key} searches: {entry.space[path]}"
                     problems.refuse(("search", "enqueue", index, path), rule, format_value(value))
+
+
+def check_protocol(
+    search: SearchConfig, entry: Entry, blocks: Blocks, setting: Setting, extents: Extents, problems: Problems
+) -> None:
+    """What the search's protocol can judge of a method."""
+    if entry.barred:
+        return
+    if search.as_it_goes is not None:
+        for found in refused_choices(search.as_it_goes, entry.alias, blocks, setting):
+            problems.refuse(*found)
+    if search.judged is not None:
+        _check_first_tasks(search.judged, entry, setting, problems)
+        if search.inert == "refuse" and entry.space:
+            corners = (blocks.resolve(extents.catalog, values) for values, _ in corner_points(blocks.space))
+            _refuse_inert(search.judged.tasks, entry, blocks, [as_judged(one, extents) for one in corners], problems)
+    if search.searched_on:
+        _check_moved(search.searched_on, setting, extents, problems)
+
+
+def _check_first_tasks(judged: FirstTasks, entry: Entry, setting: Setting, problems: Problems) -> None:
+    count = setting.stream.tasks
+    if judged.tasks > count - judged.disjoint:
+        why = "must leave tasks to report on" if judged.disjoint else "the stream has fewer tasks"
+        problems.refuse(("search", "protocol"), f"first_tasks: {why}, of {count}; judge by fewer", str(judged.tasks))
+    if entry.space and getattr(setting.strategy, "at_once", False):
+        rule = "learns all tasks at once, so no first ones can judge it; write values, or use end_of_training"
+        problems.refuse(("strategies", entry.alias), rule, key=True)
+
+
+def _refuse_inert(judged: int, entry: Entry, blocks: Blocks, settings: Sequence[Setting], problems: Problems) -> None:
+    silent = set.intersection(*(set(inert(setting, entry.space, judged)) for setting in settings))
+    able = ", ".join(path for path in entry.space if path not in silent) or "none"
+    for path in (path for path in blocks.space if point_path(path) in silent):
+        rule = (
+            f"cannot act on the first {'task' if judged == 1 else f'{judged} tasks'}, by which first_tasks judges; "
+            f"judge by more, write a value, or let its points tie (search.inert: allow); what can act: {able}"
+        )
+        problems.refuse(blocks.source_path(path), rule, str(blocks.space[path]))
+
+
+def _check_moved(given: Mapping[str, Any], setting: Setting, extents: Extents, problems: Problems) -> None:
+    """The stream of the search takes its options, and has the shape of the one that is reported on."""
+    place = ("search", "protocol", "transfer", "stream")
+    try:
+        moved = moved_stream(setting.stream, given)
+    except BrokenRules as error:
+        for broken in error.broken:
+            problems.refuse((*place, *broken.path), broken.rule, broken.value, broken.key)
+        return
+    if moved == setting.stream:
+        problems.refuse(place, "must differ from the stream that is reported on", key=True)
+    try:
+        shapes = [found and sorted(found.sizes) for found in (extents.of(moved), extents.of(setting.stream))]
+    except DataError as error:
+        problems.refuse(place, str(error), key=True)
+        return
+    if moved.scenario != setting.stream.scenario or (None not in shapes and shapes[0] != shapes[1]):
+        rule = "must have the scenario, the tasks and as many classes in each as the stream that is reported on"
+        problems.refuse(place, rule, key=True)
 
 
 def check_conditions(blocks: Blocks, problems: Problems) -> None:

@@ -19,7 +19,7 @@ from raycl.spec.options import Options
 from raycl.spec.points import Point, active, acts, points_in
 from raycl.spec.protocols import ProtocolConfig
 from raycl.spec.revisions import revisions
-from raycl.spec.rules import BrokenRules
+from raycl.spec.rules import BrokenRules, moved_stream
 from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import BLOCK_NAMES, Registries, Setting
 from raycl.spec.source import SweepSource, parse, read
@@ -189,6 +189,9 @@ class SweepSpec(SweepContents):
         """
         resolved, runs = self.resolved(entry, point), RunSeeds.of(seed)
         scored = phase == "final"
+        if self.search is not None and self.search.searched_on and not scored:
+            resolved = replace(resolved, stream=moved_stream(resolved.stream, self.search.searched_on))
+        judged = self.search.judged if self.search is not None else None
         decided = trial_fields(resolved, self.catalog)
         decided |= {name: self._pin(decided[name]) for name in ("stream", "model")}
         if not (scored or whole):
@@ -208,6 +211,8 @@ class SweepSpec(SweepContents):
             train_on=self.final.train_on if scored and self.final else "train",
             keep_checkpoint=bool(scored and self.final and self.final.keep_checkpoints),
             code=self._code(entry, resolved),
+            first_tasks=judged.tasks if judged is not None and not scored else 0,
+            skipped_tasks=judged.tasks if judged is not None and judged.disjoint and scored else 0,
         )
 
     def _code(self, entry: Entry, resolved: Setting) -> str:

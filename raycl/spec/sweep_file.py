@@ -24,16 +24,14 @@ from raycl.spec.check import (
     search_findings,
     unmet,
 )
-from raycl.spec.choice_rules import refused_choices
 from raycl.spec.distribution import format_value
 from raycl.spec.entry import Entry
 from raycl.spec.needs import SHARED_BLOCKS, SearchSetting
 from raycl.spec.options import StreamConfig
 from raycl.spec.overrides import Override, own_overrides, variant_overrides
 from raycl.spec.problems import Finding, Problems
-from raycl.spec.protocols import ProtocolConfig
 from raycl.spec.rules import Broken, BrokenRules, validate
-from raycl.spec.search_rules import check_conditions, check_sampling
+from raycl.spec.search_rules import check_conditions, check_protocol, check_sampling
 from raycl.spec.seed_rules import Seeds, broken_rules, pinned_beside, seeds_of
 from raycl.spec.setting import Registries, Setting
 from raycl.spec.source import Path, SweepSource
@@ -134,8 +132,9 @@ class SweepFile:
         self._pinned_seeds(seeds_of(search, final), complete)
         if len(complete) == len(found) and not self._judged:
             self._judge_all(SearchSetting(search, pruner, final, _most_tasks(complete)))
-            if search is not None and search.as_it_goes is not None:
-                self._judge_choices(search.as_it_goes, complete)
+            if search is not None:
+                for entry, blocks, resolved in complete:
+                    check_protocol(search, entry, blocks, resolved, self._extents, self._problems)
         if search is not None and len(complete) == len(found):
             check_sampling(search, [entry for entry, _, _ in complete if not entry.barred], self._problems)
         self._problems.raise_any()
@@ -336,12 +335,6 @@ class SweepFile:
     def _judge_all(self, search: SearchSetting) -> None:
         """Refuse, or warn of, what does nothing in the file as a whole."""
         self._note((*self._idle.findings(), *search_findings(self.data, search)))
-
-    def _judge_choices(self, rule: ProtocolConfig, complete: Sequence[_Complete]) -> None:
-        """Refuse what trials that choose as they go cannot do."""
-        for entry, blocks, resolved in complete:
-            for found in () if entry.barred else refused_choices(rule, entry.alias, blocks, resolved):
-                self._problems.refuse(found.path, found.rule, found.value, found.key)
 
     def _name(self, alias: str) -> Any:
         own = self.data["strategies"][alias]

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from raycl.spec.needs import Idle, Need, SearchSetting
 from raycl.spec.options import Bytes, Count, Fraction, Later, Options, Positive, Seed
-from raycl.spec.protocols import ProtocolConfig, ProtocolName, configured
+from raycl.spec.protocols import FirstTasks, ProtocolConfig, ProtocolName, configured
 from raycl.spec.seeds import AnySeeds, PhaseSeeds, RunSeeds, runs_of
 
 SearchMetric = Literal[
@@ -124,6 +124,11 @@ class SearchConfig(Options):
         description="points tried before others: searched options by dotted path, of every method that searches them, "
         "or of the one named by `strategy`; what a point leaves open stands at the method's default, or in the middle",
     )
+    inert: Annotated[Literal["refuse", "allow"], Later()] = Field(
+        "refuse",
+        description="searched options that cannot act before first_tasks judges; where they may be searched, their "
+        "points tie, and the first one wins",
+    )
     seed: Seed = Field(0, description="of the sampler")
     seeds: PhaseSeeds = Field((0,), description=f"of the runs of every search trial; the mean counts{_DESIGN}")
     finalists: Finalists | None = None
@@ -142,7 +147,20 @@ class SearchConfig(Options):
     @property
     def as_it_goes(self) -> ProtocolConfig | None:
         """The protocol by which final trials choose for themselves; None where a search chooses before."""
-        return configured(self.protocol)
+        rule = configured(self.protocol)
+        return None if rule is None or rule.searches else rule
+
+    @property
+    def judged(self) -> FirstTasks | None:
+        """The first tasks that search trials learn; None: all of them."""
+        rule = configured(self.protocol)
+        return None if rule is None else rule.judged
+
+    @property
+    def searched_on(self) -> Mapping[str, Any]:
+        """What the stream of the search has otherwise than the sweep's own."""
+        rule = configured(self.protocol)
+        return {} if rule is None or rule.transfer is None else rule.transfer.stream
 
 
 def _compares_with_none(setting: SearchSetting) -> bool:

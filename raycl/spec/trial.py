@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 
 SweepPhase = Literal["search", "finalists", "final"]
 Scalar = str | int | float | bool
+LATER_FIELDS = ("revisions", "code", "first_tasks", "skipped_tasks")
+"""Of a trial, that stand in its hash where they say something."""
 PLACEMENT = ("home", "shards")
 """Options of ``memory`` that decide where rows live, and no number."""
 
@@ -100,6 +102,8 @@ class TrialSpec(Options):
             ``options``, ``stream`` and ``model``: what the hash takes for them, None for nothing.
         revisions: part -> revision, where it is not the first.
         code: fingerprint of a method or model that was registered at run time; empty for installed ones.
+        first_tasks: so many tasks of its stream are learned, and no more; 0: all of them.
+        skipped_tasks: so many tasks at the start of its stream are left out, as if there were none.
         choosing: what the trial chooses as it goes, and among what; the other blocks then hold the first of it.
     """
 
@@ -126,6 +130,12 @@ class TrialSpec(Options):
     revisions: dict[str, int] = {}
     code: str = ""
     choosing: Choosing | None = None
+    first_tasks: int = 0
+    skipped_tasks: int = 0
+
+    def learned(self, num_tasks: int) -> int:
+        """How many tasks the trial learns, of so many that it sees."""
+        return min(num_tasks, self.first_tasks or num_tasks)
 
     @property
     def selected_by(self) -> str:
@@ -201,7 +211,7 @@ class TrialSpec(Options):
         }
         if self.uses_memory:
             decisive["memory"] = self.memory.decisive(exclude=PLACEMENT)
-        decisive |= {name: getattr(self, name) for name in ("revisions", "code") if getattr(self, name)}
+        decisive |= {name: getattr(self, name) for name in LATER_FIELDS if getattr(self, name)}
         if self.choosing is not None:
             decisive["choosing"] = self.choosing.decisive()
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))

@@ -82,6 +82,8 @@ class Strategy:
     every scenario, or never, as each task has parameters of its own or losses over all units."""
     upper_bound: ClassVar[bool] = False
     """May ask for ``Source.SEEN`` or ``Source.ALL``; marked in every result."""
+    at_once: ClassVar[bool] = False
+    """Learns all tasks together, once the last has come."""
     boundary_free: ClassVar[bool] = False
     """Needs no word of where a task ends."""
     inference_batch: int = 1

@@ -26,6 +26,7 @@ class Joint(Strategy):
     idle_rows = "never"
     ignores: ClassVar[tuple[Idle, ...]] = (Idle(("training.reset_optimizer",), "all tasks are learned at once"),)
     upper_bound: ClassVar[bool] = True
+    at_once: ClassVar[bool] = True
 
     def phases(self, task: int) -> Sequence[Phase]:
         if not self.measured(task):

@@ -83,6 +83,6 @@ class Ledger:
         num_tasks = len(rows[0].total) if rows else verdict.task + 1
         curve = Curve(self.metric)
         curve.add(rows)
-        record = Record(spec, verdict, curve.values, num_tasks)
+        record = Record(spec, verdict, curve.values, spec.learned(num_tasks))
         self.on_record(record)
         return record

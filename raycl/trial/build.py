@@ -106,6 +106,7 @@ def build(
         setting.evaluation,
         device,
         seed=trial.run_seeds.split,
+        learned=trial.first_tasks and trial.learned(layout.num_tasks),
         boundaries_hidden=setting.hidden,
     )
     return Parts(setting, scenario, strategy, networks, memory, optimizers, rows, evaluator, random, meter, work)

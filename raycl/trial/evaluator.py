@@ -29,6 +29,7 @@ class Evaluator:
     Args:
         split: ``validation`` during a search, ``test`` in the final phase.
         seed: of the samples of tasks.
+        learned: so many tasks are learned in all, and the row after the last of them is measured whole; 0: all tasks.
         boundaries_hidden: whether the learner is not told which classes have come; then all units may win.
     """
 
@@ -42,6 +43,7 @@ class Evaluator:
         device: torch.device,
         *,
         seed: int = 0,
+        learned: int = 0,
         boundaries_hidden: bool = False,
     ) -> None:
         self._source = source
@@ -51,6 +53,7 @@ class Evaluator:
         self._options = options
         self._device = device
         self._seed = seed
+        self._learned = learned or scenario.num_tasks
         self._hidden_policy: Literal["seen", "all"] = "all" if boundaries_hidden else "seen"
         self._kept: dict[int, Segment] = {}
         self._room = KEPT_BYTES
@@ -66,7 +69,7 @@ class Evaluator:
     def asked(self, strategy: Strategy, learned: int) -> list[int]:
         """The tasks that are measured after tasks 0..learned."""
         options, count = self._options, self._scenario.num_tasks
-        if not options.measures_row(learned, count):
+        if not options.measures_row(learned, self._learned):
             return []
         future = options.measures_future(count) and strategy.zero_shot
         to_come = [task for task in range(learned + 1, count) if future and self._scenario.answerable(task, learned)]
@@ -76,7 +79,7 @@ class Evaluator:
         """Of tasks 0..learned, those that are measured. A smaller sample is the start of a larger one."""
         count = self._scenario.num_tasks
         wanted = self._options.sample(count)
-        if wanted is None or learned == count - 1 or wanted >= learned:
+        if wanted is None or learned == self._learned - 1 or wanted >= learned:
             return list(range(learned + 1))
         drawn = np.random.default_rng((self._seed, learned)).permutation(learned)[:wanted]
         return [*sorted(drawn.tolist()), learned]

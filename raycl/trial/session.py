@@ -188,7 +188,7 @@ class TrialSession:
         """The verdict that the rows and the cut-offs imply; None while the trial should go on."""
         learned = trainer.next_task - 1
         curve = self._curve.values
-        cut = cut_after(curve, self._cutoffs, trainer.num_tasks)
+        cut = cut_after(curve, self._cutoffs, trainer.learned)
         if cut is not None:
             reason = f"{self._metric} below {self._cutoffs[cut]:.4f} after task {cut}"
             return Verdict("pruned", reason, curve[cut], cut)
@@ -205,7 +205,7 @@ class TrialSession:
         if trainer is None:
             return Progress(-1, 0, None, verdict)
         task = trainer.next_task - 1
-        return Progress(task, trainer.num_tasks, self._curve.values.get(task), verdict)
+        return Progress(task, trainer.learned, self._curve.values.get(task), verdict)
 
     def _provenance(self) -> dict[str, Any]:
         """What the results record beside the specification."""

@@ -24,6 +24,7 @@ from raycl.spec.setting import Registries
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Losses, Phase, Position, Rows, Source, Updates, total
 from raycl.streams.contents import seen
+from raycl.streams.later import later_tasks
 from raycl.streams.task import TaskSource
 from raycl.trial.batching import BatchPlan, refuse_single_row
 from raycl.trial.budget import Allowance, TaskBudget, Ticks
@@ -68,6 +69,7 @@ class Trainer:
         self.trial = trial
         self.catalog = catalog or installed()
         self.next_task = 0
+        source = later_tasks(source, trial.skipped_tasks)
         self._source = source
 
         sized = with_room(trial, source.layout, rehearsal(self.catalog, data_root))
@@ -81,6 +83,11 @@ class Trainer:
     @property
     def num_tasks(self) -> int:
         return self.scenario.num_tasks
+
+    @property
+    def learned(self) -> int:
+        """Tasks that are learned in the end: all of them, but where hyperparameters are judged by the first ones."""
+        return self.trial.learned(self.num_tasks)
 
     @property
     def split_hash(self) -> str:
@@ -111,7 +118,7 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        return self.next_task == self.num_tasks
+        return self.next_task == self.learned
 
     @property
     def committed(self) -> Trainer:
@@ -147,7 +154,7 @@ class Trainer:
         if task == 0:
             with clock.stopped():
                 rows.append(self._measure(-1, Cost(forward_examples=0, gradient_examples=0)))
-        if task + 1 < self.num_tasks:
+        if task + 1 < self.learned:
             self._source.prefetch(task + 1, "train")
         self._build_optimizers(task, self._keeps_moments)
         diagnosed = self._diagnose(task, clock)

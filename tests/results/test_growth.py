@@ -109,6 +109,7 @@ def test_a_winner_that_says_nothing_of_its_choice_is_of_the_file_before(tmp_path
         ("hidden: [24]", "hidden: [25]", "naive: model.hidden ([25], before [24])"),
         ("tasks: 5", "tasks: 2", "naive: stream.tasks (2, before 5)"),
         ("capacity: 50", "capacity: 50, combine: mean", 'replay: memory.combine ("mean", before "union")'),
+        ("search: {", "search: {protocol: {first_tasks: 2}, ", "search.protocol differs"),
         ("final: {", "final: {train_on: train_and_validation, ", "naive: train_on"),
         ("final: {", "resources: {cpus: 2}\nfinal: {", "naive: resources.cpus (2, before 1)"),
         ("[20, 50, 100]", "[20, 50]", "replay: memory.capacity (choice(20, 50), but 100 was tried)"),
