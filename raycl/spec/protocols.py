@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raycl.spec.options import Count, Options, one_of
+from raycl.spec.options import Count, Later, Options, one_of
 
 RATE = "training.learning_rate"
 """What the first phase of ``stability_decay`` has a grid of."""
@@ -82,11 +82,19 @@ ProtocolName = Literal["end_of_training", "current_task", "seen_tasks", "stabili
 class ProtocolConfig(Options):
     """A protocol with options of its own: ``{current_task: {retrain: true}}``."""
 
-    current_task: CurrentTask | None = Field(None, description="judged by each task's validation data")
-    seen_tasks: SeenTasks | None = Field(None, description="judged by the validation data of all tasks so far")
-    stability_decay: StabilityDecay | None = Field(None, description="the framework of De Lange et al. 2021")
-    first_tasks: Count | FirstTasks | None = Field(None, description="judged after so many tasks of the stream")
-    transfer: Transfer | None = Field(None, description="searched on another stream")
+    current_task: Annotated[CurrentTask | None, Later()] = Field(
+        None, description="judged by each task's validation data"
+    )
+    seen_tasks: Annotated[SeenTasks | None, Later()] = Field(
+        None, description="judged by the validation data of all tasks so far"
+    )
+    stability_decay: Annotated[StabilityDecay | None, Later()] = Field(
+        None, description="the framework of De Lange et al. 2021"
+    )
+    first_tasks: Annotated[Count | FirstTasks | None, Later()] = Field(
+        None, description="judged after so many tasks of the stream"
+    )
+    transfer: Annotated[Transfer | None, Later()] = Field(None, description="searched on another stream")
 
     @model_validator(mode="after")
     def _one_protocol(self) -> ProtocolConfig:

@@ -388,5 +388,5 @@ def test_a_task_that_fails_halfway_tells_nothing_of_its_state(
 
     monkeypatch.setattr(PackNet, "after_update", fails)
     assert running.step().verdict is not None
-    assert running._trainer.strategy.warnings(), "the mutant: asked in the middle of a task"
+    assert running.trainer.strategy.warnings(), "the mutant: asked in the middle of a task"
     assert "warnings" not in running._provenance()
