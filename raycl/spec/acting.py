@@ -44,11 +44,18 @@ def changeable(setting: Setting) -> frozenset[str]:
     return frozenset(name for owner in owners(setting) for name in getattr(owner, "between_tasks", ()))
 
 
+def plastic(setting: Setting) -> Mapping[str, Any] | None:
+    """Options under which a method holds nothing back: those that it names, else those that make it fine-tuning."""
+    own: Mapping[str, Any] | None = getattr(setting.strategy, "plastic", None)
+    found: Mapping[str, Any] | None = getattr(setting.strategy, "naive_when", None) if own is None else own
+    return found
+
+
 def stability(setting: Setting) -> tuple[Decay, ...] | None:
     """The options by which a method holds on to old tasks, in the order in which they are decayed; none where it has
-    none, and None where it does not say, or where fine-tuning is no setting of it."""
+    none, and None where it does not say, or has no form without them."""
     declared: tuple[Decay, ...] | None = getattr(setting.strategy, "stability", None)
-    if declared and getattr(setting.strategy, "naive_when", None) is None:
+    if declared and plastic(setting) is None:
         return None
     return declared if declared is None else tuple(_acting(setting, declared))
 

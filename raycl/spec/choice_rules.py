@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raycl.spec.acting import changeable, stability
+from raycl.spec.acting import changeable, inert, stability
 from raycl.spec.blocks import Blocks, point_path
 from raycl.spec.problems import Finding
 from raycl.spec.protocols import RATE, ProtocolConfig
 from raycl.spec.setting import Setting
 from raycl.spec.space import Choice
+
+MANY = 1000
+"""Tasks of a stream whose parts tell how many it has."""
 
 
 def refused_choices(rule: ProtocolConfig, alias: str, blocks: Blocks, setting: Setting) -> Iterator[Finding]:
@@ -40,6 +43,10 @@ def _searched(rule: ProtocolConfig, blocks: Blocks, setting: Setting) -> Iterato
             if option != RATE or not isinstance(searched, Choice):
                 why = f"stability_decay searches {RATE} alone, a grid, and starts from the values given; write a value"
                 yield Finding(place, f"{why}, or {RATE}: {{choice: [...]}}", str(searched))
+        elif inert(setting, [option], tasks := setting.stream.tasks or MANY):
+            yield Finding(
+                place, f"does nothing before the stream of {tasks} tasks has ended; write a value", str(searched)
+            )
         elif option not in changeable(setting):
             able = ", ".join(sorted(name for name in changeable(setting) if "." not in name or name == RATE))
             why = f"cannot change between two tasks, as {rule.name} chooses; write a value, or search others ({able})"

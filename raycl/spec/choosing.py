@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raycl.spec.acting import stability
+from raycl.spec.acting import plastic, stability
 from raycl.spec.entry import Entry
 from raycl.spec.protocols import RATE, Choosing
 from raycl.spec.seeds import RunSeeds
@@ -59,8 +59,8 @@ def choosing_trial(
             candidates.append(values)
     setting = sweep.resolved(entry, points[0])
     decays = (stability(setting) or ()) if rule.stability_decay is not None else ()
-    plastic = dict(setting.strategy.naive_when or {}) if decays else {}
-    asked = Choosing(protocol=rule, candidates=tuple(candidates), decays=decays, plastic=plastic)
+    free = dict(plastic(setting) or {}) if decays else {}
+    asked = Choosing(protocol=rule, candidates=tuple(candidates), decays=decays, plastic=free)
     return specs[0].model_copy(update={"choosing": asked, "point": {}})
 
 

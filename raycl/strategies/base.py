@@ -119,6 +119,8 @@ class Strategy:
     stability: ClassVar[tuple[Decay, ...] | None] = None
     """Options by which the method holds on to old tasks, for the protocol ``stability_decay``; none where it learns as
     freely as it can; None: the protocol is not for it."""
+    plastic: ClassVar[Mapping[str, Any] | None] = None
+    """Options under which nothing holds it back, for the same protocol; default: :attr:`naive_when`."""
     naive_when: ClassVar[Mapping[str, Any] | None] = None
     """Options under which the method must equal naive fine-tuning bit for bit: ``{"penalty": 0.0}``."""
 

@@ -190,6 +190,12 @@ REFUSED = {
         GREEDY.replace("naive: {}", "replay: {memory.capacity: {choice: [20, 50]}}"),
         "cannot change between",
     ),
+    "it never acts": (
+        GREEDY.replace("tasks: 3", "tasks: 2").replace(
+            "penalty: {loguniform: [1, 1e6]}", "mode: online, online_decay: {uniform: [0.5, 1]}"
+        ),
+        "does nothing before the stream of 2 tasks has ended",
+    ),
     "measured inside": (GREEDY + "evaluation: {inside: {updates: 3}}\n", "evaluation.inside"),
     "hidden ends": (
         GREEDY.replace("scenario: class", "scenario: class, boundaries: hidden")

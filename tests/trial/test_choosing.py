@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from strategies.every_method import CASES, assert_equal_state, small
+from strategies.every_method import ONE_EACH, assert_equal_state, small
 from support import counts, finish, local_source, trainer, trial
 
 from raycl.errors import DataError, MethodError
@@ -74,7 +74,7 @@ def kept(rows: Sequence[TaskRow]) -> list[int]:
     return [tried.candidate for row in rows for tried in row.tried if tried.kept]
 
 
-@pytest.mark.parametrize(("name", "scenario"), CASES)
+@pytest.mark.parametrize(("name", "scenario"), ONE_EACH)
 def test_with_one_candidate_it_is_a_plain_run_to_the_bit(name: str, scenario: str) -> None:
     spec = spec_of(name, [{}], scenario=scenario, seed=3)
     running, straight = chooser(spec), trainer(plain(spec))

@@ -33,6 +33,7 @@ from raycl.learning.task_inference import CERTAINTY, least_entropy, placed, unde
 from raycl.models.hypernetwork import WeightGenerator
 from raycl.models.target import Buffers, TargetNetwork
 from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
+from raycl.spec.protocols import Decay
 from raycl.strategies.base import Context, Losses, Phase, Position, Strategy, StrategyConfig, TaskData, Trainable
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -53,6 +54,8 @@ class Hypernetwork(Strategy):
     Config: ClassVar[type[StrategyConfig]] = HypernetworkConfig
     acts_from = {**dict.fromkeys(PROTECTION, 2), "sampled_tasks": 3}
     between_tasks: ClassVar[tuple[str, ...]] = PROTECTION
+    stability: ClassVar[tuple[Decay, ...] | None] = (Decay(option="beta"),)
+    plastic: ClassVar[Mapping[str, Any] | None] = {"beta": 0.0}
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"), CERTAINTY)
     ignores: ClassVar[tuple[Idle, ...]] = (
         NEW_OPTIMIZERS,

@@ -76,6 +76,7 @@ class HypernetworkTIR(Hypernetwork):
         "vae.sampled_tasks": 4,
     }
     between_tasks = (*PROTECTION, *_OF_IMAGES, "replay_share", "replay_batch_size")
+    stability = None  # its generators of images are held besides
     divisible: ClassVar[bool] = False
     one_pass: ClassVar[bool] = False
     idle_rows = "never"
