@@ -65,7 +65,8 @@ def pretend(results: ResultsFolder, job: Job, fails: Callable[[TrialSpec], bool]
     attempt = store.begin()
     store.restore()  # what is written now continues it
     known = {row.task for row in store.rows()}
-    for task in range(TASKS):
+    learned = job.spec.learned(TASKS)
+    for task in range(learned):
         if task not in known:
             correct = np.zeros(TASKS, dtype=np.int64)
             correct[: task + 1] = round(ROWS * accuracy(job.spec, task))
@@ -75,10 +76,10 @@ def pretend(results: ResultsFolder, job: Job, fails: Callable[[TrialSpec], bool]
             store.finish(Verdict("failed", "the loss is not finite", None, task), {"num_tasks": TASKS})
             return
         value = AccuracyMatrix.of(store.rows(), TASKS).average_accuracy(task)
-        if task < TASKS - 1 and value < job.cutoffs.get(task, -1.0):
+        if task < learned - 1 and value < job.cutoffs.get(task, -1.0):
             store.finish(Verdict("pruned", "below the cut-off", value, task), {"num_tasks": TASKS})
             return
-    store.finish(Verdict("finished", "", value, TASKS - 1), {"num_tasks": TASKS})
+    store.finish(Verdict("finished", "", value, learned - 1), {"num_tasks": TASKS})
 
 
 def play(

@@ -63,7 +63,11 @@ def test_a_generation_waits_for_the_one_before(tmp_path: Path) -> None:
     assert seen == [0, 0, 2, 2]
 
 
-@pytest.mark.parametrize("text", [SWEEP, PRUNED], ids=["plain", "pruned"])
+FIRST = SWEEP.replace("search: {", "search: {protocol: {first_tasks: 2}, ")
+GAUSS = SWEEP.replace("trials: 5, generation: 2", "sampler: gp, trials: 6, generation: 2")
+
+
+@pytest.mark.parametrize("text", [SWEEP, PRUNED, FIRST, GAUSS], ids=["plain", "pruned", "first tasks", "gp"])
 def test_slots_and_the_order_of_endings_change_nothing(tmp_path: Path, text: str) -> None:
     sweep = parsed(text)
     alone = searched(sweep, tmp_path / "one")
