@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from raycl.catalog import catalog
-from raycl.matrix import AccuracyMatrix, TaskRow, Verdict
+from raycl.matrix import AccuracyMatrix, Cost, TaskRow, Verdict
 from raycl.results.reading import read_cells, read_trials
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.sweep.dispatch import Dispatcher, NothingLeft
+from raycl.sweep.job import Job
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import Job
 
 TASKS = 5
 ROWS = 1000
@@ -70,7 +70,8 @@ def pretend(results: ResultsFolder, job: Job, fails: Callable[[TrialSpec], bool]
         if task not in known:
             correct = np.zeros(TASKS, dtype=np.int64)
             correct[: task + 1] = round(ROWS * accuracy(job.spec, task))
-            row = TaskRow(task, correct, np.full(TASKS, ROWS))
+            cost = Cost(parameters=100, state_bytes=1000, buffer_bytes=80 * job.spec.memory.examples)
+            row = TaskRow(task, correct, np.full(TASKS, ROWS), cost)
             store.write_task(attempt, task, [row], {"state": b"x"}, {})
         if fails(job.spec) and task == 1:
             store.finish(Verdict("failed", "the loss is not finite", None, task), {"num_tasks": TASKS})

@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from raycl.sweep.dispatch import Dispatcher, NothingLeft, configuration
-from raycl.sweep.plan import Job
+from raycl.sweep.job import Job
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from raycl.catalog import catalog
 from raycl.errors import RayclError
 from raycl.matrix import Verdict
 from raycl.results.failures import Failure, failures_of
+from raycl.results.objectives import costs_of
 from raycl.results.outcomes import Record
 from raycl.results.reading import matrices, read_trials, unfinished
 from raycl.results.remarks import remarks
@@ -157,7 +158,7 @@ class Told:
     """
 
     def __init__(self, sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, EndedTrial]) -> None:
-        self._metric = sweep.search.metric if sweep.search else COMPARED[0]
+        self._metric = sweep.metric
         self._curves = _curves(results, self._metric) if sweep.pruner is not None else None
         self._trials = trials
 
@@ -169,7 +170,7 @@ class Told:
         last = {} if trial["value"] is None or trial["status"] != "finished" else {num_tasks - 1: trial["value"]}
         curve = last if self._curves is None else self._curves.get(spec.hash, {})
         verdict = Verdict(trial["status"], trial["reason"] or "", trial["value"], trial["tasks_done"] - 1)
-        return Record(spec, verdict, curve, num_tasks)
+        return Record(spec, verdict, curve, num_tasks, costs_of(trial))
 
 
 def _sweep(results: ResultsFolder) -> SweepSpec | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -44,6 +44,12 @@ def read_winner(read: ReadJson, sweep: SweepSpec, entry: Entry) -> Mapping[str, 
     basis = sweep.basis(entry)
     found = (read(path) for path in _winner_paths(entry, basis))
     return next((winner for winner in found if winner is not None and winner.get("basis", basis) == basis), None)
+
+
+def pareto(winner: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The points that a winner's file names, the most accurate first: of one objective the winner alone."""
+    found: Sequence[Mapping[str, Any]] = winner.get("pareto", [winner])
+    return found
 
 
 def write_winner(results: ResultsFolder, sweep: SweepSpec, entry: Entry, winner: Mapping[str, Any]) -> None:

@@ -25,12 +25,14 @@ class Record:
     Attributes:
         curve: task -> the search metric after it; tasks that were not measured are absent.
         num_tasks: tasks that it learns.
+        costs: what it has cost in the end, by the objective's name.
     """
 
     spec: TrialSpec
     verdict: Verdict
     curve: Mapping[int, float]
     num_tasks: int
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     def under(self, cutoffs: Mapping[int, float]) -> Verdict | None:
         """The verdict that these cut-offs imply; None where the trial has to go on.
@@ -69,6 +71,7 @@ class Outcome:
         value: the search metric after the last task, the mean over the search seeds; None unless finished.
         curve: task -> the search metric after it, the mean over the seeds; tasks that were not measured are absent.
         reason: why it failed.
+        costs: of a finished one, the means over the search seeds.
     """
 
     point: Mapping[str, Scalar]
@@ -76,6 +79,7 @@ class Outcome:
     value: float | None = None
     curve: Mapping[int, float] = field(default_factory=dict)
     reason: str = ""
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def excess(self) -> float:
@@ -84,7 +88,11 @@ class Outcome:
 
     @classmethod
     def of(
-        cls, point: Mapping[str, Scalar], verdicts: Sequence[Verdict], curves: Sequence[Mapping[int, float]]
+        cls,
+        point: Mapping[str, Scalar],
+        verdicts: Sequence[Verdict],
+        curves: Sequence[Mapping[int, float]],
+        costs: Sequence[Mapping[str, float]] = (),
     ) -> Outcome:
         """Of a suggestion whose trials, one per search seed, have all ended; one that failed fails it."""
         common = sorted(set(curves[0]).intersection(*curves[1:]))
@@ -96,7 +104,9 @@ class Outcome:
         if pruned:
             return cls(point, "pruned", None, {task: value for task, value in curve.items() if task <= min(pruned)})
         values = [verdict.value for verdict in verdicts if verdict.value is not None]
-        return cls(point, "finished", mean(values), curve)
+        known = set.intersection(*(set(own) for own in costs)) if costs else set()
+        spent = {name: mean([own[name] for own in costs]) for name in sorted(known)}
+        return cls(point, "finished", mean(values), curve, costs=spent)
 
 
 def ranked(outcomes: Sequence[Outcome | None], names: Sequence[Hashable]) -> list[int]:

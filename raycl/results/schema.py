@@ -341,7 +341,7 @@ def trials_table(
         "num_tasks": num_tasks or None,
         "provenance": json.dumps({k: v for k, v in provenance.items() if k not in told}, sort_keys=True),
         **_finite(AccuracyMatrix.of(rows, num_tasks).metrics() if learned else {}),
-        **_cost(learned, seconds),
+        **cost_columns(learned, seconds),
         "spec": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
     }
     table = pa.table({field.name: pa.array([values.get(field.name)], field.type) for field in TRIALS}, schema=TRIALS)
@@ -364,7 +364,8 @@ def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
-def _cost(learned: Sequence[TaskRow], seconds: Mapping[str, float]) -> dict[str, Any]:
+def cost_columns(learned: Sequence[TaskRow], seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What a trial has cost: sums of what is counted, and what is held after the last task."""
     if not learned:
         return dict(seconds)
     last = learned[-1].cost

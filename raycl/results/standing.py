@@ -14,6 +14,7 @@ from typing import Any
 
 from raycl.matrix import Verdict
 from raycl.results.decisions import Decisions, read_decisions, read_winner, suggestion_path
+from raycl.results.objectives import finalists
 from raycl.results.outcomes import Outcome, Recall, Record, ranked, score
 from raycl.results.store import ResultsFolder
 from raycl.spec.choosing import chooses, choosing_trial, drawn, grid
@@ -65,6 +66,7 @@ class Standing:
         final: the winner's trials on the final seeds.
         planned: suggestions and final trials that the sweep asks for.
         ended: nothing is left to run.
+        pareto: of several objectives, the trials of each point on the final seeds, by its suggestion.
     """
 
     entry: Entry
@@ -75,13 +77,14 @@ class Standing:
     final: tuple[Asked, ...] = ()
     planned: Mapping[SweepPhase, int] = field(default_factory=dict)
     ended: bool = False
+    pareto: Mapping[int, tuple[Asked, ...]] = field(default_factory=dict)
 
     def trials(self, phase: SweepPhase | None = None) -> list[Asked]:
         """The entry's trials that are known by now, of one phase or of all; each stands once in a phase."""
         parts: dict[SweepPhase, Iterable[Asked]] = {
             "search": (asked for trials in self.suggested for asked in trials),
             "finalists": (asked for trials in self.again.values() for asked in trials),
-            "final": self.final,
+            "final": (asked for trials in (self.final, *self.pareto.values()) for asked in trials),
         }
         chosen = PHASES if phase is None else (phase,)
         return [asked for name in chosen for asked in {one.spec.hash: one for one in parts[name]}.values()]
@@ -165,11 +168,14 @@ def _standing(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall
     outcomes = tuple(_outcome(trials) for trials in suggested)
     again = _again(sweep, entry, suggested, outcomes, recall)
     winner = read_winner(decided.get, sweep, entry)
+    others = {}
+    if winner:
+        others = {own["index"]: _final(sweep, entry, own["point"], recall) for own in winner.get("pareto", ())}
     final = _final(sweep, entry, winner["point"], recall) if winner else ()
     chosen = again is not None and all(map(_all_ended, again.values()))
     hopeless = chosen and not any(_scored(suggested[index], trials) for index, trials in (again or {}).items())
-    ended = chosen and (hopeless or winner is not None) and _all_ended(final)
-    return Standing(entry, suggested, outcomes, again or {}, winner, final, planned, ended)
+    ended = chosen and (hopeless or winner is not None) and all(map(_all_ended, (final, *others.values())))
+    return Standing(entry, suggested, outcomes, again or {}, winner, final, planned, ended, others)
 
 
 def _suggested(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall) -> tuple[tuple[Asked, ...], ...]:
@@ -194,7 +200,8 @@ def _outcome(trials: Sequence[Asked]) -> Outcome | None:
     """How a suggestion ended; None while one of its trials has to run."""
     verdicts = [asked.verdict for asked in trials if asked.verdict is not None]
     curves = [asked.record.curve_under(asked.cutoffs) if asked.record else {} for asked in trials]
-    return Outcome.of(trials[0].spec.point, verdicts, curves) if len(verdicts) == len(trials) else None
+    costs = [asked.record.costs if asked.record else {} for asked in trials]
+    return Outcome.of(trials[0].spec.point, verdicts, curves, costs) if len(verdicts) == len(trials) else None
 
 
 def _again(
@@ -210,14 +217,13 @@ def _again(
     refused = sum(asked[0].verdict is not None and asked[0].record is None for asked in suggested)
     if not sweep.tried(entry, points, refused) or any(outcome is None for outcome in outcomes):
         return None
-    config = sweep.search.finalists
-    top, seeds = (config.top, config.runs) if config else (1, ())
+    seeds = sweep.search.finalists.runs if sweep.search.finalists else ()
 
     def trials(point: Mapping[str, Scalar]) -> tuple[Asked, ...]:
         return tuple(Asked.of(sweep.trial(entry, point, seed, "finalists"), recall) for seed in seeds)
 
     names = [asked[0].spec.hash for asked in suggested]
-    return {index: trials(suggested[index][0].spec.point) for index in ranked(outcomes, names)[:top]}
+    return {index: trials(suggested[index][0].spec.point) for index in finalists(sweep.search, outcomes, names)}
 
 
 def _final(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar], recall: Recall) -> tuple[Asked, ...]:

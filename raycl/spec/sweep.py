@@ -24,7 +24,7 @@ from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import BLOCK_NAMES, Registries, Setting
 from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep_file import SweepContents, SweepFile
-from raycl.spec.sweep_options import DEFAULT_METRIC
+from raycl.spec.sweep_options import DEFAULT_METRIC, DEFAULT_TOP
 from raycl.spec.trial import FORMAT_VERSION, PLACEMENT, Scalar, SweepPhase, TrialSpec, by_content, trial_fields
 
 __all__ = ["Entry", "Runs", "SweepSpec"]
@@ -135,7 +135,7 @@ class SweepSpec(SweepContents):
     @property
     def metric(self) -> str:
         """What a search maximises, or would."""
-        return self.search.metric if self.search else DEFAULT_METRIC
+        return self.search.maximised if self.search else DEFAULT_METRIC
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -253,6 +253,8 @@ class SweepSpec(SweepContents):
             return Runs(0, 0, final)
         finalists, suggested = self.search.finalists, self.suggestions(entry)
         again = min(finalists.top, suggested) * len(finalists.runs) if finalists else 0
+        if self.search.costs:
+            final *= min(finalists.top if finalists else DEFAULT_TOP, suggested)
         return Runs(suggested * len(self.search.runs), again, final)
 
     # -- how a search goes through a space ---------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -17,16 +17,35 @@ SearchMetric = Literal[
     "average_accuracy", "average_incremental_accuracy", "pooled_accuracy", "pooled_average_incremental_accuracy"
 ]
 
+CostObjective = Literal["state_bytes", "parameters", "gradient_examples", "forward_examples"]
+"""What is minimised beside a metric: bytes kept after the last task, replay memory included; trainable numbers; rows
+through backward and forward passes, over all tasks."""
 DEFAULT_METRIC: SearchMetric = "average_accuracy"
 
+DEFAULT_TOP = 3
+"""Points of a Pareto set that go on, where the file names no finalists."""
 Trials = Annotated[int, Field(ge=1, le=1_000_000)]
 _DESIGN = "; a list, or seeds of each source of randomness"
+
+
+def _objectives(given: tuple[str, ...]) -> tuple[str, ...]:
+    metrics, costs = get_args(SearchMetric), get_args(CostObjective)
+    if len(given) < 2 or given[0] not in metrics or not set(given[1:]) <= set(costs) or len(set(given)) < len(given):
+        raise ValueError(
+            f"must be a metric ({', '.join(metrics)}) and one or more costs ({', '.join(costs)}), each once"
+        )
+    return given
 
 
 class SearchConfig(Options):
     """How the hyperparameters of each strategy are searched, on validation data only."""
 
     needs: ClassVar[tuple[Need, ...]] = (
+        Need(
+            "search.metric",
+            "of several objectives nothing is pruned, and no trial chooses as it goes; name one metric",
+            lambda at: at.search is None or not at.search.costs or (at.pruner is None and not at.as_it_goes),
+        ),
         Need(
             "search.finalists.seeds",
             "must hold at least one seed; leave finalists out to name the winner without",
@@ -104,10 +123,11 @@ class SearchConfig(Options):
     trials: Trials = Field(10, description="per strategy and variant")
     generation: Trials = Field(5, description="suggestions made at once, from all earlier generations")
     startup: Trials = Field(5, description="random suggestions before the sampler learns from results")
-    metric: SearchMetric = Field(
+    metric: SearchMetric | Annotated[tuple[SearchMetric | CostObjective, ...], AfterValidator(_objectives)] = Field(
         DEFAULT_METRIC,
         description="what is maximised: a mean over tasks, or over all their images (pooled), after the last task, or "
-        "its mean over all steps (incremental)",
+        "its mean over all steps (incremental); or a list of it and of costs that are minimised: [average_accuracy, "
+        "state_bytes] finds a Pareto set",
     )
     mode: Literal["max"] = Field("max", description="the largest metric wins")
     sampler: Literal["tpe", "gp", "random", "qmc", "grid"] = Field(
@@ -133,6 +153,16 @@ class SearchConfig(Options):
     seeds: PhaseSeeds = Field((0,), description=f"of the runs of every search trial; the mean counts{_DESIGN}")
     finalists: Finalists | None = None
     max_concurrent: Count | None = Field(None, description="default: what the resources allow")
+
+    @property
+    def maximised(self) -> SearchMetric:
+        """The metric, the first of several objectives."""
+        return self.metric if isinstance(self.metric, str) else cast(SearchMetric, self.metric[0])
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """What is minimised beside it."""
+        return () if isinstance(self.metric, str) else self.metric[1:]
 
     @property
     def learns(self) -> bool:

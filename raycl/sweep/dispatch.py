@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raycl.errors import StoreError
+from raycl.sweep.job import Job, Plan, verdict_of
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import Job, Plan, verdict_of
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from raycl.spec.sweep import SweepSpec
 from raycl.sweep.backend import Errand, RunOptions, Tick
 from raycl.sweep.data import Read, Sources, StreamKey, check_reads
 from raycl.sweep.dispatch import Dispatcher
-from raycl.sweep.plan import Job
+from raycl.sweep.job import Job
 from raycl.sweep.signals import Interruption
 from raycl.trial.device import accelerator, threads
 from raycl.trial.session import INFRASTRUCTURE, TrialSession

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from raycl.matrix import Curve, Verdict
+from raycl.results.objectives import costs_of
 from raycl.results.outcomes import ASHA, Record
+from raycl.results.schema import cost_columns
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep_options import DEFAULT_METRIC
 from raycl.spec.trial import TrialSpec
@@ -83,6 +85,7 @@ class Ledger:
         num_tasks = len(rows[0].total) if rows else verdict.task + 1
         curve = Curve(self.metric)
         curve.add(rows)
-        record = Record(spec, verdict, curve.values, spec.learned(num_tasks))
+        costs = costs_of(cost_columns([row for row in rows if row.task >= 0], {}))
+        record = Record(spec, verdict, curve.values, spec.learned(num_tasks), costs)
         self.on_record(record)
         return record

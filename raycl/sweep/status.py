@@ -13,8 +13,9 @@ from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import SweepPhase, stream_config
 from raycl.streams.source import stream_outline
 from raycl.sweep.dispatch import Dispatcher
+from raycl.sweep.job import Job, Plan, verdict_of
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import EntryPlan, Job, Plan, verdict_of
+from raycl.sweep.plan import EntryPlan
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 
 from raycl.results.outcomes import Outcome
-from raycl.results.trackers.optuna_terms import frozen, optuna_space
+from raycl.results.trackers.optuna_terms import frozen, new_study, optuna_space
 from raycl.spec.points import Point, Space, active, every_point, points_in
 from raycl.spec.sweep_options import PrunerConfig, SearchConfig
 from raycl.sweep.designs import latin_hypercube, sobol_point
@@ -130,10 +130,10 @@ class Suggester:
         """A study that has been told these outcomes, and where the points beyond them run."""
         if self._study is None or len(seen) < self._told:
             optuna.logging.set_verbosity(optuna.logging.ERROR)
-            self._study, self._told, self._running = optuna.create_study(direction="maximize"), 0, []
+            self._study, self._told, self._running = new_study(self._search.costs), 0, []
         if len(seen) > self._told:
             self._end_running(self._study)
-            self._study.add_trials([frozen(outcome, self._space) for outcome in seen[self._told :]])
+            self._study.add_trials([frozen(outcome, self._space, self._search.costs) for outcome in seen[self._told :]])
             self._told = len(seen)
         if len(earlier) - len(seen) < len(self._running):
             self._end_running(self._study)

@@ -18,8 +18,9 @@ from raycl.matrix import TaskRow
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.sweep.dispatch import LOST_AFTER, MOST_STALLS, Dispatcher, NothingLeft, configuration
+from raycl.sweep.job import Job
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import Job, SearchPlan
+from raycl.sweep.search import SearchPlan
 
 
 class Clock:

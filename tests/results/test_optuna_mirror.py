@@ -14,7 +14,7 @@ from raycl.results.outcomes import Outcome, Record
 from raycl.results.trackers.optuna import JOURNAL, StudyMirror
 from raycl.spec.sweep import SweepSpec
 from raycl.sweep.dispatch import Dispatcher
-from raycl.sweep.plan import SearchPlan
+from raycl.sweep.search import SearchPlan
 from raycl.sweep.suggestions import frozen, optuna_space
 
 SHARED = SWEEP.replace(

@@ -23,8 +23,8 @@ from raycl.results.trackers import optuna as mirrors
 from raycl.results.trackers.optuna import JOURNAL, LOCK, Lock, StudyMirror
 from raycl.spec.sweep import SweepSpec
 from raycl.sweep.beside import Beside
+from raycl.sweep.job import Job
 from raycl.sweep.ledger import Ledger, Record
-from raycl.sweep.plan import Job
 from raycl.sweep.signals import Interrupted, Interruption, interruptible
 
 pytestmark = pytest.mark.alone

@@ -20,7 +20,7 @@ from raycl.matrix import Verdict
 from raycl.results.outcomes import Record
 from raycl.spec.trial import TrialSpec
 from raycl.sweep.dispatch import LOST_AFTER, MOST_STALLS, STORAGE_AWAY, Dispatcher, NothingLeft, configuration
-from raycl.sweep.plan import Job, Plan
+from raycl.sweep.job import Job, Plan
 
 
 @dataclass

@@ -22,8 +22,9 @@ from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.sweep import status
 from raycl.sweep.dispatch import Dispatcher, NothingLeft
+from raycl.sweep.job import Job, verdict_of
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import EntryPlan, Job, verdict_of
+from raycl.sweep.plan import EntryPlan
 from raycl.sweep.status import SweepStatus, Watch
 
 PRUNED = SWEEP.replace("trials: 5, generation: 2", "trials: 6, generation: 2").replace(

@@ -18,8 +18,11 @@ from raycl.spec import space
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.sweep_options import PrunerConfig
 from raycl.sweep.dispatch import Dispatcher, NothingLeft
+from raycl.sweep.finalists import FinalistsPlan
+from raycl.sweep.job import Job
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import EntryPlan, FinalistsPlan, FinalPlan, Job, SearchPlan
+from raycl.sweep.plan import EntryPlan, FinalPlan
+from raycl.sweep.search import SearchPlan
 from raycl.sweep.suggestions import Outcome, cutoffs, frozen, optuna_space
 
 PRUNED = SWEEP.replace("trials: 5, generation: 2", "trials: 9, generation: 3").replace(

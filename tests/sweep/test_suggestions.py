@@ -20,8 +20,10 @@ from raycl.spec.points import Point, Space, place_of
 from raycl.spec.sweep_options import LimitsConfig, SearchConfig
 from raycl.sweep import suggestions
 from raycl.sweep.dispatch import Dispatcher
+from raycl.sweep.finalists import FinalistsPlan
+from raycl.sweep.job import Job
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.plan import FinalistsPlan, Job, SearchPlan
+from raycl.sweep.search import SearchPlan
 from raycl.sweep.suggestions import Outcome, Suggester, frozen, sampler_seed
 from raycl.trial.check import over_limits, unfit
 

@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from raycl.results.decisions import suggestion_path
 from raycl.results.outcomes import Outcome, Record
 from raycl.results.store import ResultsFolder
-from raycl.results.trackers.optuna_terms import frozen, optuna_space
+from raycl.results.trackers.optuna_terms import frozen, new_study, optuna_space
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import TrialSpec
 
@@ -97,6 +97,7 @@ class StudyMirror:
 
     def __init__(self, results: ResultsFolder, sweep: SweepSpec) -> None:
         self._sweep = sweep
+        self._costs = sweep.search.costs if sweep.search else ()
         self._results = results
         self._path = None if results.files.local is None else results.files.local / JOURNAL
         self._studies: dict[str, optuna.Study] = {}
@@ -165,7 +166,8 @@ class StudyMirror:
         verdicts = [verdict for verdict in (record.under(limits) for record in records) if verdict is not None]
         if len(verdicts) < len(specs):
             return None
-        return Outcome.of(specs[0].point, verdicts, [record.curve_under(limits) for record in records])
+        curves, costs = [record.curve_under(limits) for record in records], [record.costs for record in records]
+        return Outcome.of(specs[0].point, verdicts, curves, costs)
 
     def _study(self, entry: Entry) -> optuna.Study:
         if entry.key not in self._studies:
@@ -173,11 +175,11 @@ class StudyMirror:
             assert self._path is not None
             storage = JournalStorage(JournalFileBackend(str(self._path), Lock(self._path.with_name(LOCK))))
             name = f"{self._sweep.name}/{entry.key}"
-            study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+            study = new_study(self._costs, storage=storage, study_name=name, load_if_exists=True)
             mirrored = [trial.user_attrs.get(INDEX) for trial in study.get_trials(deepcopy=False)]
             if None in mirrored:  # an earlier raycl mirrored trials, under the alias that ran them
                 optuna.delete_study(study_name=name, storage=storage)
-                study, mirrored = optuna.create_study(storage=storage, study_name=name, direction="maximize"), []
+                study, mirrored = new_study(self._costs, storage=storage, study_name=name), []
             self._known[entry.key] = set(mirrored)
             self._studies[entry.key] = study
         return self._studies[entry.key]
@@ -185,7 +187,7 @@ class StudyMirror:
     def _frozen(
         self, entry: Entry, index: int, specs: Sequence[TrialSpec], outcome: Outcome
     ) -> optuna.trial.FrozenTrial:
-        told = frozen(outcome, optuna_space(entry.space))
+        told = frozen(outcome, optuna_space(entry.space), self._costs)
         told.user_attrs = {
             INDEX: index,
             "trials": [spec.hash for spec in specs],

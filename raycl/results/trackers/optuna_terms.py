@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -44,16 +45,25 @@ def _optuna(distribution: Distribution) -> BaseDistribution:
     raise TypeError(f"no Optuna distribution stands for {type(distribution).__name__}")
 
 
-def frozen(outcome: Outcome, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def frozen(outcome: Outcome, distributions: Mapping[str, BaseDistribution], costs: Sequence[str] = ()) -> FrozenTrial:
     """An outcome as Optuna keeps it: pruned trials with their intermediate values, failures without a value, and those
-    that are over a limit as what breaks a constraint, by how much."""
+    that are over a limit as what breaks a constraint, by how much.
+
+    Args:
+        costs: objectives beside the value, which are minimised.
+    """
     told = optuna.trial.create_trial(
         state=TrialState.PRUNED if outcome.excess > 0 else STATES[outcome.status],
         params=dict(outcome.point),
         distributions={name: found for name, found in distributions.items() if name in outcome.point},
-        value=outcome.value if outcome.status == "finished" else None,
+        values=[outcome.value, *(outcome.costs[name] for name in costs)] if outcome.status == "finished" else None,
         intermediate_values=dict(outcome.curve),
     )
     if outcome.excess > 0:
         told.set_constraint("limits", outcome.excess)
     return told
+
+
+def new_study(costs: Sequence[str] = (), **options: Any) -> optuna.Study:
+    """A study that maximises a metric, and minimises costs beside it."""
+    return optuna.create_study(directions=["maximize", *("minimize" for _ in costs)], **options)
