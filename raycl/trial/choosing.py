@@ -8,20 +8,21 @@ that holds the committed state can, and it learns nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from raycl.errors import DataError, MethodError
-from raycl.matrix import Stage, TaskRow, Tried
+from raycl.matrix import Cost, Stage, TaskRow, Tried
 from raycl.spec.evaluation import SampledTasks
 from raycl.spec.protocols import Choosing, CurrentTask, SeenTasks, StabilityDecay
 from raycl.spec.trial import TrialSpec
 from raycl.streams.task import Layout, Part, SplitName, TaskSource
 from raycl.trial import checkpoint
 from raycl.trial.decay import settle
+from raycl.trial.meter import TaskClock
 from raycl.trial.trainer import Trainer
 
 NewTrainer = Callable[[TrialSpec, TaskSource], Trainer]
@@ -85,6 +86,8 @@ class Training:
 class Bench:
     """Trains one task, again and again, from one committed state.
 
+    Whoever asks for a training holds its state, which may be large; here stays what was tried, and what that cost.
+
     Args:
         trial: as trainings are made, without what is chosen.
         committed: the state as a checkpoint holds it; None before the first task.
@@ -104,37 +107,45 @@ class Bench:
         self._make = make
         self._committed = committed
         self._judge = judge
-        self.trainings: list[Training] = []
+        self.tried: list[Tried] = []
+        self.costs: list[Cost] = []
 
     def train(self, stage: Stage, candidate: int, values: Mapping[str, Any]) -> Training:
         """Learn the task once; ``retrain`` does so on validation rows too, and is not judged by them."""
         again = stage == "retrain"
         spec = self._trial.with_values(values)
         trainer = self._make(spec, (WithValidation if again else WithoutTest)(self._source))
+        clock = TaskClock()
         try:
             if self._committed is not None:
                 trainer.load_state_dict(checkpoint.decode(self._committed))
             row = trainer.run_task()[-1]
             judged = None if again else self._judge(trainer, row)
             state = checkpoint.encode(trainer.state_dict())
-            made = Training(Tried(stage, candidate, values, judged), spec, row, state)
+            made, cost = Training(Tried(stage, candidate, values, judged), spec, row, state), row.cost
         except MethodError as error:
             made = Training(Tried(stage, candidate, values, None, failure=str(error)), spec)
+            cost = trainer.under_way(clock)
         finally:
             trainer.close()
-        self.trainings.append(made)
+        self.tried.append(made.tried)
+        self.costs.append(cost)
         return made
 
-    def best(self, made: Sequence[Training]) -> Training:
-        """The training that was judged best; ties go to the lowest index.
+    def best(self, stage: Stage, candidates: Iterable[Mapping[str, Any]]) -> Training:
+        """Train each candidate; the one that was judged best, of equal ones the first.
 
         Raises:
             MethodError: all of them failed.
         """
-        sound = [training for training in made if training.row is not None]
-        if not sound:
-            raise MethodError(f"every candidate failed: {made[0].tried.failure}")
-        return max(sound, key=lambda training: (_worth(training), -training.tried.candidate))
+        chosen: Training | None = None
+        for index, values in enumerate(candidates):
+            made = self.train(stage, index, values)
+            if made.row is not None and (chosen is None or _worth(made) > _worth(chosen)):
+                chosen = made
+        if chosen is None:
+            raise MethodError(f"every candidate failed: {self.tried[0].failure}")
+        return chosen
 
 
 class Chooser:
@@ -181,10 +192,10 @@ class Chooser:
         kept = self._choose(bench)
         if kept.row is None:
             raise MethodError(f"the training to be kept failed: {kept.tried.failure}")
-        self._trainings += len(bench.trainings)
+        self._trainings += len(bench.tried)
         self._state, self._values = kept.state, kept.tried.values
         self._reopen()
-        return [*rows, self._row(bench.trainings, kept, kept.row)]
+        return [*rows, self._row(bench, kept.tried, kept.row)]
 
     # -- the choice --------------------------------------------------------------------------------------------
 
@@ -192,7 +203,7 @@ class Chooser:
         rule, candidates = self._choosing.protocol.as_it_goes, self._choosing.candidates
         if isinstance(rule, StabilityDecay):
             return self._decay(bench, rule)
-        chosen = bench.best([bench.train("candidate", index, values) for index, values in enumerate(candidates)])
+        chosen = bench.best("candidate", candidates)
         if isinstance(rule, CurrentTask) and rule.retrain:
             return bench.train("retrain", chosen.tried.candidate, chosen.tried.values)
         return chosen
@@ -200,16 +211,18 @@ class Chooser:
     def _decay(self, bench: Bench, rule: StabilityDecay) -> Training:
         """Maximal plasticity, then stability decay; without stability hyperparameters the former is all."""
         grid, decays, plastic = self._choosing.candidates, self._choosing.decays, self._choosing.plastic
-        best = bench.best([bench.train("plastic", index, {**rate, **plastic}) for index, rate in enumerate(grid)])
+        kept = bench.best("plastic", [{**rate, **plastic} for rate in grid])
         if not decays:
-            return best
-        index = best.tried.candidate
+            return kept
+        index, mark = kept.tried.candidate, kept.tried.judged
 
         def learn(values: Mapping[str, float]) -> float | None:
-            return bench.train("stable", index, {**grid[index], **values}).tried.judged
+            nonlocal kept
+            kept = bench.train("stable", index, {**grid[index], **values})
+            return kept.tried.judged
 
-        self._stability = dict(settle(rule, self._stability, decays, best.tried.judged, learn))
-        return bench.trainings[-1]
+        self._stability = dict(settle(rule, self._stability, decays, mark, learn))
+        return kept
 
     def _judge(self) -> Callable[[Trainer, TaskRow], float | None]:
         """By which rows trainings of the next task are judged."""
@@ -245,17 +258,17 @@ class Chooser:
         if self._state is not None:
             self.committed.load_state_dict(checkpoint.decode(self._state))
 
-    def _row(self, made: Sequence[Training], kept: Training, row: TaskRow) -> TaskRow:
+    def _row(self, bench: Bench, kept: Tried, row: TaskRow) -> TaskRow:
         """The row of the committed state, on test data, with all that was tried and what it cost."""
         scored = self.committed.scored()
-        costs = [training.row.cost for training in made if training.row is not None]
-        tried = tuple(replace(training.tried, kept=training is kept) for training in made)
+        tried = tuple(replace(own, kept=own is kept) for own in bench.tried)
+        spent = row.cost.summed(bench.costs)
         measures = {**row.measures, TRAININGS: float(self._trainings)}
         return replace(
             row,
             correct=scored.correct,
             total=scored.total,
-            cost=row.cost.summed([*costs, scored.cost]),
+            cost=spent.evaluated(spent.evaluation_seconds + scored.cost.evaluation_seconds),
             measures=measures,
             tried=tried,
         )

@@ -330,6 +330,18 @@ class Trainer:
             self._grow(0)
         return self._evaluated(self.next_task - 1, Cost(forward_examples=0, gradient_examples=0))
 
+    def under_way(self, clock: TaskClock) -> Cost:
+        """What a task that fails has taken until now."""
+        forwards, gradients = self._meter.so_far()
+        return Cost(
+            wall_seconds=clock.wall(),
+            cpu_seconds=clock.cpu(),
+            updates=self._work.updates,
+            examples=self._work.examples,
+            forward_examples=forwards,
+            gradient_examples=gradients,
+        )
+
     def remembered(self) -> Table:
         """All rows of the replay memory."""
         return {} if self._memory is None else everything(self._memory)

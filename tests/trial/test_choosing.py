@@ -64,8 +64,8 @@ class Scripted:
             made = train(bench, stage, candidate, values)
             assert made.row is not None
             tried = replace(made.tried, judged=script.get((made.row.task, candidate), 0.5))
-            bench.trainings[-1] = replace(made, tried=tried)
-            return bench.trainings[-1]
+            bench.tried[-1] = tried
+            return replace(made, tried=tried)
 
         monkeypatch.setattr(Bench, "train", judged)
 
@@ -112,6 +112,11 @@ class TestGreedy:
             assert row.cost.gradient_examples == 3 * single.cost.gradient_examples  # type: ignore[operator]
             assert row.cost.parameters == single.cost.parameters
 
+    def test_a_budget_is_that_of_each_training(self) -> None:
+        training = {"epochs": None, "budget": {"gradient_examples": 60}}
+        rows = finished(chooser(spec_of("naive", self.CANDIDATES, training=training)))
+        assert [row.cost.budget_spent for row in rows[1:]] == [180] * 3
+
     def test_ties_go_to_the_lowest_index(self, monkeypatch: pytest.MonkeyPatch) -> None:
         Scripted({(1, 1): 0.7, (1, 2): 0.7}, monkeypatch)
         assert kept(finished(chooser(spec_of("naive", self.CANDIDATES)))) == [0, 1, 0]
@@ -121,6 +126,8 @@ class TestGreedy:
         rows = finished(chooser(spec_of("naive", [{RATE: 1e30}, {RATE: 1e-2}], training=training)))
         assert kept(rows) == [1, 1, 1]
         assert all(row.tried[0].failure and row.tried[0].judged is None for row in rows[1:])
+        alone = finish(trainer(plain(spec_of("naive", [{RATE: 1e-2}], training=training))))
+        assert all(row.cost.updates > own.cost.updates for row, own in zip(rows[1:], alone[1:], strict=True))
         with pytest.raises(MethodError, match="every candidate failed"):
             finished(chooser(spec_of("naive", [{RATE: 1e30}, {RATE: 1e35}], training=training)))
 
