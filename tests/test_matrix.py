@@ -269,3 +269,15 @@ def test_a_trial_is_cut_after_its_first_task_below(
     curve: dict[int, float], cutoffs: dict[int, float], ends: int | None
 ) -> None:
     assert cut_after(curve, cutoffs, num_tasks=3) == ends
+
+
+def test_costs_add_up_but_for_what_is_held_after_them() -> None:
+    parts = [
+        Cost(1.0, 0.5, 0.25, 10, 100, 7, 70, 3, 2, forward_examples=300, gradient_examples=100, budget_spent=100),
+        Cost(2.0, 1.0, 0.25, 5, 50, 9, 90, 4, 3, forward_examples=150, gradient_examples=None, budget_spent=50),
+    ]
+    total = parts[0].summed(parts)
+    assert (total.wall_seconds, total.cpu_seconds, total.evaluation_seconds) == (3.0, 1.5, 0.5)
+    assert (total.updates, total.examples, total.forward_examples, total.budget_spent) == (15, 150, 450, 150)
+    assert total.gradient_examples is None, "a part of it is not known"
+    assert (total.parameters, total.state_bytes, total.buffer_bytes, total.buffer_examples) == (7, 70, 3, 2)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import ahead, trial
 from torch import Tensor
 
 from raycl.spec.evaluation import EvaluationConfig
@@ -369,3 +370,21 @@ def test_more_than_a_hundred_tasks_are_sampled_by_default() -> None:
     assert len(cells(60, count=100)) == 100
     assert len(cells(60, count=101)) == 21
     assert len(cells(60, count=101, tasks="all")) == 101
+
+
+@pytest.mark.parametrize("scenario", ["task", "class"])
+def test_rows_of_a_memory_are_counted_by_their_tasks(scenario: str) -> None:
+    """Against predictions row by row; task 2 has no rows yet."""
+    running = ahead(trial("replay", scenario), 2)
+    rows = running.remembered()
+    correct, total = running.counts_on(rows)
+    assert total.tolist() == [*torch.bincount(rows["task"], minlength=2).tolist(), 0]
+    right = [0, 0, 0]
+    running.strategy.train(False)
+    for image, label, task in zip(rows["image"], rows["label"], rows["task"].tolist(), strict=True):
+        with torch.no_grad():
+            logits = running.strategy.predict(image[None] / 255, task if scenario == "task" else None)[0]
+        units = running.scenario.units(task) if scenario == "task" else range(len(logits))
+        right[task] += units.start + int(logits[units.start : units.stop].argmax()) == int(label)
+    assert correct.tolist() == right
+    assert [found.tolist() for found in running.counts_on({})] == [[0, 0, 0], [0, 0, 0]]
