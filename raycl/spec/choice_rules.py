@@ -11,7 +11,7 @@ from raycl.spec.protocols import RATE, ProtocolConfig
 from raycl.spec.setting import Setting
 from raycl.spec.space import Choice
 
-MANY_TASKS = 1000
+UNTOLD = 10_000
 """Tasks of a stream whose parts tell how many it has."""
 
 
@@ -43,7 +43,7 @@ def _searched(rule: ProtocolConfig, blocks: Blocks, setting: Setting) -> Iterato
             if option != RATE or not isinstance(searched, Choice):
                 why = f"stability_decay searches {RATE} alone, a grid, and starts from the values given; write a value"
                 yield Finding(place, f"{why}, or {RATE}: {{choice: [...]}}", str(searched))
-        elif inert(setting, [option], tasks := setting.stream.tasks or MANY_TASKS):
+        elif inert(setting, [option], tasks := setting.stream.tasks or UNTOLD):
             yield Finding(
                 place, f"does nothing before the stream of {tasks} tasks has ended; write a value", str(searched)
             )
