@@ -52,6 +52,7 @@ API = {
     "raycl.memory.buffer": "what a replay memory is",
     "raycl.matrix": "the accuracy matrix and its metrics",
     "raycl.results.reading": "a results folder as tables and matrices",
+    "raycl.results.statistics": "intervals, paired comparisons, and corrections for their number",
     "raycl.results.variance": "how much of a spread each source of randomness makes",
     "raycl.spec.seeds": "seeds of each source, and designs over them",
     "raycl.errors": "what is raised",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from raycl.catalog import catalog
+from raycl.results.foreseen import ASSUMED
 from raycl.results.reading import matrix_of
 from raycl.spec.sweep import SweepSpec
 
@@ -60,3 +61,8 @@ def test_the_matrices_answer_the_file_as_it_stands(folder: Path) -> None:
 
 def test_matrices_are_kept() -> None:
     assert KEPT
+
+
+def test_the_deviation_that_check_assumes_is_the_median_of_the_kept_matrices() -> None:
+    several = [stdev(values) for folder in KEPT for values in averages(folder).values() if len(values) > 1]
+    assert 0.8 < median(several) / (100 * ASSUMED) < 1.25

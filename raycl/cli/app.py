@@ -188,7 +188,7 @@ def check(file: SweepFileArgument, code: Import = None) -> None:
     sweep = _load(file)
     from raycl.cli.check import summary  # late, as it imports torch
 
-    standard_output().print(summary(sweep))
+    standard_output().print(summary(sweep, _results_root()))
 
 
 @app.command()
@@ -197,12 +197,16 @@ def show(
     failures: Annotated[
         bool, typer.Option("--failures", help="Show why and where trials failed, with their tracebacks.")
     ] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Compare methods with this one.", show_default="the best on validation data"),
+    ] = None,
 ) -> None:
     """Print the comparison table of a results folder."""
     from raycl.cli.show import failure_report
     from raycl.results.tables import comparison
 
-    standard_output().print(failure_report(results) if failures else comparison(results))
+    standard_output().print(failure_report(results) if failures else comparison(results, baseline))
 
 
 @app.command()
@@ -311,7 +315,11 @@ def _load(file: Path) -> SweepSpec:
 
 def _default_folder(name: str) -> str:
     """Where a sweep's results lie unless one is told; a variable that is set to nothing says nothing."""
-    return f"{(os.environ.get('RAYCL_RESULTS') or 'results').rstrip('/')}/{name}"
+    return f"{_results_root()}/{name}"
+
+
+def _results_root() -> str:
+    return (os.environ.get("RAYCL_RESULTS") or "results").rstrip("/")
 
 
 def _data_root(given: Path | None) -> Path:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raycl.results.tables import human_bytes
+from raycl.results.foreseen import ASSUMED, SOURCE, Expected, expected, few_seeds
+from raycl.results.layout import human_bytes
 from raycl.spec.choosing import trainings
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import ModelConfig
@@ -30,11 +32,17 @@ PROCESS_BYTES = 550e6
 """Resident memory of a trial's process before its network and batches: Python, torch and Ray, as measured on Linux."""
 
 
-def summary(sweep: SweepSpec) -> RenderableType:
-    """The summary of a checked sweep."""
+def summary(sweep: SweepSpec, root: str) -> RenderableType:
+    """The summary of a checked sweep.
+
+    Args:
+        root: where results folders lie, whose sweeps tell how far a method's seeds lie apart.
+    """
     head = Text.assemble((sweep.name, "bold"), (f"  {sweep.hash}", "dim"))
-    warnings = [Text(f"warning: {text}", style="yellow") for text in sweep.warnings]
-    return Group(head, _trials(sweep), _facts(sweep), *warnings)
+    few = few_seeds(sweep)
+    told = (*sweep.warnings, *([str(few)] if few else []))
+    warnings = [Text(f"warning: {text}", style="yellow") for text in told]
+    return Group(head, _trials(sweep), _facts(sweep, root), *warnings)
 
 
 def _trials(sweep: SweepSpec) -> Table:
@@ -78,7 +86,7 @@ def _searched(sweep: SweepSpec, entry: Entry) -> Text:
     return Text("\n".join(lines) or "-")
 
 
-def _facts(sweep: SweepSpec) -> Table:
+def _facts(sweep: SweepSpec, root: str) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -105,11 +113,26 @@ def _facts(sweep: SweepSpec) -> Table:
     needs = f"{cpus} CPU{'' if cpus == 1 else 's'}" + (f" and {gpus:g} GPU" if gpus else "")
     table.add_row("at once", f"at most {sweep.most_at_once} trials, {needs} each")
     table.add_row("memory", _memory(sweep))
+    if intervals := expected(sweep, root):
+        table.add_row("intervals", _intervals(intervals))
     if rooms := capacities(sweep):
         table.add_row("capacity", "auto: " + ", ".join(f"{key} {rows:,}" for key, rows in rooms.items()))
     for key, reason in unfit(sweep).items():
         table.add_row("limits", Text(f"{key} fits nowhere: {reason}", style="yellow"))
     return table
+
+
+def _intervals(found: Mapping[str, Expected]) -> str:
+    """Half-widths to expect of the methods' accuracies."""
+    if max(one.n for one in found.values()) < 2:
+        return "none, of one final seed"
+    told = [f"{key} ± {100 * one.margin:.1f}" for key, one in found.items() if one.known_from]
+    assumed = next((one for one in found.values() if not one.known_from), None)
+    parts = [f"{', '.join(told)}, from stored sweeps"] if told else []
+    if assumed is not None:
+        typical = f"of a deviation of {100 * ASSUMED:.2g} points, {SOURCE}"
+        parts.append(f"{'others ' if told else ''}± {100 * assumed.margin:.1f}, {typical}")
+    return f"accuracy over {max(one.n for one in found.values())} final seeds, 95 %: {'; '.join(parts)}"
 
 
 def _seeds(sweep: SweepSpec) -> str:

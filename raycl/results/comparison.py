@@ -8,7 +8,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from raycl.catalog import catalog
 from raycl.errors import RayclError
@@ -18,8 +18,10 @@ from raycl.results.objectives import costs_of
 from raycl.results.outcomes import Record
 from raycl.results.reading import matrices, read_trials, unfinished
 from raycl.results.remarks import remarks
+from raycl.results.searched import Searched, searched
 from raycl.results.seed_columns import seeds_in
 from raycl.results.standing import PHASES, Asked, Standing, owners, standings, told_failures
+from raycl.results.statistics import Interval
 from raycl.results.store import ResultsFolder
 from raycl.spec.entry import entry_key
 from raycl.spec.seeds import RunSeeds
@@ -76,6 +78,9 @@ class Line:
         reference: alias of the cumulative training that intransigence is measured against.
         remarks: what must be known of the trials before their figures are believed.
         barred: why the method cannot run in this variant.
+        by_seed: average accuracy of each of ``trials`` by its run's seeds.
+        search: what was searched, and what it came to; None where nothing was.
+        optimism: search metric of the winner on validation data, less its mean on test data of the same tasks.
     """
 
     variant: str
@@ -97,6 +102,14 @@ class Line:
     barred: str | None = None
     reference: str | None = None
     remarks: tuple[str, ...] = ()
+    by_seed: Mapping[RunSeeds, float] = field(default_factory=dict)
+    search: Searched | None = None
+    optimism: float | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of average accuracy over the final seeds; None where there are none yet."""
+        return Interval.of(self.by_seed.values()) if self.scored_on == "test" else None
 
     @property
     def key(self) -> str:
@@ -104,24 +117,42 @@ class Line:
 
 
 def lines(results: ResultsFolder) -> list[Line]:
-    """The lines of a folder, best accuracy first within each variant; barred and unscored methods stand last."""
-    return compared(results)[0]
+    """The lines of a folder, by their rank on validation data within each variant: test data order nothing that was
+    searched. What was not searched stands behind it, by its accuracy; barred and unscored methods stand last."""
+    return compared(results).lines
 
 
-def compared(results: ResultsFolder) -> tuple[list[Line], int]:
-    """:func:`lines`, and how many of their trials have begun and not ended."""
+class Compared(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        lines: as :func:`lines` has them.
+        begun: how many of their trials have begun and not ended.
+        trials: rows of the trials table by hash, of all that have ended.
+        baseline: the method that the sweep names to be compared with; None where it names none.
+    """
+
+    lines: list[Line]
+    begun: int
+    trials: Mapping[str, EndedTrial]
+    baseline: str | None
+
+
+def compared(results: ResultsFolder) -> Compared:
+    """The lines of a folder, and what they come from."""
     trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
     sweep, begun = _sweep(results), unfinished(results)
     if sweep is None:
         found = _lines_by_alias(results, trials, bool(begun))
     else:
         standing = standings(sweep, results, Told(sweep, results, trials))
-        found = [_line(one, results, trials) for one in standing]
+        found = [_line(one, results, trials, sweep.metric) for one in standing]
         asked = owners(standing)
         begun = [name for name in begun if name in asked]  # others are nobody's, and hold nobody up
     found = _referred(found, results, {name: seeds_in(trial) for name, trial in trials.items()})
     variants = list(dict.fromkeys(line.variant for line in found))
-    return sorted(found, key=lambda line: (variants.index(line.variant), *_rank(line))), len(begun)
+    found = sorted(found, key=lambda line: (variants.index(line.variant), *_rank(line)))
+    return Compared(found, len(begun), trials, sweep.final.baseline if sweep and sweep.final else None)
 
 
 def owners_of(results: ResultsFolder) -> dict[str, tuple[str, ...]]:
@@ -190,7 +221,7 @@ def _curves(results: ResultsFolder, metric: str) -> dict[str, dict[int, float]]:
     }
 
 
-def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, EndedTrial]) -> Line:
+def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, EndedTrial], metric: str) -> Line:
     entry = standing.entry
     finished = _finished(standing.final, trials)
     scored_on: Scored = "test" if finished else "nothing"
@@ -199,6 +230,7 @@ def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, Ended
         scored_on = "validation" if finished else "nothing"
     own = [trials[asked.spec.hash] for asked in standing.trials() if asked.spec.hash in trials]
     told = (told_failures(standing.trials(phase), phase) for phase in PHASES)
+    search = searched(standing, metric, trials)
     return replace(
         _figures(entry.variant, entry.alias, entry.strategy, scored_on, finished),
         planned=standing.planned.get("final") or None,
@@ -208,7 +240,17 @@ def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, Ended
         complete=standing.ended,
         upper_bound=any(trial["upper_bound"] for trial in own),
         barred=entry.barred,
+        search=search,
+        optimism=_optimism(search, finished) if scored_on == "test" else None,
     )
+
+
+def _optimism(search: Searched | None, finished: Sequence[EndedTrial]) -> float | None:
+    """Of a winner, by what was maximised; None where that was measured on other tasks."""
+    if search is None or search.elsewhere:
+        return None
+    scored = Spread.of(trial.get(search.metric) for trial in finished)
+    return None if scored is None else search.validation - scored.mean
 
 
 def _finished(asked: Iterable[Asked], trials: Mapping[str, EndedTrial]) -> list[EndedTrial]:
@@ -230,6 +272,7 @@ def _figures(variant: str, alias: str, strategy: str, scored_on: Scored, finishe
         parameters=Spread.of(trial["parameters"] for trial in finished),
         machines=frozenset(tuple(trial[name] for name in MACHINE) for trial in finished),
         remarks=remarks(finished, entry_key(variant, alias)),
+        by_seed={seeds_in(t): t["average_accuracy"] for t in finished if t["average_accuracy"] is not None},
     )
 
 
@@ -302,9 +345,10 @@ def _best(trials: Sequence[EndedTrial]) -> list[EndedTrial]:
     return max(points.values(), key=lambda group: statistics.fmean(t["value"] for t in group), default=[])
 
 
-def _rank(line: Line) -> tuple[bool, bool, float, str]:
+def _rank(line: Line) -> tuple[bool, bool, bool, float, str]:
     accuracy = line.metrics.get("average_accuracy")
-    return line.barred is not None, line.scored_on != "test", -accuracy.mean if accuracy else math.inf, line.alias
+    value = line.search.validation if line.search else accuracy.mean if accuracy else -math.inf
+    return line.barred is not None, line.scored_on != "test", line.search is None, -value, line.alias
 
 
 def _sum(*values: int | None) -> float | None:

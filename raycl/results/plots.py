@@ -18,6 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from raycl.matrix import AccuracyMatrix
+from raycl.results import statistics
 from raycl.results.tables import Comparison
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
@@ -223,7 +224,7 @@ def _inside_curve(points: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bars(comparison: Comparison, title: str = "") -> Figure:
-    """Final average accuracy per method, best on top, with one deviation over seeds; upper bounds are hatched."""
+    """Final average accuracy per method, in the table's order, with one deviation over seeds; hatched: upper bounds."""
     scored = [line for line in comparison.lines if "average_accuracy" in line.metrics]
     figure, axes = _figure(7.6, 1.3 + 0.38 * max(1, len(scored)), title)
     for at, line in enumerate(scored):
@@ -252,6 +253,27 @@ def bars(comparison: Comparison, title: str = "") -> Figure:
     axes.set_xticks(np.arange(0, 1.01, 0.2))
     axes.set_xlabel("average accuracy after the last task")
     _percent_grid(axes, axes.xaxis)
+    return figure
+
+
+def expected_best(comparison: Comparison, title: str = "") -> Figure:
+    """The validation metric of the best point to expect after so many points of each method's search.
+
+    As Dodge et al. 2019 estimate it (:func:`raycl.results.statistics.expected_best`). A curve that still rises where it
+    ends says that a longer search would have found better points; methods are to be compared at equal numbers.
+    """
+    figure, axes = _figure(7.6, 4.4, title)
+    found = {line.key: line.search.values for line in comparison.lines if line.search and line.search.values}
+    for index, (key, values) in enumerate(found.items()):
+        colour, style = _look(index)
+        steps, best = np.arange(1, len(values) + 1), statistics.expected_best(values)
+        axes.plot(steps, best, style, color=colour, marker="o", markersize=4, linewidth=1.8, label=key)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    axes.set_xlabel("distinct points tried, in random order")
+    axes.set_ylabel("expected best on validation data")
+    _percent_grid(axes, axes.yaxis)
+    if found:
+        _legend(axes)
     return figure
 
 

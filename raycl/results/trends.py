@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+from raycl.results.statistics import deviation, half_width
 
 
 def online_curves(online: pa.Table, names: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -56,13 +56,9 @@ class Slope:
         """Of the least-squares line through each curve.
 
         Args:
-            curves: ``[seeds, tasks]``; the interval of one seed is NaN.
+            curves: ``[seeds, tasks]``; the interval of one seed, or of equal slopes, is NaN.
             after: tasks at the beginning that are left out.
         """
         tasks = np.arange(curves.shape[1])[after:]
         slopes = np.polynomial.polynomial.polyfit(tasks, curves[:, after:].T, 1)[1]
-        seeds = len(slopes)
-        if seeds < 2:
-            return cls(float(slopes.mean()), math.nan)
-        quantile = float(stdtrit(seeds - 1, 0.975))
-        return cls(float(slopes.mean()), quantile * float(slopes.std(ddof=1)) / math.sqrt(seeds))
+        return cls(float(slopes.mean()), half_width(deviation(slopes.tolist()), len(slopes)))

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from raycl.errors import Problem, SpecError
+from raycl.errors import Problem, SpecError, nearest
 from raycl.spec.blocks import Blocks, point_path
 from raycl.spec.distribution import format_value
 from raycl.spec.entry import Entry
@@ -191,6 +191,10 @@ class IdleOptions:
 
 def search_findings(data: Mapping[str, Any], setting: SearchSetting) -> Iterator[tuple[Finding, bool]]:
     """What the search's own blocks say for nothing, or must not say; and whether it is refused."""
+    named, known = setting.final.baseline if setting.final else None, data["strategies"]
+    if named is not None and named not in known:
+        rule = f"must be a method of this sweep, by its name under strategies{nearest(named, known)}"
+        yield Finding(("final", "baseline"), rule, repr(named)), True
     for block in (setting.search, setting.pruner, setting.final):
         for need in getattr(type(block), "needs", ()):
             if not need.holds(setting):

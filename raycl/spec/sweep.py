@@ -338,15 +338,15 @@ class SweepSpec(SweepContents):
     def hash(self) -> str:
         """16 hexadecimal digits that change with any key of the file that changes which trials exist.
 
-        The name, comments, formatting, concurrency, GPUs, kept checkpoints, where replay rows live and the revisions
-        of methods change none.
+        The name, comments, formatting, concurrency, GPUs, the baseline, kept checkpoints, where replay rows live and
+        the revisions of methods change none.
         """
         decisive = {
             "format": FORMAT_VERSION,
             "entries": sorted((self._decisive(entry) for entry in self.entries), key=lambda item: str(item["key"])),
             "search": self.search and self.search.decisive(exclude={"max_concurrent"}),
             "pruner": self.pruner and self.pruner.decisive(),
-            "final": self.final and self.final.decisive(exclude={"keep_checkpoints"}),
+            "final": self.final and self.final.decisive(exclude={"baseline", "keep_checkpoints"}),
             "cpus": self.resources.cpus,
             **({"weights": dict(self.pins)} if self.pins else {}),
         }

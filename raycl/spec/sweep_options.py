@@ -254,6 +254,9 @@ class FinalConfig(Options):
     train_on: Literal["train", "train_and_validation"] = Field(
         "train", description="the rows that search trials trained on; or with those on which they were scored"
     )
+    baseline: Annotated[str | None, Later()] = Field(
+        None, description="the method that the table compares others with; default: the best on validation data"
+    )
     keep_checkpoints: bool = Field(False, description="after a trial has finished too, as `raycl export` needs them")
 
     @property

@@ -118,6 +118,11 @@ def problems(old: str, new: str, base: str = BASE) -> list[str]:
         ("top: 3", "top: 3, tpo: 1", ["10:69: search.finalists.tpo: unknown key; did you mean 'top'?"]),
         ("seeds: [1, 2]", "seeds: [0, 2]", ["10:76: search.finalists.seeds: must be disjoint from search.seeds; a"]),
         ("[10, 11, 12]", "[12, 0]", ["11:16: final.seeds: must be disjoint from search.seeds; a seed that chose"]),
+        (
+            "[10, 11, 12]",
+            "[10, 11, 12], baseline: rpelay",
+            ["11:40: final.baseline: must be a method of this sweep, by its name under strategies; did you mean 'rep"],
+        ),
         ("[10, 11, 12]", "[1]", ["11:16: final.seeds: must be disjoint from search.finalists.seeds; a seed that"]),
         ("[10, 11, 12]", "[10, 10]", ["11:16: final.seeds: every seed may stand once (got [10, 10])"]),
         ("4000000", "{choice: [1, 2]}", ["12:27: limits.max_state_bytes: a distribution may stand in strategies, tra"]),
@@ -255,6 +260,7 @@ def test_round_trips() -> None:
         ("capacity: 500", "capacity: 500, home: local, shards: 3"),
         ("limits:", "resources: {gpus: 0.5}\nlimits:"),
         ("[5e-4, 5e-3]", "[0.0005, 0.0050]"),
+        ("[10, 11, 12]", "[10, 11, 12], baseline: ewc"),
     ],
 )
 def test_what_changes_no_trial_changes_no_hash(old: str, new: str) -> None:

@@ -1,0 +1,162 @@
+"""The columns of the comparison table, and which of them a terminal has room for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from raycl.results.baseline import Baseline
+from raycl.results.comparison import Line, Spread
+from raycl.results.searched import told
+
+HEADINGS = {
+    "average_accuracy": "average\naccuracy %",
+    "forgetting": "forgetting %",
+    "learning_accuracy": "learning\naccuracy %",
+    "backward_transfer": "backward\ntransfer %",
+    "intransigence": "intransi-\ngence %",
+    "pooled_accuracy": "pooled\naccuracy %",
+    "pooled_average_incremental_accuracy": "pooled avg.\nincremental %",
+}
+SPARED = (
+    "search seconds",
+    "backward_transfer",
+    "parameters",
+    "pooled_average_incremental_accuracy",
+    "intransigence",
+    "points",
+    "optimism",
+    "seconds",
+    "winner",
+    "difference",
+    "p",
+    "memory",
+    "learning_accuracy",
+    "forgetting",
+    "interval",
+)
+"""Columns that a terminal too narrow for all of them goes without, the first one first: no figure is cut short."""
+ALWAYS = ("average_accuracy", "forgetting", "learning_accuracy", "backward_transfer")
+"""Metrics that have a column though no line has them; others have one where they say something."""
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """One column.
+
+    Attributes:
+        cell: its text for a line; empty where it has nothing to say of it.
+        figures: numbers, which stand flush right.
+    """
+
+    name: str
+    heading: str
+    cell: Callable[[Line], str]
+    figures: bool = True
+
+    def says(self, lines: Sequence[Line]) -> bool:
+        return self.name in ALWAYS or any(self.cell(line).strip("-") for line in lines)
+
+
+def columns(lines: Sequence[Line], baselines: Mapping[str, Baseline]) -> list[TableColumn]:
+    """Every column that says something of these lines, from left to right."""
+
+    def metric(name: str) -> TableColumn:
+        return TableColumn(name, HEADINGS[name], lambda line: percent(line, name))
+
+    def against(line: Line) -> str:
+        return _difference(line, baselines.get(line.variant))
+
+    def p_value(line: Line) -> str:
+        return _p(line, baselines.get(line.variant))
+
+    every = (
+        metric("average_accuracy"),
+        TableColumn("interval", "± 95 %", _interval),
+        TableColumn("difference", "to base-\nline %", against),
+        TableColumn("p", "p", p_value),
+        TableColumn("optimism", "opti-\nmism %", _optimism),
+        *map(metric, ("pooled_accuracy", "pooled_average_incremental_accuracy", "forgetting", "learning_accuracy")),
+        *map(metric, ("backward_transfer", "intransigence")),
+        TableColumn("seconds", "seconds", lambda line: _seconds(line.seconds.mean if line.seconds else None)),
+        TableColumn("memory", "memory", lambda line: "" if line.memory is None else human_bytes(line.memory.mean)),
+        TableColumn("parameters", "parameters", lambda line: _count(line.parameters)),
+        TableColumn("points", "points\ntried", lambda line: str(line.search.points) if line.search else ""),
+        TableColumn(
+            "search seconds", "search\nseconds", lambda line: _seconds(line.search.seconds if line.search else None)
+        ),
+        TableColumn("n", "n", seeds),
+        TableColumn("winner", "winner", lambda line: "\n".join(winner(line)), figures=False),
+    )
+    return [column for column in every if column.says(lines)]
+
+
+def human_bytes(count: float) -> str:
+    """``"1.8 MB"``; decimal units, as disks and papers count."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def percent(line: Line, name: str) -> str:
+    """A metric's mean and standard deviation."""
+    if line.barred:
+        return "n/a"
+    spread = line.metrics.get(name)
+    if spread is None:
+        return "-"
+    return f"{100 * spread.mean:.2f} ± {_margin(spread.std)}"
+
+
+def seeds(line: Line) -> str:
+    """How many final trials have finished: ``3``, or ``1 of 3``."""
+    if line.barred:
+        return ""
+    if line.planned is None:
+        return str(len(line.trials))
+    done = len(line.trials) if line.scored_on == "test" else 0
+    return str(done) if done == line.planned else f"{done} of {line.planned}"
+
+
+def winner(line: Line) -> list[str]:
+    """Each searched value of the winner, to three digits: ``memory.capacity 200``; none before it is named."""
+    if line.search is None or not line.search.ended:
+        return []
+    return [f"{path} {told(value)}" for path, value in line.search.winner.items()]
+
+
+def _margin(value: float) -> str:
+    return "   -" if math.isnan(value) else f"{100 * value:4.2f}"
+
+
+def _interval(line: Line) -> str:
+    return f"± {_margin(line.interval.margin)}" if line.interval else ""
+
+
+def _difference(line: Line, baseline: Baseline | None) -> str:
+    found = baseline.against.get(line.key) if baseline else None
+    if found is None:
+        return ""
+    return f"{100 * found.difference.mean:+.2f} ± {_margin(found.difference.margin)}"
+
+
+def _p(line: Line, baseline: Baseline | None) -> str:
+    found = baseline.against.get(line.key) if baseline else None
+    if found is None:
+        return ""
+    return "-" if math.isnan(found.p) else "<0.001" if found.p < 0.001 else f"{found.p:.3f}"
+
+
+def _optimism(line: Line) -> str:
+    return "" if line.optimism is None else f"{100 * line.optimism:+.2f}"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.{1 if seconds < 100 else 0}f}"
+
+
+def _count(spread: Spread | None) -> str:
+    return "" if spread is None else f"{spread.mean:,.0f}"
