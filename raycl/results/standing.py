@@ -19,6 +19,7 @@ from raycl.results.outcomes import Outcome, Recall, Record, ranked, score
 from raycl.results.store import ResultsFolder
 from raycl.spec.choosing import chooses, choosing_trial, drawn, grid
 from raycl.spec.sweep import Entry, SweepSpec
+from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
 
 PHASES: tuple[SweepPhase, ...] = ("search", "finalists", "final")
@@ -48,6 +49,11 @@ class Asked:
     def refused(cls, spec: TrialSpec, reason: str) -> Asked:
         """A trial that is not run, since it is known to break a limit."""
         return cls(spec, verdict=Verdict("failed", reason))
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is not run, since it is known to break a limit: then it is no trial."""
+        return self.record is None and self.failed
 
     @property
     def failed(self) -> bool:
@@ -82,7 +88,7 @@ class Standing:
     def trials(self, phase: SweepPhase | None = None) -> list[Asked]:
         """The entry's trials that are known by now, of one phase or of all; each stands once in a phase."""
         parts: dict[SweepPhase, Iterable[Asked]] = {
-            "search": (asked for trials in self.suggested for asked in trials),
+            "search": (asked for trials in self.suggested for asked in trials if not asked.is_refused),
             "finalists": (asked for trials in self.again.values() for asked in trials),
             "final": (asked for trials in (self.final, *self.pareto.values()) for asked in trials),
         }
@@ -104,9 +110,17 @@ class Standing:
         if not self.ended or self.entry.barred:
             return ""
         if self.suggested and self.winner is None:
-            again = self.trials("finalists")
-            return no_finalist_finished(again) if again else no_suggestion_finished(self.trials("search"))
+            again, search = self.trials("finalists"), self.trials("search")
+            if not search:
+                return no_point_fits(trials[0].verdict.reason for trials in self.suggested if trials[0].verdict)
+            return no_finalist_finished(again) if again else no_suggestion_finished(search)
         return told_failures(self.final, "final")
+
+
+def no_point_fits(reasons: Iterable[str]) -> str:
+    """Why a method has no winner: every point that was suggested breaks a limit. The nearest miss is told."""
+    told = list(reasons)
+    return f"none of {len(told)} points keeps within the limits; the nearest: {min(told, key=LimitsConfig.excess)}"
 
 
 def no_suggestion_finished(search: Sequence[Asked]) -> str:
@@ -214,7 +228,7 @@ def _again(
     """Finalists by their suggestion, with their trials on more seeds; None while the search has not ended."""
     assert sweep.search is not None
     points = [asked[0].spec.point for asked in suggested]
-    refused = sum(asked[0].verdict is not None and asked[0].record is None for asked in suggested)
+    refused = sum(asked[0].is_refused for asked in suggested)
     if not sweep.tried(entry, points, refused) or any(outcome is None for outcome in outcomes):
         return None
     seeds = sweep.search.finalists.runs if sweep.search.finalists else ()

@@ -10,7 +10,7 @@ from typing import Any
 from raycl.results.decisions import read_winner, write_winner
 from raycl.results.objectives import finalists, front
 from raycl.results.outcomes import score
-from raycl.results.standing import no_finalist_finished, no_suggestion_finished
+from raycl.results.standing import no_finalist_finished, no_point_fits, no_suggestion_finished
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import SweepPhase
 from raycl.sweep.job import Job, asked_of, open_jobs, verdict_of
@@ -42,6 +42,8 @@ class FinalistsPlan:
         """Why no winner can be named, though nothing is left to run; empty otherwise."""
         if not self._hopeless:
             return ""
+        if not self._search.jobs():
+            return no_point_fits(self._search.refused)
         if not self.jobs():
             return no_suggestion_finished(asked_of(self._ledger, self._search.jobs()))
         return no_finalist_finished(asked_of(self._ledger, self.jobs()))

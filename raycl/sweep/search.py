@@ -45,11 +45,17 @@ class SearchPlan:
 
     @property
     def total(self) -> int:
-        made = max(self._sweep.suggestions(self.entry), len(self._jobs) - self._refused)
-        return made * len(self._search.runs)
+        made = len(self._jobs) - self._refused
+        left = 0 if self._all_made else self._sweep.suggestions(self.entry)
+        return max(left, made) * len(self._search.runs)
 
     def jobs(self) -> Sequence[Job]:
-        return [job for jobs in self._jobs for job in jobs]
+        return [job for jobs in self._jobs for job in jobs if not job.refused]
+
+    @property
+    def refused(self) -> Sequence[str]:
+        """Why the suggestions that are not run break a limit."""
+        return [jobs[0].refused for jobs in self._jobs if jobs[0].refused]
 
     def wanted(self) -> Sequence[Job] | None:
         self._settle()

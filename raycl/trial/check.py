@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from raycl.addresses import expanded
 from raycl.catalog import catalog as installed
 from raycl.errors import DataError, MethodError, Problem, SpecError, UnknownName
+from raycl.matrix import Cost
 from raycl.models.network import Network
 from raycl.models.weights import check_name
 from raycl.spec.check import Extents
@@ -30,11 +31,11 @@ from raycl.spec.setting import Registries
 from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import LimitsConfig
-from raycl.spec.trial import Scalar
+from raycl.spec.trial import Scalar, TrialSpec
 from raycl.streams.source import Outline, stream_outline
 from raycl.streams.task import Layout, Part, SplitName, TaskSource
 from raycl.trial.room import needs
-from raycl.trial.trainer import Trainer, rehearsal
+from raycl.trial.trainer import Rehearsal, Trainer
 
 LARGEST_BUILD = 50_000_000
 """Numbers of one method that are built to be looked at, 200 MB of float32."""
@@ -280,12 +281,16 @@ def _broken(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar]) -> str:
     if not limited or outline is None or resolved.model.weights is not None or resolved.stream.encode is not None:
         return ""
     trial = sweep.trial(entry, point, 0, "final")
+
+    def rehearse(brief: TrialSpec, blank: TaskSource) -> Sequence[Cost]:
+        return Rehearsal(brief, blank, catalog=sweep.catalog).costs()
+
     extent = Extents(sweep.catalog).of(resolved.stream)
     rows = extent.rows * outline.num_tasks if extent and extent.rows else None
     try:
         with Budget(LARGEST_BUILD):
             Trainer(trial, Unread(outline), catalog=sweep.catalog)
-        found = needs(trial, Unread(outline).layout, rehearsal(sweep.catalog), rows)
+        found = needs(trial, Unread(outline).layout, rehearse, rows)
     except (TooLarge, MethodError, SpecError):  # seen, and told, when a trial runs
         return ""
     return trial.limits.broken(found)

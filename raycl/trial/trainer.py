@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -25,7 +25,7 @@ from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Losses, Phase, Position, Rows, Source, Updates, total
 from raycl.streams.contents import seen
 from raycl.streams.later import later_tasks
-from raycl.streams.task import TaskSource
+from raycl.streams.task import Layout, TaskSource
 from raycl.trial.batching import BatchPlan, refuse_single_row
 from raycl.trial.budget import Allowance, TaskBudget, Ticks
 from raycl.trial.build import build
@@ -72,7 +72,10 @@ class Trainer:
         source = later_tasks(source, trial.skipped_tasks)
         self._source = source
 
-        sized = with_room(trial, source.layout, rehearsal(self.catalog, data_root))
+        def rehearse(brief: TrialSpec, blank: TaskSource) -> list[Cost]:
+            return Rehearsal(brief, blank, catalog=self.catalog, data_root=data_root).costs()
+
+        sized = with_room(trial, source.layout, rehearse)
         parts = build(sized, source, self.catalog, storage, device or torch.device("cpu"), data_root)
         self.strategy, self.scenario, self.setting = parts.strategy, parts.scenario, parts.setting
         self._networks, self._memory, self._optimizers = parts.networks, parts.memory, parts.optimizers
@@ -90,19 +93,14 @@ class Trainer:
         return self.trial.learned(self.num_tasks)
 
     @property
-    def split_hash(self) -> str:
-        """Names the data: :attr:`raycl.streams.task.Layout.split_hash`."""
-        return self._source.layout.split_hash
-
-    @property
-    def data_digest(self) -> str:
-        """Names the content of the data: :attr:`raycl.streams.task.Layout.data_digest`."""
-        return self._source.layout.data_digest
+    def layout(self) -> Layout:
+        """What is known of the stream without its images."""
+        return self._source.layout
 
     @property
     def weights_seen(self) -> str:
         """What of the stream's data the pretrained weights have learned from, in words; empty where nothing."""
-        layout = self._source.layout
+        layout = self.layout
         weights = self._networks.weights
         started = seen(weights.origin, layout.contents) if weights is not None else ""
         return ", ".join(filter(None, dict.fromkeys((layout.seen, started))))
@@ -358,7 +356,7 @@ class Trainer:
         """Everything that decides the tasks to come; only between two tasks."""
         return {
             "next_task": self.next_task,
-            "split_hash": self.split_hash,
+            "split_hash": self.layout.split_hash,
             "strategy": self.strategy.state_dict(),
             "optimizers": self._optimizers.state_dict() if self._keeps_moments else {},
             "memory": None if self._memory is None else self._memory.state_dict(),
@@ -372,10 +370,10 @@ class Trainer:
         Raises:
             DataError: the data are not those on which the state was learned.
         """
-        if state["split_hash"] != self.split_hash:
+        if state["split_hash"] != self.layout.split_hash:
             raise DataError(
                 "a trial goes on with the very data it began with "
-                f"(split {state['split_hash']} before, {self.split_hash} now); restore the data set"
+                f"(split {state['split_hash']} before, {self.layout.split_hash} now); restore the data set"
             )
         self.next_task = state["next_task"]
         for task in range(self.next_task):
@@ -390,18 +388,12 @@ class Trainer:
         self._ticks = Ticks(self._meter, state.get("owed", 0))  # checkpoints of before have none
 
 
-def rehearsal(catalog: Registries, data_root: Path | None = None) -> Callable[[TrialSpec, TaskSource], Sequence[Cost]]:
-    """Learns every task of a stream as briefly as can be, and tells what each cost."""
-
-    def rehearse(brief: TrialSpec, blank: TaskSource) -> list[Cost]:
-        own = _Rehearsal(brief, blank, catalog=catalog, data_root=data_root)
-        return [own.run_task()[-1].cost for _ in range(own.num_tasks)]
-
-    return rehearse
-
-
-class _Rehearsal(Trainer):
+class Rehearsal(Trainer):
     """A trial of one update a phase: what a method keeps is the same."""
 
     def _run_phases(self, phases: Sequence[Phase], task: int, inside: InsideTask | None) -> int | None:
         return super()._run_phases([replace(phase, length=Updates(1)) for phase in phases], task, inside)
+
+    def costs(self) -> list[Cost]:
+        """What each task of the stream costs."""
+        return [self.run_task()[-1].cost for _ in range(self.num_tasks)]

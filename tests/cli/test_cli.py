@@ -64,9 +64,10 @@ def test_check_counts_trials_actors_and_memory(tiny: Path) -> None:
         line.split()[-4:] for line in output.splitlines() if line.strip().startswith(("naive", "replay", "all"))
     ] == [
         ["0", "0", "2", "2"],
-        ["4", "0", "2", "6"],
-        ["4", "0", "4", "8"],
+        ["2", "0", "2", "4"],
+        ["2", "0", "4", "6"],
     ]
+    assert "2 points, all of them" in output
     assert "replay actors: 1 per trial of replay" in output
     assert "replay up to 1.3 kB per trial" in output  # 20 images of 8 x 8 pixels
     assert "at most 2 trials, 1 CPU each" in output

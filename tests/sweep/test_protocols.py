@@ -101,7 +101,7 @@ def test_disjoint_reports_on_the_other_tasks_with_a_fresh_model() -> None:
         rows += trainer.run_task()
     for task in range(3):
         assert rows[-1].total[task] == len(source.part(task + 2, "test").labels)
-    assert trainer.split_hash != Trainer(search, source).split_hash
+    assert trainer.layout.split_hash != Trainer(search, source).layout.split_hash
     plain = protocol("end_of_training", "naive")
     assert plain.trial(plain.entries[0], point, 10, "final").hash != final.hash
 

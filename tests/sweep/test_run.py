@@ -127,6 +127,7 @@ final: {seeds: [10]}
 def test_exit_codes_tell_how_a_sweep_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that no trial of a method keeps: the sweep is complete, the method has failed, and nothing waits."""
     monkeypatch.setattr(MLflowMirror, "add", lambda self, record: None)  # MLflow takes seconds for each folder
+    monkeypatch.setattr("raycl.sweep.run.over_limits", lambda sweep, entry: lambda point: "")  # as if not known before
     file, folder = tmp_path / "small.yaml", tmp_path / "results"
     file.write_text(HEAD + FAILING + "limits: {max_state_bytes: 14000}\n")
 

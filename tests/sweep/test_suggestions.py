@@ -282,10 +282,11 @@ def test_where_no_point_keeps_within_a_limit_the_search_ends_and_says_so(tmp_pat
     assert plan.wanted() is None
     finalists = FinalistsPlan(parsed(LIMITED), plan, book)
     assert finalists.wanted() is None
-    assert reason in finalists.failure
+    assert finalists.failure == f"none of 40 points keeps within the limits; the nearest: {reason}"
     (standing,) = standings(parsed(LIMITED), book.results, book.record)
     assert standing.ended
-    assert reason in standing.failure
+    assert standing.failure == finalists.failure
+    assert standing.trials() == []
 
 
 def test_a_method_that_fits_nowhere_is_told_before_anything_runs() -> None:
