@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from shared import report
 
 from raycl.results.baseline import baselines
-from raycl.results.comparison import Line, Spread
-from raycl.results.statistics import Interval, deviation
+from raycl.results.comparison import Line
+from raycl.results.statistics import Interval, Spread, deviation
 
 KEPT = Path(__file__).parents[1] / "analysis" / "papers"
 SIZES = (3, 5, 10)

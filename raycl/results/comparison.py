@@ -16,12 +16,13 @@ from raycl.matrix import Verdict
 from raycl.results.failures import Failure, failures_of
 from raycl.results.objectives import costs_of
 from raycl.results.outcomes import Record
+from raycl.results.pareto import ParetoPoint, pareto_points
 from raycl.results.reading import matrices, read_trials, unfinished
 from raycl.results.remarks import remarks
 from raycl.results.searched import Searched, searched
 from raycl.results.seed_columns import seeds_in
 from raycl.results.standing import PHASES, Asked, Standing, owners, standings, told_failures
-from raycl.results.statistics import Interval
+from raycl.results.statistics import Interval, Spread
 from raycl.results.store import ResultsFolder
 from raycl.spec.entry import entry_key
 from raycl.spec.seeds import RunSeeds
@@ -40,23 +41,6 @@ EndedTrial = Mapping[str, Any]
 """One row of the trials table."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation (n - 1) over seeds; the deviation of one value is NaN."""
-
-    mean: float
-    std: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """Over the defined values; None where there are none."""
-        known = [value for value in values if value is not None and math.isfinite(value)]
-        if not known:
-            return None
-        return cls(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else math.nan, len(known))
 
 
 @dataclass(frozen=True)
@@ -80,6 +64,7 @@ class Line:
         barred: why the method cannot run in this variant.
         by_seed: average accuracy of each of ``trials`` by its run's seeds.
         search: what was searched, and what it came to; None where nothing was.
+        pareto: of a search with several objectives, what its points come to on test data.
         optimism: search metric of the winner on validation data, less its mean on test data of the same tasks.
     """
 
@@ -105,6 +90,7 @@ class Line:
     by_seed: Mapping[RunSeeds, float] = field(default_factory=dict)
     search: Searched | None = None
     optimism: float | None = None
+    pareto: tuple[ParetoPoint, ...] = ()
 
     @property
     def interval(self) -> Interval | None:
@@ -146,7 +132,8 @@ def compared(results: ResultsFolder) -> Compared:
         found = _lines_by_alias(results, trials, bool(begun))
     else:
         standing = standings(sweep, results, Told(sweep, results, trials))
-        found = [_line(one, results, trials, sweep.metric) for one in standing]
+        costs = sweep.search.costs if sweep.search else ()
+        found = [_line(one, results, trials, sweep.metric, costs) for one in standing]
         asked = owners(standing)
         begun = [name for name in begun if name in asked]  # others are nobody's, and hold nobody up
     found = _referred(found, results, {name: seeds_in(trial) for name, trial in trials.items()})
@@ -221,7 +208,9 @@ def _curves(results: ResultsFolder, metric: str) -> dict[str, dict[int, float]]:
     }
 
 
-def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, EndedTrial], metric: str) -> Line:
+def _line(
+    standing: Standing, results: ResultsFolder, trials: Mapping[str, EndedTrial], metric: str, costs: Sequence[str]
+) -> Line:
     entry = standing.entry
     finished = _finished(standing.final, trials)
     scored_on: Scored = "test" if finished else "nothing"
@@ -241,6 +230,7 @@ def _line(standing: Standing, results: ResultsFolder, trials: Mapping[str, Ended
         upper_bound=any(trial["upper_bound"] for trial in own),
         barred=entry.barred,
         search=search,
+        pareto=pareto_points(standing, trials, costs),
         optimism=_optimism(search, finished) if scored_on == "test" else None,
     )
 

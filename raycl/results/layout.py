@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raycl.results.baseline import Baseline
-from raycl.results.comparison import Line, Spread
+from raycl.results.comparison import Line
 from raycl.results.searched import told
+from raycl.results.statistics import Spread
 
 HEADINGS = {
     "average_accuracy": "average\naccuracy %",

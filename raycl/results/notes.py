@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from raycl.results.baseline import Baseline
 from raycl.results.comparison import Line
-from raycl.results.layout import seeds, winner
+from raycl.results.layout import human_bytes, seeds, winner
+from raycl.results.pareto import ParetoPoint
 from raycl.results.pooled import POOLED
 from raycl.results.searched import EDGE
+from raycl.results.searched import told as shown
 from raycl.results.statistics import LEVEL
 from raycl.spec.entry import entry_key
 
@@ -86,6 +89,22 @@ def _group(found: Baseline, lines: Sequence[Line]) -> str:
     ]
     head = f"Baseline of {found.variant}" if found.variant else "Baseline"
     return f"{head}: {'; '.join(filter(None, parts))}."
+
+
+def tradeoffs(lines: Sequence[Line]) -> list[str]:
+    """The Pareto set of each method that was searched by several objectives."""
+    sets = {line.key: "; ".join(map(_tradeoff, line.pareto)) for line in lines if line.pareto}
+    return [f"{key}, Pareto set on test data: {points}." for key, points in sets.items()]
+
+
+def _tradeoff(own: ParetoPoint) -> str:
+    spread = "" if math.isnan(own.accuracy.std) else f" ± {100 * own.accuracy.std:.2f}"
+    costs = [
+        human_bytes(value) if name == "state_bytes" else f"{value:,.0f} {name.replace('_', ' ')}"
+        for name, value in own.costs.items()
+    ]
+    point = ", ".join(f"{path} {shown(value)}" for path, value in own.point.items())
+    return f"{100 * own.accuracy.mean:.2f}{spread} % at {', '.join(costs)} ({point})"
 
 
 def searches(lines: Sequence[Line]) -> list[str]:

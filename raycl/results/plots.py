@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -287,7 +288,8 @@ COSTS: dict[str, tuple[tuple[str, ...], str]] = {
 def trade_off(trials: pa.Table, cost: Literal["compute", "memory"] = "compute", title: str = "") -> Figure:
     """Final average accuracy against what it costs: a point a method, bars of one deviation over seeds.
 
-    The variants of a sweep are points of one line. Filled are those of the Pareto set: none is better at no more cost.
+    The variants of a sweep, and the points of a search with several objectives, are points of one line. Filled are
+    those of the Pareto set: none is better at no more cost.
 
     Args:
         trials: :func:`raycl.results.reading.read_trials`; the finished trials of the final phase are taken.
@@ -295,14 +297,15 @@ def trade_off(trials: pa.Table, cost: Literal["compute", "memory"] = "compute", 
     figure, axes = _figure(7.6, 4.4, title)
     columns, label = COSTS[cost]
     final = trials.filter((pc.field("phase") == "final") & (pc.field("status") == "finished"))
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row in final.select(["alias", "variant", "average_accuracy", *columns]).to_pylist():
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for row in final.select(["alias", "variant", "average_accuracy", "spec", *columns]).to_pylist():
         spent = sum(row[name] or 0 for name in columns)
-        found.setdefault((row["alias"], row["variant"]), []).append((spent, row["average_accuracy"]))
+        point = json.dumps(json.loads(row["spec"])["point"], sort_keys=True)
+        found.setdefault((row["alias"], row["variant"], point), []).append((spent, row["average_accuracy"]))
     points = {key: np.array(values, dtype=float) for key, values in found.items()}  # [seeds, 2]
     means = {key: values.mean(axis=0) for key, values in points.items()}
     best = {key for key, mean in means.items() if not any(_beats(other, mean) for other in means.values())}
-    for index, alias in enumerate(dict.fromkeys(alias for alias, _ in points)):
+    for index, alias in enumerate(dict.fromkeys(alias for alias, *_ in points)):
         own = sorted((key for key in points if key[0] == alias), key=lambda key: float(means[key][0]))
         colour, style = _look(index)
         axes.plot(*np.array([means[key] for key in own]).T, style, color=colour, linewidth=1.2, label=alias)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raycl.results.comparison import Line, Spread
+from raycl.results.comparison import Line
 from raycl.results.reading import stored_matrix, stored_sizes
+from raycl.results.statistics import Spread
 from raycl.results.store import ResultsFolder
 
 POOLED = ("pooled_accuracy", "pooled_average_incremental_accuracy")

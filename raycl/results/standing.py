@@ -171,7 +171,7 @@ def _standing(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall
     if entry.barred:
         return Standing(entry, ended=True)
     runs = sweep.runs(entry)
-    planned: dict[SweepPhase, int] = {"search": runs.search, "final": runs.final}
+    planned: dict[SweepPhase, int] = {"search": runs.search, "final": len(sweep.final.runs) if sweep.final else 0}
     if chooses(sweep, entry):
         final = _choosing(sweep, entry, decided, recall)
         return Standing(entry, final=final, planned=planned, ended=bool(final) and _all_ended(final))

@@ -38,6 +38,23 @@ def deviation(values: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (n - 1) over seeds; the deviation of one value is NaN."""
+
+    mean: float
+    std: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """Over the defined values; None where there are none."""
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        if not known:
+            return None
+        return cls(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else math.nan, len(known))
+
+
+@dataclass(frozen=True)
 class Interval:
     """A mean over seeds, and how far its interval by Student's t goes to either side.
 

@@ -25,6 +25,7 @@ from raycl.results import notes, scored
 from raycl.results.baseline import Baseline, baselines
 from raycl.results.comparison import Line, compared, lines
 from raycl.results.layout import SPARED, TableColumn, columns
+from raycl.results.pareto import pareto_rows
 from raycl.results.pooled import with_pooled
 from raycl.results.reading import Folder, matrices, opened
 from raycl.results.records import RECORDS, record
@@ -76,7 +77,7 @@ class Comparison:
         """What the figures do not say by themselves."""
         told = notes.figures(self.lines)
         told += notes.support(self.lines, self.baselines, self.named)
-        told += notes.searches(self.lines)
+        told += notes.tradeoffs(self.lines) + notes.searches(self.lines)
         told += dict.fromkeys(remark for line in self.lines for remark in line.remarks)
         told += scored.told(self.splits)
         told += notes.references(self.lines) + notes.failures(self.lines) + notes.machines(self.lines)
@@ -89,6 +90,10 @@ class Comparison:
         """One row per line; undefined figures are null, accuracies in [0, 1]."""
         rows = [record(line, self.baselines.get(line.variant)) for line in self.lines]
         return pa.Table.from_pylist(rows, schema=RECORDS)
+
+    def pareto(self) -> pa.Table:
+        """A row per point of the Pareto sets of searches with several objectives; searched values have columns."""
+        return pa.Table.from_pylist(pareto_rows({line.key: line.pareto for line in self.lines}))
 
     def to_pandas(self) -> Any:
         """:meth:`to_arrow` as a pandas data frame."""

@@ -35,7 +35,7 @@ from raycl.spec.trial import Scalar, TrialSpec
 from raycl.streams.source import Outline, stream_outline
 from raycl.streams.task import Layout, Part, SplitName, TaskSource
 from raycl.trial.room import needs
-from raycl.trial.trainer import Rehearsal, Trainer
+from raycl.trial.trainer import Trainer, TrialRehearsal
 
 LARGEST_BUILD = 50_000_000
 """Numbers of one method that are built to be looked at, 200 MB of float32."""
@@ -283,7 +283,7 @@ def _broken(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar]) -> str:
     trial = sweep.trial(entry, point, 0, "final")
 
     def rehearse(brief: TrialSpec, blank: TaskSource) -> Sequence[Cost]:
-        return Rehearsal(brief, blank, catalog=sweep.catalog).costs()
+        return TrialRehearsal(brief, blank, catalog=sweep.catalog).costs()
 
     extent = Extents(sweep.catalog).of(resolved.stream)
     rows = extent.rows * outline.num_tasks if extent and extent.rows else None

@@ -73,7 +73,7 @@ class Trainer:
         self._source = source
 
         def rehearse(brief: TrialSpec, blank: TaskSource) -> list[Cost]:
-            return Rehearsal(brief, blank, catalog=self.catalog, data_root=data_root).costs()
+            return TrialRehearsal(brief, blank, catalog=self.catalog, data_root=data_root).costs()
 
         sized = with_room(trial, source.layout, rehearse)
         parts = build(sized, source, self.catalog, storage, device or torch.device("cpu"), data_root)
@@ -388,7 +388,7 @@ class Trainer:
         self._ticks = Ticks(self._meter, state.get("owed", 0))  # checkpoints of before have none
 
 
-class Rehearsal(Trainer):
+class TrialRehearsal(Trainer):
     """A trial of one update a phase: what a method keeps is the same."""
 
     def _run_phases(self, phases: Sequence[Phase], task: int, inside: InsideTask | None) -> int | None:

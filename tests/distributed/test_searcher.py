@@ -70,7 +70,7 @@ def test_two_names_of_one_method_share_trials(tmp_path: Path) -> None:
     dispatch = dispatcher(sweep, book, slots=4)
     jobs = play(dispatch, book.results, max)
     assert len(jobs) == len({job.spec.hash for job in jobs}) <= 3
-    assert [len(plan.outcomes) for plan in dispatch.plans] == [5, 5]  # type: ignore[attr-defined]
+    assert [len(plan.outcomes) for plan in dispatch.plans] == [3, 3]  # type: ignore[attr-defined]
 
 
 def test_what_has_ended_is_not_launched_again(tmp_path: Path) -> None:

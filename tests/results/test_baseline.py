@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from raycl.results.baseline import baselines
-from raycl.results.comparison import Line, Spread
+from raycl.results.comparison import Line
 from raycl.results.searched import Searched
-from raycl.results.statistics import Difference, holm
+from raycl.results.statistics import Difference, Spread, holm
 
 SEEDS = (10, 11, 12, 13, 14)
 BASE = (0.60, 0.62, 0.61, 0.63, 0.64)

@@ -99,7 +99,7 @@ def _priced(*points: tuple[str, str, int, float]) -> pa.Table:
     """Finished final trials: alias, variant, examples backward, accuracy."""
     names = ("alias", "variant", "gradient_examples", "average_accuracy")
     columns = {name: [point[at] for point in points] for at, name in enumerate(names)}
-    same = {"phase": "final", "status": "finished", "state_bytes": 100, "buffer_bytes": 20}
+    same = {"phase": "final", "status": "finished", "spec": '{"point": {}}', "state_bytes": 100, "buffer_bytes": 20}
     return pa.table(columns | {name: [value] * len(points) for name, value in same.items()})
 
 

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from raycl.catalog import catalog
 from raycl.matrix import AccuracyMatrix, TaskRow, Verdict
-from raycl.results.comparison import Spread
 from raycl.results.decisions import suggestion_path, winner_path
 from raycl.results.layout import human_bytes
 from raycl.results.reading import matrices, read_cells, read_trials, stored_sizes
+from raycl.results.statistics import Spread
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import compared_matrices, comparison
 from raycl.spec.sweep import SweepSpec

@@ -13,6 +13,7 @@ from raycl.results.decisions import pareto, read_winner
 from raycl.results.objectives import costs_of, dominates, finalists, front
 from raycl.results.outcomes import Outcome
 from raycl.results.standing import standings
+from raycl.results.tables import comparison
 from raycl.results.trackers.optuna_terms import frozen, new_study, optuna_space
 from raycl.spec.space import RandInt
 from raycl.spec.sweep_options import SearchConfig
@@ -111,6 +112,18 @@ def test_a_pareto_set_is_kept_and_each_of_its_points_is_scored_on_the_final_seed
     assert len(standing.pareto) == len(kept)
     finals = {(asked.spec.memory.capacity, asked.spec.seed) for asked in standing.trials("final")}
     assert finals == {(capacity, seed) for capacity, _ in kept for seed in (10, 11)}
+    table = comparison(book.results)
+    (line,) = table.lines
+    assert (len(line.trials), line.planned) == (2, 2), "the winner's trials, and no others"
+    rows = table.pareto().to_pylist()
+    assert [(row["memory.capacity"], row["state_bytes"]) for row in rows] == [
+        (own[0], 1000 + 80 * own[0]) for own in kept
+    ]
+    for row, (capacity, rate) in zip(rows, kept, strict=True):
+        point = {"memory.capacity": capacity, "training.learning_rate": rate}
+        specs = [sweep.trial(entry, point, seed, "final") for seed in (10, 11)]
+        assert row["average_accuracy_mean"] == pytest.approx(sum(round(1000 * accuracy(s, 4)) / 2000 for s in specs))
+    assert sum("Pareto set on test data" in note for note in table.notes) == 1
     before = attempts(tmp_path)
     count, _ = ran(tmp_path)
     assert count == 0
