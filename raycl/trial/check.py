@@ -32,6 +32,7 @@ from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import Scalar, TrialSpec
+from raycl.streams.later import later_tasks
 from raycl.streams.source import Outline, stream_outline
 from raycl.streams.task import Layout, Part, SplitName, TaskSource
 from raycl.trial.room import needs
@@ -285,12 +286,13 @@ def _broken(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar]) -> str:
     def rehearse(brief: TrialSpec, blank: TaskSource) -> Sequence[Cost]:
         return TrialRehearsal(brief, blank, catalog=sweep.catalog).costs()
 
+    layout = later_tasks(Unread(outline), trial.skipped_tasks).layout
     extent = Extents(sweep.catalog).of(resolved.stream)
-    rows = extent.rows * outline.num_tasks if extent and extent.rows else None
+    rows = extent.rows * layout.num_tasks if extent and extent.rows else None
     try:
         with Budget(LARGEST_BUILD):
             Trainer(trial, Unread(outline), catalog=sweep.catalog)
-        found = needs(trial, Unread(outline).layout, rehearse, rows)
+        found = needs(trial, layout, rehearse, rows)
     except (TooLarge, MethodError, SpecError):  # seen, and told, when a trial runs
         return ""
     return trial.limits.broken(found)

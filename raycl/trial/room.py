@@ -28,6 +28,7 @@ def with_room(
     examples does not depend on what they show.
 
     Args:
+        layout: of the tasks that the trial sees, without those that it leaves out.
         rehearse: learns every task of a stream as briefly as can be, and tells what each cost.
 
     Raises:
@@ -85,6 +86,7 @@ def _brief(trial: TrialSpec, layout: Layout, rows: int) -> TrialSpec:
         "training": trial.training.model_copy(update={"batch_size": rows * max(classes), **lengths}),
         "memory": trial.memory.model_copy(update={"capacity": capacity}),
         "limits": LimitsConfig(),
+        "skipped_tasks": 0,  # the layout is that of the tasks that are left
         "evaluation": trial.evaluation.model_copy(update=measured),
     }
     return trial.model_copy(update=changed)

@@ -243,6 +243,12 @@ def test_points_over_a_limit_are_known_before_they_are_run() -> None:
             held = state_bytes(point)
             told = f"limits.max_state_bytes is 14000 (got {held})" if held > 14000 else ""
             assert capacity == 0 or broken(point) == told
+    disjoint = parsed(LIMITED.replace("search: {", "search: {protocol: {first_tasks: {tasks: 3, disjoint: true}}, "))
+    broken = over_limits(disjoint, disjoint.entries[0])
+    held = state_bytes({"model.hidden": "[24]", "memory.capacity": 80}) - 4 * 6 * (24 + 1)
+    point = {"model.hidden": "[24]", "memory.capacity": 80 + (14000 - held) // 80}
+    assert not broken(point), "the heads of the tasks that are left out are not counted"
+    assert broken({**point, "memory.capacity": point["memory.capacity"] + 1})
     assert LimitsConfig.excess("replay: limits.max_state_bytes is 14000 (got 21000)") == pytest.approx(0.5)
     assert LimitsConfig.excess("the loss is not finite") == 0
 

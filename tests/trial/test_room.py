@@ -19,11 +19,11 @@ NAMES = {name for name in catalog().strategies.names() if catalog().strategies.g
 KEEPERS = [case for case in ONE_EACH if case.values[0] in NAMES]
 
 
-def filled(name: str, scenario: str, capacity: int | str, **memory: Any) -> tuple[int, list[Cost]]:
+def filled(name: str, scenario: str, capacity: int | str, skipped: int = 0, **memory: Any) -> tuple[int, list[Cost]]:
     """A trial under the limit: its capacity in the end, and what it held after each task."""
     limits = LimitsConfig(max_state_bytes=LIMIT)
     spec = small(name, scenario, training={"epochs": 1}, memory={"capacity": capacity, **memory}, limits=limits)
-    running = trainer(spec)
+    running = trainer(spec.model_copy(update={"skipped_tasks": skipped}))
     return running.setting.memory.examples, [row.cost for row in finish(running)[1:]]
 
 
@@ -44,6 +44,16 @@ def test_so_many_fit_and_a_few_more_do_not(name: str, scenario: str) -> None:
 @pytest.mark.parametrize(("unit", "units"), [("class", 6), ("task", 3)])
 def test_a_capacity_per_class_or_task_is_its_share(unit: str, units: int) -> None:
     assert filled("replay", "class", "auto", unit=unit)[0] == filled("replay", "class", "auto")[0] // units
+
+
+@pytest.mark.parametrize(("skipped", "classes"), [(1, 4), (2, 2)])
+def test_of_the_tasks_that_are_left_alone_there_is_room_for_more(skipped: int, classes: int) -> None:
+    """Two of three tasks are left, or one: by hand, an MLP 64-32-h of float32, and rows of 80 bytes."""
+    own = 4 * (64 * 32 + 32 + 32 * classes + classes)
+    capacity, costs = filled("replay", "class", "auto", skipped)
+    assert capacity == (LIMIT - own) // 80
+    assert [cost.state_bytes for cost in costs][-1] == own
+    assert filled("replay", "class", "auto", skipped, unit="class")[0] == capacity // classes
 
 
 def test_who_keeps_more_beside_an_example_keeps_fewer_of_them() -> None:
