@@ -11,6 +11,7 @@ from raycl.results.decisions import read_decisions, stamp_winner, suggestions_fo
 from raycl.results.store import ResultsFolder
 from raycl.spec.distribution import format_value
 from raycl.spec.entry import Entry
+from raycl.spec.points import acts
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import SweepPhase, TrialSpec
 
@@ -61,7 +62,7 @@ def differences(before: SweepSpec, after: SweepSpec, results: ResultsFolder) -> 
         if now.space.keys() != entry.space.keys():
             continue
         for point in (points or [entry.middle])[:1]:
-            if all(found.contains(point[path]) for path, found in now.space.items() if path in point):
+            if not any(_outside(now, entry, [point])):
                 yield from (f"{entry.key}: {told}" for told in _changed(before, entry, after, now, point))
 
 
@@ -70,7 +71,8 @@ def _of(entry: Entry, path: str) -> bool:
 
 
 def _outside(now: Entry, entry: Entry, points: list[Mapping[str, Any]]) -> Iterator[str]:
-    """Dimensions that came or went, and points that were tried and lie in no range any more."""
+    """Dimensions that came or went, and points that were tried and are none any more: a value out of its range, or one
+    that is searched beside other values now."""
     if not points and not entry.space and not now.space:
         return
     for path in entry.space.keys() - now.space.keys():
@@ -81,6 +83,11 @@ def _outside(now: Entry, entry: Entry, points: list[Mapping[str, Any]]) -> Itera
         tried = [point[path] for point in points if path in point and not now.space[path].contains(point[path])]
         if tried:
             yield f"{entry.key}: {path} ({now.space[path]}, but {format_value(tried[0])} was tried)"
+        for point in points:
+            if acts(now.space[path], point) != (path in point):
+                beside = "was tried" if path in point else "was not searched"
+                yield f"{entry.key}: {path} ({now.space[path]}, but it {beside} at {format_value(point)})"
+                break
 
 
 def _changed(before: SweepSpec, entry: Entry, after: SweepSpec, now: Entry, point: Mapping[str, Any]) -> Iterator[str]:

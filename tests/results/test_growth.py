@@ -128,6 +128,35 @@ def test_what_changes_a_trial_is_refused_by_its_key_and_loses_nothing(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+DEPENDENT = (
+    HEAD
+    + """
+strategies:
+  ewc:
+    mode: {choice: [separate, online]}
+    online_decay: {uniform: [0.8, 0.99], when: {mode: online}}
+search: {trials: 4, generation: 2, startup: 4}
+final: {seeds: [10]}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("}", "online_decay (uniform(0.8, 0.99), but it was not searched at {'mode': 'separate'})"),
+        (", when: {mode: [online, separate]}}", "but it was not searched at {'mode': 'separate'})"),
+        (", when: {mode: separate}}", "online_decay (uniform(0.8, 0.99), when mode is separate, but it was"),
+    ],
+)
+def test_points_that_another_condition_would_leave_half_named_are_told(tmp_path: Path, given: str, told: str) -> None:
+    ran(DEPENDENT, tmp_path)
+    assert ran(DEPENDENT.replace("trials: 4", "trials: 6"), tmp_path)[1] in (2, 3)
+    with pytest.raises(StoreError) as error:
+        opened(parsed(DEPENDENT.replace(", when: {mode: online}}", given)), tmp_path)
+    assert told in str(error.value).replace('"', "'")
+
+
 def test_a_sweep_with_none_of_the_methods_is_another_sweep(tmp_path: Path) -> None:
     ran(SWEEP, tmp_path)
     with pytest.raises(StoreError, match="it has none of their methods"):
