@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import optuna
 
 from raycl.results.outcomes import Outcome
 from raycl.results.trackers.optuna_terms import frozen, new_study, optuna_space
-from raycl.spec.points import Point, Space, active, every_point, points_in
+from raycl.spec.points import Point, Space, active, every_point, point_at, points_in
 from raycl.spec.sweep_options import PrunerConfig, SearchConfig
 from raycl.sweep.designs import latin_hypercube, sobol_point
 
@@ -92,11 +92,21 @@ class Suggester:
             drawn = self._drawn(index, number, seen, earlier)
             if _name(drawn.point) not in known:
                 return drawn
+        unseen = self._unseen(count, known, sampler_seed(self._search, self._key, index, MOST_DRAWS))
+        return drawn if unseen is None else Suggestion(unseen, "left")
+
+    def _unseen(self, count: int | None, known: Collection[Hashable], seed: int) -> Point | None:
+        """A point by lot that is not known; None where none is left.
+
+        Args:
+            count: of all points; where they are too many to be listed, the lot falls on the whole space.
+        """
+        space, chosen = self._distributions, np.random.default_rng(seed)
         if count is None or count > MOST_LISTED:
-            return drawn
-        open_points = [point for point in every_point(self._distributions) if _name(point) not in known]
-        chosen = np.random.default_rng(sampler_seed(self._search, self._key, index, MOST_DRAWS))
-        return Suggestion(open_points[chosen.integers(len(open_points))], "left") if open_points else drawn
+            drawn = (point_at(space, chosen.random(len(space)).tolist()) for _ in range(MOST_DRAWS))
+            return next((point for point in drawn if _name(point) not in known), None)
+        left = [point for point in every_point(space) if _name(point) not in known]
+        return left[chosen.integers(len(left))] if left else None
 
     def _drawn(
         self, index: int, number: int, seen: Sequence[Outcome], earlier: Sequence[Mapping[str, Any]]
