@@ -22,16 +22,20 @@ class Ledger:
         metric: name of the :class:`raycl.matrix.AccuracyMatrix` method that the search maximises.
         retry_failed: trials that failed before this run count as open.
         on_record: told of every trial that has ended, once per run.
-        bring: asked for a trial that has not ended here: whether it has been brought from elsewhere.
     """
 
     results: ResultsFolder
     metric: str = DEFAULT_METRIC
     retry_failed: bool = False
     on_record: Callable[[Record], None] = lambda record: None
-    bring: Callable[[TrialSpec], bool] = lambda spec: False
     _records: dict[str, Record | None] = field(default_factory=dict)
     _ran: set[str] = field(default_factory=set)
+    _bring: Callable[[TrialSpec], bool] = lambda spec: False
+
+    def ask(self, bring: Callable[[TrialSpec], bool]) -> None:
+        """From now on ask for a trial that has not ended here whether it has been brought from elsewhere."""
+        self._bring = bring
+        self._records = {name: record for name, record in self._records.items() if record is not None}
 
     def record(self, spec: TrialSpec) -> Record | None:
         """What is known of an ended trial; None while it has not ended."""
@@ -77,7 +81,7 @@ class Ledger:
     def _read(self, spec: TrialSpec) -> Record | None:
         store = self.results.trial(spec)
         verdict = store.verdict()
-        if verdict is None and spec.hash not in self._ran and self.bring(spec):
+        if verdict is None and spec.hash not in self._ran and self._bring(spec):
             verdict = store.verdict()
         if verdict is None or (verdict.status == "failed" and self.retry_failed and spec.hash not in self._ran):
             return None

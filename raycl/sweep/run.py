@@ -120,7 +120,7 @@ def run_sweep(
     def look(status: SweepStatus) -> None:
         display.offer(lambda: on_status(status))
 
-    ledger = Ledger(results, sweep.metric, options.retry_failed, recorded, lambda spec: elsewhere.bring(spec, results))
+    ledger = Ledger(results, sweep.metric, options.retry_failed, recorded)
     with ExitStack() as stack:
         lease = stack.enter_context(results.lease(options.force))
         for beside in (*besides, listener, display):
@@ -135,7 +135,8 @@ def run_sweep(
         able = [entry for entry in sweep.entries if not entry.barred]
         plans = [EntryPlan(sweep, entry, ledger, over_limits(sweep, entry)) for entry in able]
         watch = Watch(sweep, ledger, plans, look)
-        run = _Run(sweep, ledger, plans, [trials, *elsewhere.trials()], options, watch, lease, interruption)
+        known = [trials, *elsewhere.trials()]
+        run = _Run(sweep, ledger, plans, known, elsewhere, options, watch, lease, interruption)
         try:
             with ExitStack() as block:
                 reason = run(lambda: block.enter_context(runs_on.open(sweep, options, root, interruption)))
@@ -189,12 +190,14 @@ class _Run:
 
     Attributes:
         trials: that the folder's earlier runs have ended, and those of folders that are reused.
+        elsewhere: asked for what is missing, once its data are known to be those of today.
     """
 
     sweep: SweepSpec
     ledger: Ledger
     plans: Sequence[EntryPlan]
     trials: Sequence[pa.Table]
+    elsewhere: Elsewhere
     options: RunOptions
     watch: Watch
     lease: Lease
@@ -210,9 +213,13 @@ class _Run:
         engine = opened()
         known = recorded_data(self.trials, self.sweep.catalog)
         engine.check(reads(self.sweep, [plan.entry for plan in self.plans], known))
+        self.ledger.ask(lambda spec: self.elsewhere.bring(spec, self.ledger.results))
         limit = self.options.max_concurrent or (self.sweep.search.max_concurrent if self.sweep.search else None)
         wanted = sum(self.sweep.runs(plan.entry).total for plan in self.plans)
         dispatcher = Dispatcher(self.plans, self.ledger, engine.slots(self.sweep, wanted, limit))
+        if dispatcher.wanted() is None:  # all of it has been brought
+            self.watch.show(None, {})
+            return ""
         self.watch.start()
         self.began = True
         errand = Errand(self.ledger.results, self.ledger.metric)

@@ -73,4 +73,13 @@ def test_data_of_another_folder_must_be_those_of_today(
     other = table.set_column(column, "data", [["0" * 16] * table.num_rows])
     monkeypatch.setattr("raycl.sweep.reuse.read_trials", lambda folder: other)
     with pytest.raises(DataError, match="data"):
-        reused(LARGER, tmp_path, finished)
+        reused(SMALL, tmp_path, finished)
+    assert list(ResultsFolder.open(tmp_path).ended()) == [], "nothing is taken before that is known"
+
+
+def test_a_folder_of_which_all_is_found_elsewhere_trains_nothing(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raycl.sweep.here._HereEngine.drive", lambda *given: pytest.fail("there is nothing to run"))
+    reused(SMALL, tmp_path, finished)
+    assert content(tmp_path) == content(finished)
