@@ -12,7 +12,7 @@ from raycl.spec.check import Extents, as_judged
 from raycl.spec.choice_rules import refused_choices
 from raycl.spec.distribution import WHEN, Conditional, format_value
 from raycl.spec.entry import Entry
-from raycl.spec.points import points_in
+from raycl.spec.points import acts, points_in
 from raycl.spec.problems import Problems
 from raycl.spec.protocols import FirstTasks
 from raycl.spec.rules import BrokenRules, moved_stream
@@ -40,6 +40,9 @@ def check_sampling(search: SearchConfig, entries: Sequence[Entry], problems: Pro
             for entry in able:
                 if entry.space[path].encode(value) is None:
                     rule = f"must lie in what {entry.key} searches: {entry.space[path]}"
+                    problems.refuse(("search", "enqueue", index, path), rule, format_value(value))
+                elif not acts(entry.space[path], named):
+                    rule = f"is searched by {entry.key} as {entry.space[path]}; name that value beside it"
                     problems.refuse(("search", "enqueue", index, path), rule, format_value(value))
 
 
@@ -103,14 +106,18 @@ def _check_moved(given: Mapping[str, Any], setting: Setting, extents: Extents, p
         problems.refuse(place, rule, key=True)
 
 
-def check_conditions(blocks: Blocks, problems: Problems) -> None:
-    """A condition names another option that is searched, without a condition of its own, and values of it."""
+def check_conditions(blocks: Blocks, problems: Problems, why: str = "") -> None:
+    """A condition names another option that is searched, without a condition of its own, and values of it.
+
+    Args:
+        why: told beside an option that is not searched.
+    """
     named = {point_path(path): found for path, found in blocks.space.items()}
     for path, found in blocks.space.items():
         for parent, values in found.when if isinstance(found, Conditional) else ():
             place, known = (*blocks.source_path(path), WHEN, parent), named.get(parent)
             if known is None or isinstance(known, Conditional):
-                rule = "must be an option that is searched as well, and always"
+                rule = f"must be an option that is searched as well, and always{why}"
                 problems.refuse(place, rule, parent, key=True)
                 continue
             for value in (value for value in values if known.encode(value) is None):

@@ -37,6 +37,11 @@ class _Range(Distribution):
     def contains(self, value: Scalar) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
 
+    def encode(self, value: Any) -> Scalar | None:
+        """1 and 1.0 are one point of a real range, and not two."""
+        found = super().encode(value)
+        return None if found is None else float(found)
+
     def to_data(self) -> dict[str, list[Any]]:
         return {self.word: [self.low, self.high]}
 

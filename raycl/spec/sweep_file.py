@@ -282,6 +282,9 @@ class SweepFile:
         if reason is None and not self._whole:
             every = [each for each, _ in judged] + list(self._more(blocks, corners[0][0]))
             blocks = self._idle.judge(blocks, always_idle(every), every[0])
+            check_conditions(blocks, self._problems, f"; for {alias} it does nothing, and is not")
+        if len(self._problems) > before:
+            return None
         if not blocks.strategy.uses_memory:
             blocks = blocks.without_memory()
         space = {point_path(path): searched for path, searched in blocks.space.items()}

@@ -136,6 +136,30 @@ def test_a_condition_that_cannot_be_is_refused_at_its_place(given: str, told: st
     assert "<text>:12:" in str(error.value)
 
 
+def test_a_condition_on_what_one_method_does_not_search_is_refused_for_it() -> None:
+    shared = HEAD.replace("2e-3", "{loguniform: [1e-4, 1e-2], when: {memory.selection: reservoir}}")
+    shared = shared.replace("capacity: 50", "capacity: 50, selection: {choice: [reservoir, class_balanced]}")
+    end = "search: {trials: 4}\nfinal: {seeds: [10]}\n"
+    assert parsed(f"{shared}strategies: {{replay: {{}}}}\n{end}")
+    with pytest.raises(SpecError, match="searched as well, and always; for naive it does nothing"):
+        parsed(f"{shared}strategies: {{replay: {{}}, naive: {{}}}}\n{end}")
+
+
+def test_a_named_point_has_what_its_options_depend_on() -> None:
+    with pytest.raises(
+        SpecError, match=r"enqueue\.0\.online_decay: is searched by ewc as .* when mode is online; name"
+    ):
+        parsed(EWC.replace("startup: 4", "startup: 4, enqueue: [{online_decay: 0.9}]"))
+    sweep = parsed(EWC.replace("startup: 4", "startup: 4, enqueue: [{mode: online, online_decay: 0.9}]"))
+    assert next(sweep.first_points(sweep.entries[0]))[0]["online_decay"] == 0.9
+
+
+def test_a_whole_number_names_no_second_point_of_a_real_range() -> None:
+    for word in ("uniform", "loguniform"):
+        assert type(find({word: [1, 10]}).encode(3)) is float
+    assert type(find({"choice": [1, 10]}).encode(10)) is int
+
+
 def test_editors_take_a_condition() -> None:
     schema = json_schema(catalog())
     file = {
