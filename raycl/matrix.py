@@ -142,6 +142,7 @@ class TaskRow:
             diagnostics of its network before it that were asked for.
         points, online: what was measured while the task was learned; None where nobody asked.
         tried: what a trial that chooses as it goes has tried, in order; costs are of all of it.
+        tested: correct and total of the same cells on test data, of a trial of a table.
     """
 
     task: int
@@ -152,6 +153,7 @@ class TaskRow:
     points: Points | None = None
     online: Online | None = None
     tried: tuple[Tried, ...] = ()
+    tested: tuple[np.ndarray, np.ndarray] | None = None
 
 
 Step = Callable[[np.ndarray, np.ndarray], float]

@@ -203,10 +203,9 @@ def show(
     ] = None,
 ) -> None:
     """Print the comparison table of a results folder."""
-    from raycl.cli.show import failure_report
-    from raycl.results.tables import comparison
+    from raycl.cli.show import failure_report, report
 
-    standard_output().print(failure_report(results) if failures else comparison(results, baseline))
+    standard_output().print(failure_report(results) if failures else report(results, baseline))
 
 
 @app.command()

@@ -22,6 +22,7 @@ from raycl.spec.seeds import SEED_SOURCES, runs_of
 from raycl.spec.setting import Registries
 from raycl.spec.source import dotted
 from raycl.spec.sweep import Entry, SweepSpec
+from raycl.spec.sweep_options import TableConfig
 from raycl.spec.trial import SweepPhase
 from raycl.streams.source import Outline
 from raycl.trial.check import LARGEST_BUILD, Budget, TooLarge, capacities, network, outline_of, unfit
@@ -53,7 +54,7 @@ def _trials(sweep: SweepSpec) -> Table:
         table.add_column("variant", no_wrap=True)
     table.add_column("strategy", no_wrap=True)
     table.add_column("searched")
-    phases = ("search", "finalists", "final", "total")
+    phases = ("table",) if sweep.table is not None else ("search", "finalists", "final", "total")
     for phase in phases:
         table.add_column(phase, justify="right")
     shown = ""
@@ -63,7 +64,7 @@ def _trials(sweep: SweepSpec) -> Table:
             table.add_section()
         shown = entry.variant
         runs = sweep.runs(entry)
-        counts = ["n/a"] * 4 if entry.barred else [str(getattr(runs, phase)) for phase in phases]
+        counts = ["n/a"] * len(phases) if entry.barred else [str(getattr(runs, phase)) for phase in phases]
         table.add_row(*names, _name(entry), _searched(sweep, entry), *counts, style="dim" if entry.barred else "")
     runs_of = [sweep.runs(entry) for entry in sweep.entries]
     table.add_section()
@@ -81,7 +82,8 @@ def _searched(sweep: SweepSpec, entry: Entry) -> Text:
         return Text(entry.barred)
     lines = [f"{path}: {distribution}" for path, distribution in entry.space.items()]
     points = points_in(entry.space) if entry.space else None
-    if points is not None and sweep.search is not None and points <= sweep.search.trials:
+    asked = sweep.table.points if sweep.table else sweep.search.trials if sweep.search else 0
+    if points is not None and points <= asked:
         lines.append(f"{points} point{'' if points == 1 else 's, all of them'}")
     return Text("\n".join(lines) or "-")
 
@@ -109,6 +111,8 @@ def _facts(sweep: SweepSpec, root: str) -> Table:
         table.add_row("protocol", told)
     if sweep.as_it_goes is not None:
         table.add_row("protocol", _protocol(sweep, sweep.as_it_goes))
+    if sweep.table is not None:
+        table.add_row("table", _table(sweep, sweep.table))
     cpus, gpus = sweep.resources.cpus, sweep.resources.gpus
     needs = f"{cpus} CPU{'' if cpus == 1 else 's'}" + (f" and {gpus:g} GPU" if gpus else "")
     table.add_row("at once", f"at most {sweep.most_at_once} trials, {needs} each")
@@ -137,7 +141,9 @@ def _intervals(found: Mapping[str, Expected]) -> str:
 
 def _seeds(sweep: SweepSpec) -> str:
     """The runs of every phase, where sources of randomness have seeds of their own; empty elsewhere."""
-    phases = {dotted(path[:-1]): runs_of(seeds) for path, seeds in seeds_of(sweep.search, sweep.final).items()}
+    phases = {
+        dotted(path[:-1]): runs_of(seeds) for path, seeds in seeds_of(sweep.search, sweep.final, sweep.table).items()
+    }
     if all(run.plain is not None for runs in phases.values() for run in runs):
         return ""
     told = []
@@ -164,11 +170,25 @@ def _protocol(sweep: SweepSpec, rule: ProtocolConfig) -> str:
     """What trials that choose as they go will cost."""
     told = []
     for entry in (entry for entry in sweep.entries if not entry.barred):
-        outline = outline_of(sweep, entry)
-        tasks = sweep.resolved(entry, entry.middle).stream.tasks if outline is None else outline.num_tasks
-        least, most = trainings(sweep, entry, tasks)
+        least, most = trainings(sweep, entry, _tasks(sweep, entry))
         told.append(f"{entry.key} {least:,}" + (f" to {most:,}" if most > least else ""))
     return f"{rule.name}: trainings of a task in each final trial, {', '.join(told)}"
+
+
+def _table(sweep: SweepSpec, table: TableConfig) -> str:
+    """What a table will cost, and what it is for."""
+    able = [entry for entry in sweep.entries if not entry.barred]
+    tasks = sum(sweep.runs(entry).table * _tasks(sweep, entry) for entry in able)
+    trials, runs = sum(sweep.runs(entry).table for entry in able), len(table.runs)
+    return (
+        f"{trials:,} trials (points x {runs} seed{'s' * (runs > 1)}), {tasks:,} trainings of a task; measured on "
+        "validation and on test data after every task, and nothing is selected: `raycl simulate` answers from it"
+    )
+
+
+def _tasks(sweep: SweepSpec, entry: Entry) -> int:
+    outline = outline_of(sweep, entry)
+    return sweep.resolved(entry, entry.middle).stream.tasks if outline is None else outline.num_tasks
 
 
 def _replay(sweep: SweepSpec, entry: Entry) -> MemoryConfig:
@@ -199,6 +219,7 @@ def _measured(sweep: SweepSpec, variant: str) -> str:
     tasks = sweep.resolved(entry, entry.middle).stream.tasks
     phases: list[SweepPhase] = ["search"] if sweep.runs(entry).search else []
     phases += ["final"] if sweep.final is not None else []
+    phases += ["table"] if sweep.table is not None else []
     told = {phase: sweep.trial(entry, entry.middle, 0, phase).evaluation.told(tasks) for phase in phases}
     return "; ".join(f"{phase}: {cells or 'all rows, each whole'}" for phase, cells in told.items())
 

@@ -56,6 +56,8 @@ def _trial(results: ResultsFolder, strategy: str, seed: str | None) -> TrialSpec
     """The trial of the strategy's winner for a final seed, by its label, by default the first."""
     sweep = SweepSpec.loads(results.sweep_json, catalog())
     entry = sweep.find(strategy)
+    if sweep.table is not None:
+        raise StoreError(f"{results.files.name('')}: a table selects nothing, so {entry.key} has no winner to export")
     runs = {run.label: run for run in sweep.final.runs} if sweep.final else {}
     chosen = next(iter(runs), None) if seed is None else seed
     if chosen is None or chosen not in runs:

@@ -112,7 +112,7 @@ def table(name: str, status: SweepStatus, passed: float = 0.0) -> tuple[Renderab
 def _cells(entry: EntryStatus) -> list[RenderableType]:
     if entry.barred is not None:
         return [Text(entry.key, style="dim"), Text("n/a", style="dim"), *[Text("")] * 7]
-    complete = entry.phase == "final" and bool(entry.total) and entry.ended >= entry.total
+    complete = entry.phase in ("final", "table") and bool(entry.total) and entry.ended >= entry.total
     return [
         Text(entry.key, style="red" if entry.failure else "green" if complete else ""),
         Text("failed", style="red") if entry.failure else Text(entry.phase, style="dim"),

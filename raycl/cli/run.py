@@ -10,9 +10,10 @@ from rich.text import Text
 
 from raycl.addresses import shown
 from raycl.cli.live import LiveTable
+from raycl.cli.show import report
 from raycl.cli.terminal import standard_output, tell
 from raycl.errors import COMPLETE, METHODS_FAILED, STOPPED, MethodError
-from raycl.results.tables import comparison, matrix_table
+from raycl.results.tables import matrix_table
 from raycl.results.trackers.tracker import TRACKERS
 from raycl.spec.distribution import format_value
 from raycl.spec.sweep import SweepSpec
@@ -73,7 +74,7 @@ def _tell_ending(ending: Ending, console: Console) -> None:
 
     if not ending.complete:
         console.print(Text(shown(ending.reason), style="yellow"), soft_wrap=True)
-    console.print(comparison(ending.folder))
+    console.print(report(ending.folder))
     for note in ending.notes:
         console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)
     for name, told in (

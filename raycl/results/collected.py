@@ -42,6 +42,7 @@ _FORMS = {
     "online": schema.ONLINE_ROWS,
     "measures": schema.MEASURE_ROWS,
     "choices": CHOICES,
+    "tested": schema.CELLS,
     "trials": None,
 }
 """In the order in which they are written; None: the union of what the trials have."""

@@ -12,6 +12,10 @@ TABLES = {
     "online": ("One row for each task predicted as it came: `data/online/*.parquet`.", schema.ONLINE_ROWS),
     "measures": ("One row for each further number of a task: `data/measures/*.parquet`.", schema.MEASURE_ROWS),
     "choices": ("One row for each training of a task by a trial that chose: `data/choices/*.parquet`.", CHOICES),
+    "tested": (
+        "The matrices of a table on test data, as `cells` has them on validation data: `data/tested/*.parquet`.",
+        schema.CELLS,
+    ),
     "rows": ("One row for each learned task of a trial, its own log: `trials/<hash>/rows/`.", schema.ROWS),
 }
 """By name: what a row is, and the columns that every one of its kind has."""
@@ -36,7 +40,7 @@ MEANING = {
     "variant": "name of the variant; empty where the file has none",
     "alias": "name of the method in the sweep file",
     "strategy": "the method",
-    "phase": "`search`, `finalist` or `final`",
+    "phase": "`search`, `finalists`, `final`, or `table`, by which nothing is selected",
     "scenario": "`task`, `domain` or `class`",
     "seed": "of the run; null where its sources of randomness have different ones",
     "seed_class_order": "of the order of classes, permutations and angles",

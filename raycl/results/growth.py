@@ -94,6 +94,7 @@ def _changed(before: SweepSpec, entry: Entry, after: SweepSpec, now: Entry, poin
     """The keys in which the trials of an entry at a point differ."""
     phases: list[SweepPhase] = ["search"] if before.search and after.search and entry.space else []
     phases += ["final"] if before.final and after.final else []
+    phases += ["table"] if before.table and after.table else []
     for phase in phases:
         was, is_now = before.trial(entry, point, 0, phase), after.trial(now, point, 0, phase)
         if was.hash != is_now.hash:

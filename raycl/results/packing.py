@@ -10,17 +10,33 @@ import pyarrow.parquet as pq
 
 from raycl.errors import StoreError
 from raycl.results.comparison import owners_of
-from raycl.results.reading import Folder, opened, read_cells, read_inside, read_measures, read_online, read_trials
+from raycl.results.reading import (
+    Folder,
+    opened,
+    read_cells,
+    read_inside,
+    read_measures,
+    read_online,
+    read_tested,
+    read_trials,
+)
 
 CELLS_FILE, TRIALS_FILE, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
-MORE = {"inside.parquet": read_inside, "online.parquet": read_online, "measures.parquet": read_measures}
+TESTED_FILE = "tested.parquet"
+MORE = {
+    "inside.parquet": read_inside,
+    "online.parquet": read_online,
+    "measures.parquet": read_measures,
+    TESTED_FILE: read_tested,
+}
 """Written where the trials hold any."""
 
 
 def pack(folder: Folder, target: Path) -> tuple[int, int]:
     """Write ``trials.parquet`` and ``cells.parquet``, sorted by trial, with the sweep in their metadata.
 
-    What was measured inside tasks, and further numbers of each, if there are any, are written beside them.
+    What was measured inside tasks, further numbers of each, and a table's matrices on test data, if there are any, are
+    written beside them.
 
     Both are what :func:`read_trials` and :func:`read_cells` give; pandas, DuckDB and notebooks read them alone. The
     column ``entries`` of the trials names every method that asks for one, as ``alias`` is only that which ran it first.

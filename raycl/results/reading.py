@@ -81,6 +81,15 @@ def read_choices(folder: Folder) -> pa.Table:
     return _joined(opened(folder), "choices", CHOICES)
 
 
+def read_tested(folder: Folder) -> pa.Table:
+    """The matrices on test data of trials of a table, whose :func:`read_cells` are of validation data.
+
+    Raises:
+        TornFile: a part is damaged; ``raycl resume`` repairs it.
+    """
+    return _joined(opened(folder), "tested", schema.CELLS)
+
+
 def matrices(folder: Folder) -> dict[str, AccuracyMatrix]:
     """The accuracy matrix of every trial that has ended with a row, by the trial's hash."""
     results = opened(folder)

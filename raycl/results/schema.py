@@ -2,6 +2,7 @@
 
 ``rows``: one row per learned task of one trial, with its counts as lists; the trial's own log.
 ``cells``: one row per cell of the accuracy matrix, long; cells without examples are left out.
+``tested``: the same cells on test data, of trials of a table, whose ``cells`` are of validation data.
 ``trials``: one row per trial: who, how it ended, metrics, cost, hyperparameters as typed columns ``hp.*``, and
 numbers of the method's own after the last task as ``measure.*``.
 """
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from raycl.errors import TornFile
 from raycl.matrix import COST_COLUMNS, METRICS, AccuracyMatrix, Cost, Online, Points, TaskRow
-from raycl.results import choices
+from raycl.results import choices, tested
 from raycl.results.inside import inside_metrics
 from raycl.results.seed_columns import SEED_COLUMNS, seed_values
 from raycl.spec.trial import TrialSpec
@@ -221,8 +222,9 @@ def rows_table(rows: Sequence[TaskRow]) -> pa.Table:
         found = [getattr(row, name) for row in rows]
         if any(value is not None for value in found):
             table = table.append_column(name, pa.array([value and _flat(value) for value in found], kind))
-    tried = choices.column(rows)
-    return table if tried is None else table.append_column(choices.COLUMN, tried)
+    for name, values in ((choices.COLUMN, choices.column(rows)), (tested.TESTED, tested.column(rows))):
+        table = table if values is None else table.append_column(name, values)
+    return table
 
 
 def _flat(value: Points | Online) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def rows_of(table: pa.Table) -> list[TaskRow]:
     stored = [name for name in COST_COLUMNS if name not in COUNTED_LATER or name in table.column_names]
     costs = table.select(stored).to_pylist()
     columns = (table["task"].to_pylist(), table["correct"], table["total"], costs, measures)
-    inside = (_optional(table, "points"), _optional(table, "online"), _optional(table, choices.COLUMN))
+    inside = tuple(_optional(table, name) for name in ("points", "online", choices.COLUMN, tested.TESTED))
     return [
         TaskRow(
             task,
@@ -248,8 +250,9 @@ def rows_of(table: pa.Table) -> list[TaskRow]:
             _points(points),
             online and Online(**online),
             choices.tried_of(tried),
+            tested.tested_of(also),
         )
-        for task, correct, total, cost, own, points, online, tried in zip(*columns, *inside, strict=True)
+        for task, correct, total, cost, own, points, online, tried, also in zip(*columns, *inside, strict=True)
     ]
 
 
@@ -274,6 +277,12 @@ def cells_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:
     kept = total > 0
     names = pa.DictionaryArray.from_arrays(np.zeros(int(kept.sum()), np.int32), pa.array([trial])).cast(pa.string())
     return pa.table([names, learned[kept], evaluated[kept], correct[kept], total[kept]], schema=CELLS)
+
+
+def tested_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:
+    """The cells of the matrix on test data, of a trial that has one beside its first."""
+    found = [row for row in rows if row.tested is not None]
+    return cells_table(trial, [TaskRow(row.task, *row.tested) for row in found if row.tested is not None])
 
 
 def inside_table(trial: str, rows: Sequence[TaskRow]) -> pa.Table:

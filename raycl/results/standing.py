@@ -22,7 +22,7 @@ from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
 
-PHASES: tuple[SweepPhase, ...] = ("search", "finalists", "final")
+PHASES: tuple[SweepPhase, ...] = ("search", "finalists", "final", "table")
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,10 @@ class Standing:
         again: for each finalist, by its suggestion, its trials on more validation seeds; known once the search ended.
         winner: as written down; None where there is none (yet).
         final: the winner's trials on the final seeds.
-        planned: suggestions and final trials that the sweep asks for.
+        planned: suggestions, trials of a table and final trials that the sweep asks for.
         ended: nothing is left to run.
         pareto: of several objectives, the trials of each point on the final seeds, by its suggestion.
+        table: for each point of a table that is written down, its trials.
     """
 
     entry: Entry
@@ -84,6 +85,7 @@ class Standing:
     planned: Mapping[SweepPhase, int] = field(default_factory=dict)
     ended: bool = False
     pareto: Mapping[int, tuple[Asked, ...]] = field(default_factory=dict)
+    table: tuple[tuple[Asked, ...], ...] = ()
 
     def trials(self, phase: SweepPhase | None = None) -> list[Asked]:
         """The entry's trials that are known by now, of one phase or of all; each stands once in a phase."""
@@ -91,6 +93,7 @@ class Standing:
             "search": (asked for trials in self.suggested for asked in trials if not asked.is_refused),
             "finalists": (asked for trials in self.again.values() for asked in trials),
             "final": (asked for trials in (self.final, *self.pareto.values()) for asked in trials),
+            "table": (asked for trials in self.table for asked in trials if not asked.is_refused),
         }
         chosen = PHASES if phase is None else (phase,)
         return [asked for name in chosen for asked in {one.spec.hash: one for one in parts[name]}.values()]
@@ -114,6 +117,9 @@ class Standing:
             if not search:
                 return no_point_fits(trials[0].verdict.reason for trials in self.suggested if trials[0].verdict)
             return no_finalist_finished(again) if again else no_suggestion_finished(search)
+        if self.table:  # points that fail are part of what a table tells
+            trials = self.trials("table")
+            return told_failures(trials, "table") if all(asked.failed for asked in trials) else ""
         return told_failures(self.final, "final")
 
 
@@ -171,6 +177,10 @@ def _standing(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall
     if entry.barred:
         return Standing(entry, ended=True)
     runs = sweep.runs(entry)
+    if sweep.table is not None:
+        points = _laid_out(sweep, entry, decided, recall)
+        ended = len(points) == sweep.laid_out(entry) and all(map(_all_ended, points))
+        return Standing(entry, table=points, planned={"table": runs.table}, ended=ended)
     planned: dict[SweepPhase, int] = {"search": runs.search, "final": len(sweep.final.runs) if sweep.final else 0}
     if chooses(sweep, entry):
         final = _choosing(sweep, entry, decided, recall)
@@ -207,6 +217,20 @@ def _suggested(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recal
             continue
         # The first suggestion of a trial decides its cut-offs, as in the search itself.
         found.append(tuple(Asked.of(spec, recall, carried.setdefault(spec.hash, limits)) for spec in specs))
+    return tuple(found)
+
+
+def _laid_out(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall) -> tuple[tuple[Asked, ...], ...]:
+    """The trials of each point of a table that is written down, by index."""
+    assert sweep.table is not None
+    found: list[tuple[Asked, ...]] = []
+    for index in range(sweep.laid_out(entry)):
+        stored = decided.get(suggestion_path(entry, index))
+        if stored is None:
+            break
+        specs = [sweep.trial(entry, stored["point"], seed, "table") for seed in sweep.table.runs]
+        reason = stored.get("refused", "")
+        found.append(tuple(Asked.refused(spec, reason) if reason else Asked.of(spec, recall) for spec in specs))
     return tuple(found)
 
 

@@ -18,6 +18,7 @@
     data/inside/<hash>.parquet              accuracies while tasks were learned, where that was asked for
     data/online/<hash>.parquet              examples that were predicted before they were learned, alike
     data/measures/<hash>.parquet            further numbers of each task, where there are any
+    data/tested/<hash>.parquet              its matrix on test data, of a trial of a table
     data/<kind>/all.parquet                 the same of all trials of a sweep that has finished, in place of their parts
 
 Files of tasks are immutable and carry their attempt, so a worker that was given up but lives on destroys nothing.

@@ -21,8 +21,9 @@ from raycl.results.history import COMPACT, History, Manifest, seals
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.trial import TrialSpec
 
-DATA_PARTS = ("cells", "trials", "inside", "online", "measures", "choices")
-"""Of the data set; the last four only where trials measured inside tasks, or had further numbers of each."""
+DATA_PARTS = ("cells", "trials", "inside", "online", "measures", "choices", "tested")
+"""Of the data set; beside the first two only where trials measured inside tasks, had further numbers of each, or were
+of a table."""
 MOST_TRACEBACK = 200_000
 """Characters of a traceback that are kept, from its end."""
 EVERY_CELL = {"search": "all", "tasks": "all"}
@@ -32,6 +33,7 @@ _SOME = {
     "online": schema.online_table,
     "measures": schema.measures_table,
     "choices": choices_table,
+    "tested": schema.tested_table,
 }
 """Parts that not every trial has, and what makes them of its rows."""
 _ATTEMPT = re.compile(r"(\d{4,})\.json")

@@ -19,6 +19,7 @@ from raycl.results.reading import (
     read_inside,
     read_measures,
     read_online,
+    read_tested,
     read_trials,
 )
 from raycl.results.store import ResultsFolder
@@ -88,6 +89,11 @@ class Results:
         """Numbers of each task beside its accuracies, of a method's own or ``evaluation.diagnostics``, in long form:
         trial, train_task, name, value."""
         return read_measures(self._folder)
+
+    @cached_property
+    def tested(self) -> pa.Table:
+        """The matrices on test data of the trials of a ``table``, whose :attr:`cells` are of validation data."""
+        return read_tested(self._folder)
 
     @cached_property
     def choices(self) -> pa.Table:

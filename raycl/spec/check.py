@@ -225,7 +225,7 @@ def doubts(
         for rule in costly(judged):
             path = block_path(rule.path)
             yield Finding(blocks.source_path(path), rule.why, format_value(judged.value(rule.path)))
-    if not entry.space and "final" not in data and not entry.barred:
+    if not entry.space and not {"final", "table"} & data.keys() and not entry.barred:
         why = "does not run: it has nothing to search, and there is no final phase"
         yield Finding(("strategies", entry.alias), why, key=True)
     if not entry.variant and not any(resolved.limits.model_dump().values()):

@@ -143,6 +143,10 @@ class EvaluationConfig(Options):
             changed["from_task"] = max(self.from_task, pruned_from)
         return self.model_copy(update=changed)
 
+    def every_step(self) -> EvaluationConfig:
+        """All tasks seen, after every task: what any protocol that judges by the first tasks, or by all, reads."""
+        return self.model_copy(update={"every": 1, "from_task": 1, "tasks": "seen"})
+
 
 WHICH_CELLS = frozenset(EvaluationConfig.model_fields) - {"future_tasks", "max_examples"}
 """Keys that say which cells are measured, and stand in no hash."""

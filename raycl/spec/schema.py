@@ -21,6 +21,7 @@ from raycl.spec.sweep_options import (
     PrunerConfig,
     ResourcesConfig,
     SearchConfig,
+    TableConfig,
 )
 
 JsonSchema = dict[str, Any]
@@ -32,6 +33,7 @@ BLOCKS: Mapping[str, type[BaseModel]] = {
     "memory": MemoryConfig,
     "search": SearchConfig,
     "pruner": PrunerConfig,
+    "table": TableConfig,
     "final": FinalConfig,
     "evaluation": EvaluationConfig,
     "limits": LimitsConfig,

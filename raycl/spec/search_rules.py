@@ -19,6 +19,21 @@ from raycl.spec.rules import BrokenRules, moved_stream
 from raycl.spec.setting import Setting
 from raycl.spec.sweep_options import SearchConfig
 
+BESIDE_A_TABLE = {
+    "search": "a table evaluates one design of points in place of a search; leave one of them out",
+    "final": "a table selects nothing, and measures its points on test data: a winner among them would be scored on "
+    "data that have been seen; leave final out, and ask `raycl simulate`",
+}
+
+
+def check_table(data: Mapping[str, Any], problems: Problems) -> None:
+    """A table stands alone: what chooses, or scores what was chosen, is simulated on it."""
+    for key, why in BESIDE_A_TABLE.items():
+        if "table" in data and key in data:
+            problems.refuse((key,), f"does not go with table: {why}", key=True)
+    if not {"search", "final", "table"} & data.keys():
+        problems.refuse(("search",), "give search, final or both, or a table; otherwise there is nothing to run")
+
 
 def check_sampling(search: SearchConfig, entries: Sequence[Entry], problems: Problems) -> None:
     """What a sampler can do with the spaces, and named points lie in them."""

@@ -8,14 +8,16 @@ from raycl.spec.distribution import format_value
 from raycl.spec.problems import Finding
 from raycl.spec.seeds import SEED_SOURCES, STREAM_SOURCES, SeedDesign, SeedSource, runs_of
 from raycl.spec.source import Path, dotted
-from raycl.spec.sweep_options import FinalConfig, SearchConfig
+from raycl.spec.sweep_options import FinalConfig, SearchConfig, TableConfig
 
 Seeds = Sequence[int] | SeedDesign
 
 
-def seeds_of(search: SearchConfig | None, final: FinalConfig | None) -> dict[Path, Seeds]:
+def seeds_of(
+    search: SearchConfig | None, final: FinalConfig | None, table: TableConfig | None = None
+) -> dict[Path, Seeds]:
     """The seeds of every phase, by their place in the file."""
-    found: dict[Path, Seeds] = {}
+    found: dict[Path, Seeds] = {} if table is None else {("table", "seeds"): table.seeds}
     if search is not None:
         found["search", "seeds"] = search.seeds
         if search.finalists is not None:

@@ -44,10 +44,11 @@ class Runs:
     search: int
     finalists: int
     final: int
+    table: int = 0
 
     @property
     def total(self) -> int:
-        return self.search + self.finalists + self.final
+        return self.search + self.finalists + self.final + self.table
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class SweepSpec(SweepContents):
     ) -> TrialSpec:
         """The fully resolved trial of an entry at a point of its space.
 
-        Search and finalists score on validation data, the final phase on test data.
+        Search and finalists score on validation data, the final phase on test data, a table on both.
 
         Args:
             seed: of every source of randomness, or the seeds of each.
@@ -194,7 +195,9 @@ class SweepSpec(SweepContents):
         judged = self.search.judged if self.search is not None else None
         decided = trial_fields(resolved, self.catalog)
         decided |= {name: self._pin(decided[name]) for name in ("stream", "model")}
-        if not (scored or whole):
+        if phase == "table":
+            decided["evaluation"] = resolved.evaluation.every_step()
+        elif not (scored or whole):
             pruned_from = self.pruner.grace_tasks if self.pruner else None
             decided["evaluation"] = resolved.evaluation.needed(self.metric, pruned_from)
         return TrialSpec(
@@ -208,6 +211,7 @@ class SweepSpec(SweepContents):
             seeds=runs if runs.plain is None else None,
             phase=phase,
             score_on="test" if scored else "validation",
+            also_on="test" if phase == "table" else None,
             train_on=self.final.train_on if scored and self.final else "train",
             keep_checkpoint=bool(scored and self.final and self.final.keep_checkpoints),
             code=self._code(entry, resolved),
@@ -248,6 +252,8 @@ class SweepSpec(SweepContents):
         """How many trials each phase gives an entry, at most."""
         if entry.barred:
             return Runs(0, 0, 0)
+        if self.table is not None:
+            return Runs(0, 0, 0, self.laid_out(entry) * len(self.table.runs))
         final = len(self.final.runs) if self.final else 0
         if self.search is None or not entry.space or self.as_it_goes is not None:
             return Runs(0, 0, final)
@@ -256,6 +262,11 @@ class SweepSpec(SweepContents):
         if self.search.costs:
             final *= min(finalists.top if finalists else DEFAULT_TOP, suggested)
         return Runs(suggested * len(self.search.runs), again, final)
+
+    def laid_out(self, entry: Entry) -> int:
+        """How many points of an entry a table has."""
+        assert self.table is not None
+        return min(self.table.points, points_in(entry.space) or self.table.points)
 
     # -- how a search goes through a space ---------------------------------------------------------------------
 
@@ -322,7 +333,7 @@ class SweepSpec(SweepContents):
         """The most search trials (or final trials, without a search) that can run at the same time."""
         search = self.search
         if search is None or self.as_it_goes is not None:
-            return sum(self.runs(entry).final for entry in self.entries)
+            return sum(self.runs(entry).total for entry in self.entries)
         searched = [entry for entry in self.entries if entry.space and not entry.barred]
         most = sum(self._wave(entry) for entry in searched) * len(search.runs)
         most = most or sum(self.runs(entry).final for entry in self.entries)
@@ -349,6 +360,7 @@ class SweepSpec(SweepContents):
             "final": self.final and self.final.decisive(exclude={"baseline", "keep_checkpoints"}),
             "cpus": self.resources.cpus,
             **({"weights": dict(self.pins)} if self.pins else {}),
+            **({"table": self.table.decisive()} if self.table else {}),
         }
         return _digest(decisive)[:16]
 

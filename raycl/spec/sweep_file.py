@@ -31,12 +31,12 @@ from raycl.spec.options import StreamConfig
 from raycl.spec.overrides import Override, own_overrides, variant_overrides
 from raycl.spec.problems import Finding, Problems
 from raycl.spec.rules import Broken, BrokenRules, validate
-from raycl.spec.search_rules import check_conditions, check_protocol, check_sampling
+from raycl.spec.search_rules import check_conditions, check_protocol, check_sampling, check_table
 from raycl.spec.seed_rules import Seeds, broken_rules, pinned_beside, seeds_of
 from raycl.spec.setting import Registries, Setting
 from raycl.spec.source import Path, SweepSource
 from raycl.spec.space import LogUniform, QUniform, Uniform
-from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig
+from raycl.spec.sweep_options import FinalConfig, LimitsConfig, PrunerConfig, ResourcesConfig, SearchConfig, TableConfig
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
 
@@ -49,6 +49,7 @@ TOP_KEYS = {
     "strategies": "the methods that are compared",
     "search": "how hyperparameters are found, on validation data",
     "pruner": "stops bad search trials early",
+    "table": "a design of points for each method in place of a search, on validation and test data",
     "final": "how winners are scored, on test data",
     "evaluation": "what is measured after every task",
     "limits": "what a method may take",
@@ -85,6 +86,7 @@ class SweepContents:
     search: SearchConfig | None
     pruner: PrunerConfig | None
     final: FinalConfig | None
+    table: TableConfig | None
     limits: LimitsConfig
     resources: ResourcesConfig
     stream: StreamConfig
@@ -123,13 +125,13 @@ class SweepFile:
         self._top_level()
         search = self._block("search", SearchConfig)
         pruner = self._block("pruner", PrunerConfig)
-        final = self._block("final", FinalConfig)
+        final, table = self._block("final", FinalConfig), self._block("table", TableConfig)
         limits = self._block("limits", LimitsConfig) or LimitsConfig()
         resources = self._block("resources", ResourcesConfig) or ResourcesConfig()
-        self._phases(search, final)
+        self._phases(search, final, table)
         found = self._entries(self._variants())
         complete = [item for item in found if item is not None]
-        self._pinned_seeds(seeds_of(search, final), complete)
+        self._pinned_seeds(seeds_of(search, final, table), complete)
         if len(complete) == len(found) and not self._judged:
             self._judge_all(SearchSetting(search, pruner, final, _most_tasks(complete)))
             if search is not None:
@@ -151,6 +153,7 @@ class SweepFile:
             search=search,
             pruner=pruner,
             final=final,
+            table=table,
             limits=limits,
             resources=resources,
             stream=complete[0][2].stream,
@@ -207,13 +210,12 @@ class SweepFile:
                 self._problems.refuse((key, *entry.path), entry.rule, entry.value, entry.key)
             return None
 
-    def _phases(self, search: SearchConfig | None, final: FinalConfig | None) -> None:
-        """What must hold between search, pruner and final."""
-        if "search" not in self.data and "final" not in self.data:
-            self._problems.refuse(("search",), "give search, final or both; otherwise there is nothing to run")
+    def _phases(self, search: SearchConfig | None, final: FinalConfig | None, table: TableConfig | None) -> None:
+        """What must hold between search, pruner, final and table."""
+        check_table(self.data, self._problems)
         if "pruner" in self.data and "search" not in self.data:
             self._problems.refuse(("pruner",), "prunes search trials, but there is no search", key=True)
-        for found in broken_rules(seeds_of(search if search and search.as_it_goes is None else None, final)):
+        for found in broken_rules(seeds_of(search if search and search.as_it_goes is None else None, final, table)):
             self._problems.refuse(*found)
 
     def _pinned_seeds(self, seeds: Mapping[Path, Seeds], complete: Sequence[_Complete]) -> None:
@@ -271,7 +273,7 @@ class SweepFile:
         check_conditions(blocks, self._problems)
         corners = corner_points(blocks.space)
         judged, resolved = self._judged_corners(blocks, corners, malformed)
-        if "search" not in self.data:
+        if not {"search", "table"} & self.data.keys():
             for path, searched in blocks.space.items():
                 rule = "is searched, but there is no search; add search: {trials: 20}, or write a value"
                 self._problems.refuse(blocks.source_path(path), rule, str(searched))

@@ -265,6 +265,27 @@ class FinalConfig(Options):
         return runs_of(self.seeds)
 
 
+class TableConfig(Options):
+    """In place of a search: one design over the space of each method, every point with every seed, measured on
+    validation and on test data after every task. Nothing is selected."""
+
+    points: Trials = Field(
+        64, description="of each method, spread over its space (scrambled Sobol points); of a smaller space all of them"
+    )
+    seeds: PhaseSeeds = Field((0, 1, 2), description=f"of the runs of every point{_DESIGN}")
+    seed: Seed = Field(0, description="of the design")
+
+    @property
+    def runs(self) -> tuple[RunSeeds, ...]:
+        """The seeds of each run of a point."""
+        return runs_of(self.seeds)
+
+    @property
+    def design(self) -> SearchConfig:
+        """What draws the points."""
+        return SearchConfig(trials=self.points, sampler="qmc", defaults=False, seed=self.seed, seeds=self.seeds)
+
+
 _BROKEN = re.compile(r"limits\.\w+ is (?P<limit>[\d.e+-]+) \(got (?P<value>[\d.e+-]+)\)")
 
 

@@ -21,9 +21,9 @@ from raycl.spec.sweep_options import LimitsConfig, ResourcesConfig
 FORMAT_VERSION = 1
 """Of the specification itself. What the same options give is told by revisions (:mod:`raycl.spec.revisions`)."""
 
-SweepPhase = Literal["search", "finalists", "final"]
+SweepPhase = Literal["search", "finalists", "final", "table"]
 Scalar = str | int | float | bool
-LATER_FIELDS = ("revisions", "code", "first_tasks", "skipped_tasks")
+LATER_FIELDS = ("revisions", "code", "also_on", "first_tasks", "skipped_tasks")
 """Of a trial, that stand in its hash where they say something."""
 PLACEMENT = ("home", "shards")
 """Options of ``memory`` that decide where rows live, and no number."""
@@ -96,6 +96,7 @@ class TrialSpec(Options):
         seed: of every source of randomness; where these differ, of the order of classes.
         seeds: of each source, where they differ.
         score_on: which rows are evaluated; a search trial is never given test data.
+        also_on: rows that are evaluated beside them, of a trial of a table, by which nothing is selected.
         uses_memory: whether the method reads ``memory``; without it ``memory`` is left out of the hash.
         keep_checkpoint: whether its last checkpoint stays once it has finished.
         before: options that came after the first results and stand at their default, by dotted path below
@@ -123,6 +124,7 @@ class TrialSpec(Options):
     seeds: RunSeeds | None = None
     phase: SweepPhase = "final"
     score_on: Literal["validation", "test"] = "test"
+    also_on: Literal["test"] | None = None
     train_on: Literal["train", "train_and_validation"] = "train"
     uses_memory: bool = False
     keep_checkpoint: bool = False
@@ -141,7 +143,7 @@ class TrialSpec(Options):
     def selected_by(self) -> str:
         """Which data chose the point."""
         if self.choosing is None:
-            return "validation" if self.point else "none"
+            return "validation" if self.point and self.phase != "table" else "none"
         seen = self.choosing.protocol.seen_tasks
         return "memory" if seen is not None and seen.judge == "memory" else "validation"
 

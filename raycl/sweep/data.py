@@ -92,6 +92,7 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozen
     validating = (*search.runs, *(search.finalists.runs if search.finalists else ())) if search else ()
     scoring = final.runs if final else ()
     phases: list[tuple[SweepPhase, Sequence[RunSeeds]]] = [("search", validating), ("final", scoring)]
+    phases += [("table", sweep.table.runs)] if sweep.table else []
     found: dict[Read, None] = {}
     for entry in entries:
         judged: tuple[SplitName, ...] = ("validation",) if chooses(sweep, entry) else ()
@@ -100,7 +101,8 @@ def reads(sweep: SweepSpec, entries: Sequence[Entry], known: Mapping[str, frozen
                 spec = sweep.trial(entry, entry.middle, seed, phase)
                 key = StreamKey.of(spec.stream, spec.run_seeds, spec.train_on)
                 held = known.get(data_key(sweep.catalog, spec.stream), frozenset())
-                found[Read(key, ("train", *judged, spec.score_on), held)] = None
+                also: tuple[SplitName, ...] = () if spec.also_on is None else (spec.also_on,)
+                found[Read(key, ("train", *judged, spec.score_on, *also), held)] = None
     return list(found)
 
 

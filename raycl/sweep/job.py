@@ -10,7 +10,7 @@ from raycl.matrix import Verdict
 from raycl.results.standing import Asked
 from raycl.spec.entry import Entry
 from raycl.spec.trial import Scalar, SweepPhase, TrialSpec
-from raycl.sweep.ledger import Ledger
+from raycl.sweep.ledger import Records
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Plan(Protocol):
         ...
 
 
-def verdict_of(ledger: Ledger, job: Job) -> Verdict | None:
+def verdict_of(ledger: Records, job: Job) -> Verdict | None:
     """How a job ended under its cut-offs; None while it has to run."""
     if job.refused:
         return Verdict("failed", job.refused)
@@ -67,12 +67,12 @@ def verdict_of(ledger: Ledger, job: Job) -> Verdict | None:
     return None if record is None else record.under(job.cutoffs)
 
 
-def open_jobs(ledger: Ledger, jobs: Sequence[Job]) -> list[Job]:
+def open_jobs(ledger: Records, jobs: Sequence[Job]) -> list[Job]:
     """Those that have to run."""
     return [job for job in jobs if verdict_of(ledger, job) is None]
 
 
-def asked_of(ledger: Ledger, jobs: Sequence[Job]) -> list[Asked]:
+def asked_of(ledger: Records, jobs: Sequence[Job]) -> list[Asked]:
     """The jobs with their verdicts; those that share a trial stand once."""
     distinct = {job.spec.hash: job for job in jobs}
     return [Asked(job.spec, verdict=verdict_of(ledger, job)) for job in distinct.values()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from raycl.matrix import Curve, Verdict
 from raycl.results.objectives import costs_of
@@ -12,6 +13,21 @@ from raycl.results.schema import cost_columns
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep_options import DEFAULT_METRIC
 from raycl.spec.trial import TrialSpec
+
+
+class Decided(Protocol):
+    """Where suggestions are written down."""
+
+    def read_json(self, relative: str) -> dict[str, Any] | None: ...
+    def write_json_once(self, relative: str, value: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+class Records(Protocol):
+    """What a search asks for: a :class:`Ledger` over a results folder, or a table that answers in its place."""
+
+    @property
+    def results(self) -> Decided: ...
+    def record(self, spec: TrialSpec) -> Record | None: ...
 
 
 @dataclass

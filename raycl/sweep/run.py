@@ -41,6 +41,7 @@ from raycl.sweep.plan import EntryPlan
 from raycl.sweep.reuse import Elsewhere
 from raycl.sweep.signals import Interrupted, Interruption, interruptible
 from raycl.sweep.status import SweepStatus, Watch
+from raycl.sweep.table import TableEntryPlan
 from raycl.trial.check import checked, over_limits
 from raycl.trial.pretrained import pinned
 
@@ -133,7 +134,8 @@ def run_sweep(
         results.write_json_once(f"drivers/{time.time_ns()}.json", provenance())
         interruption = stack.enter_context(interruptible())
         able = [entry for entry in sweep.entries if not entry.barred]
-        plans = [EntryPlan(sweep, entry, ledger, over_limits(sweep, entry)) for entry in able]
+        plan = EntryPlan if sweep.table is None else TableEntryPlan
+        plans = [plan(sweep, entry, ledger, over_limits(sweep, entry)) for entry in able]
         watch = Watch(sweep, ledger, plans, look)
         known = [trials, *elsewhere.trials()]
         run = _Run(sweep, ledger, plans, known, elsewhere, options, watch, lease, interruption)

@@ -14,7 +14,7 @@ from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import SearchConfig
 from raycl.spec.trial import SweepPhase, TrialSpec
 from raycl.sweep.job import Job, LimitCheck, nothing_broken, open_jobs, verdict_of
-from raycl.sweep.ledger import Ledger
+from raycl.sweep.ledger import Records
 from raycl.sweep.suggestions import Suggester, cutoffs, sampler_seed
 
 
@@ -28,7 +28,7 @@ class SearchPlan:
 
     phase: SweepPhase = "search"
 
-    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger, broken: LimitCheck = nothing_broken) -> None:
+    def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Records, broken: LimitCheck = nothing_broken) -> None:
         assert sweep.search is not None
         self.entry = entry
         self._broken = broken

@@ -82,7 +82,7 @@ def run_trial(
     spec, root = _spec(sweep, name, seed, point, phase, data_root)
     kept = InMemory(spec)
     source = _source(sweep, spec, root)
-    for split in ("train", spec.score_on):
+    for split in ("train", spec.score_on, *((spec.also_on,) if spec.also_on else ())):
         check_split(source, split)
     session = TrialSession(source, kept, metric=sweep.metric, catalog=sweep.catalog, data_root=root)
     with closing(session), threads(spec.resources.cpus):

@@ -16,7 +16,7 @@ from raycl.spec.setting import Registries, Setting
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Context, Strategy
 from raycl.streams.scenario import Scenario
-from raycl.streams.task import Layout, TaskSource
+from raycl.streams.task import Layout, SplitName, TaskSource
 from raycl.trial.evaluator import Evaluator
 from raycl.trial.loading import Pixels
 from raycl.trial.meter import Meter
@@ -34,6 +34,7 @@ class Parts:
         memory: None for methods without one.
         networks: makes every network of the trial's model.
         rows: of a phase's source.
+        also: measures a second matrix, where one is asked for.
         meter: counts the rows that pass through networks.
         work: updates and examples of the present task.
     """
@@ -46,6 +47,7 @@ class Parts:
     optimizers: OptimizerSet
     rows: TrainingRows
     evaluator: Evaluator
+    also: Evaluator | None
     random: Randomness
     meter: Meter
     work: Work
@@ -98,18 +100,22 @@ def build(
     rows = TrainingRows(source, scenario, pixels, memory, device, setting.hidden)
     strategy: Strategy = setting.strategy(setting.options, context)
     require(replace(setting, extent=Extent(scenario.sizes)))
-    evaluator = Evaluator(
-        source,
-        trial.score_on,
-        scenario,
-        pixels,
-        setting.evaluation,
-        device,
-        seed=trial.run_seeds.split,
-        learned=trial.first_tasks and trial.learned(layout.num_tasks),
-        boundaries_hidden=setting.hidden,
-    )
-    return Parts(setting, scenario, strategy, networks, memory, optimizers, rows, evaluator, random, meter, work)
+
+    def evaluator(split: SplitName) -> Evaluator:
+        return Evaluator(
+            source,
+            split,
+            scenario,
+            pixels,
+            setting.evaluation,
+            device,
+            seed=trial.run_seeds.split,
+            learned=trial.first_tasks and trial.learned(layout.num_tasks),
+            boundaries_hidden=setting.hidden,
+        )
+
+    scores, also = evaluator(trial.score_on), evaluator(trial.also_on) if trial.also_on else None
+    return Parts(setting, scenario, strategy, networks, memory, optimizers, rows, scores, also, random, meter, work)
 
 
 def _memory(setting: Setting, random: Randomness, storage: Storage | None) -> ReplayBuffer | None:

@@ -52,7 +52,9 @@ def _check_unseen(sweep: SweepSpec, origins: Mapping[str, Mapping[str, Any]], da
     Raises:
         DataError: they have, and nothing beside them allows it.
     """
-    searched = sweep.search is not None and any(entry.space for entry in sweep.entries if not entry.barred)
+    searched = (sweep.search or sweep.table) is not None and any(
+        entry.space for entry in sweep.entries if not entry.barred
+    )
     told: set[str] = set()
     for resolved in sweep.corners():
         for place, block in (("model", resolved.model), ("stream.encode", resolved.stream.encode)):
@@ -83,6 +85,7 @@ def _seeds(sweep: SweepSpec) -> list[int]:
     search, final = sweep.search, sweep.final
     runs = [*(search.runs if search else ()), *(final.runs if final else ())]
     runs += search.finalists.runs if search and search.finalists else ()
+    runs += sweep.table.runs if sweep.table else ()
     return list(dict.fromkeys(run.class_order for run in runs)) or [0]
 
 

@@ -79,7 +79,8 @@ class Trainer:
         parts = build(sized, source, self.catalog, storage, device or torch.device("cpu"), data_root)
         self.strategy, self.scenario, self.setting = parts.strategy, parts.scenario, parts.setting
         self._networks, self._memory, self._optimizers = parts.networks, parts.memory, parts.optimizers
-        self._rows, self._evaluator, self._random = parts.rows, parts.evaluator, parts.random
+        self._rows, self._random = parts.rows, parts.random
+        self._evaluator, self._also = parts.evaluator, parts.also
         self._meter, self._work = parts.meter, parts.work
         self._ticks = Ticks(self._meter)
 
@@ -313,7 +314,8 @@ class Trainer:
             return TaskRow(task, nothing, nothing, cost)
         with self._meter.paused():
             correct, counts = self._evaluator.measure(self.strategy, task)
-        return TaskRow(task, correct, counts, cost.evaluated(time.perf_counter() - started))
+            tested = None if self._also is None else self._also.measure(self.strategy, task)
+        return TaskRow(task, correct, counts, cost.evaluated(time.perf_counter() - started), tested=tested)
 
     def _cost(self, clock: TaskClock) -> Cost:
         self._meter.settle()
