@@ -209,6 +209,37 @@ def show(
 
 
 @app.command()
+def simulate(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="Results of a table, or what pack wrote of them.")],
+    protocol: Annotated[str, typer.Option(help="end_of_training, or first_tasks=K.")] = "end_of_training",
+    sampler: Annotated[str, typer.Option(help="tpe, gp, random or qmc.")] = "tpe",
+    trials: Annotated[int, typer.Option(metavar="N", help="Points of each method that a search tries.")] = 20,
+    generation: Annotated[int, typer.Option(metavar="N", help="Suggestions made at once.")] = 5,
+    startup: Annotated[int, typer.Option(metavar="N", help="Suggestions before the sampler learns.")] = 5,
+    budget: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Trainings of a task that a search may spend.", show_default="by --trials"),
+    ] = None,
+    pruner: Annotated[str | None, typer.Option(help="Such as quantile=.5,grace_tasks=2.", show_default="none")] = None,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Searches of each method.")] = 100,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the first search's sampler.")] = 0,
+    search_seeds: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Seeds whose mean a search sees.", show_default="one by turns"),
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="One method.", show_default="all")] = None,
+    code: Import = None,
+) -> None:
+    """Say what searches over a table would have chosen and scored, without training."""
+    _import(code)
+    from raycl.cli.simulate import printed
+
+    search = {"protocol": protocol, "sampler": sampler, "trials": trials, "generation": generation, "startup": startup}
+    search |= {"budget": budget, "repeats": repeats, "seed": seed, "strategy": strategy}
+    standard_output().print(printed(table, search, pruner, search_seeds))
+
+
+@app.command()
 def sync(results: FolderArgument) -> None:
     """Log results to MLflow that its server has missed."""
     from raycl.cli.run import sync_results

@@ -74,7 +74,7 @@ def _collected(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.T
     path, form = part_name(kind, ALL), _FORMS[kind]
     if not files.exists(path):
         return {}
-    found = _split(schema.from_parquet(files.opened(path), files.name(path), form, trials))
+    found = by_trial(schema.from_parquet(files.opened(path), files.name(path), form, trials))
     if kind == "cells" and len(found) < len(trials):
         found |= {name: form.empty_table() for name in trials if name in _notes(files)["verdicts"].keys() - found}
     return found
@@ -193,7 +193,7 @@ def _parts(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.Table
         return {name: table for name, table in zip(trials, pool.map(read, trials), strict=True) if table is not None}
 
 
-def _split(table: pa.Table) -> dict[str, pa.Table]:
+def by_trial(table: pa.Table) -> dict[str, pa.Table]:
     """The rows of each trial, which lie side by side."""
     names = table["trial"].dictionary_encode().unify_dictionaries().combine_chunks()
     codes = names.indices.to_numpy()
