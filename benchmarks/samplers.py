@@ -7,10 +7,19 @@ result at once, which nobody does who runs trials side by side. All samplers see
 paired; intervals are 95 % t-intervals.
 
     python benchmarks/samplers.py [landscapes]
+
+With a table of real trials (``table: {points: ...}``; its results folder, or its pack) its methods are the landscapes:
+each suggestion is moved to the nearest unused point of the table, a search sees the validation data of one seed, by
+turns, and what it chooses is scored by test data of the others. Regret is what the best point of the table has more. A
+search is paired with that of the same number by another sampler; intervals are over searches, each the mean over all
+methods.
+
+    python benchmarks/samplers.py TABLE [searches]
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,16 +31,19 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t
 
-from raycl.results.outcomes import Outcome
+from raycl.results.landscapes import Landscape, Landscapes, read_table
+from raycl.results.outcomes import Outcome, ranked
 from raycl.results.trackers.optuna_terms import frozen, optuna_space
 from raycl.spec import space
-from raycl.spec.points import Point, Space, place_of
+from raycl.spec.points import Point, Space, active, place_of
 from raycl.spec.sweep_options import SearchConfig
+from raycl.sweep.over_table import Answers
 from raycl.sweep.suggestions import Suggester, sampler_seed
 
 TRIALS, GENERATION, STARTUP = 20, 5, 5
 OVER: Space = {"learning_rate": space.LogUniform(1e-4, 1e-1), "penalty": space.LogUniform(1.0, 1e6)}
 Draw = Callable[[int, Sequence[Outcome], Sequence[Point]], Point]
+Make = Callable[[Space, SearchConfig, str], Draw]
 
 
 @dataclass(frozen=True)
@@ -64,9 +76,9 @@ class Ridge:
         return float(self.floor + (90 - self.floor) * np.exp(-(along**2 + across**2) / 2))
 
 
-def former(search: SearchConfig, key: str) -> Draw:
+def former(space: Space, search: SearchConfig, key: str) -> Draw:
     """The sampler before: a random start, and suggestions of a generation that know nothing of each other."""
-    known = optuna_space(OVER)
+    known = optuna_space(space)
 
     def draw(index: int, seen: Sequence[Outcome], earlier: Sequence[Point]) -> Point:
         study = optuna.create_study(direction="maximize")
@@ -77,23 +89,52 @@ def former(search: SearchConfig, key: str) -> Draw:
             study.sampler = optuna.samplers.TPESampler(
                 seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=False
             )
-        return dict(study.ask(known).params)
+        return active(space, study.ask(known).params)
 
     return draw
 
 
-def present(search: SearchConfig, key: str) -> Draw:
-    suggester = Suggester(OVER, search, key)
+def present(space: Space, search: SearchConfig, key: str) -> Draw:
+    suggester = Suggester(space, search, key)
     return lambda index, seen, earlier: suggester.draw(index, seen, earlier).point
 
 
-def best_found(draw: Draw, landscape: Ridge, generation: int) -> float:
+def tried(draw: Draw, outcome: Callable[[Point], Outcome], trials: int, generation: int) -> list[Outcome]:
+    """Everything that a search tries, in order."""
     points, outcomes = list[Point](), list[Outcome]()
-    for index in range(TRIALS):
+    for index in range(trials):
         seen = 0 if index < STARTUP else index - (index - STARTUP) % generation
-        outcomes += [Outcome(point, "finished", landscape(point)) for point in points[len(outcomes) : seen]]
+        outcomes += map(outcome, points[len(outcomes) : seen])
         points.append(draw(index, outcomes, points))
-    return max(map(landscape, points))
+    return list(map(outcome, points))
+
+
+def best_found(draw: Draw, landscape: Ridge, generation: int) -> float:
+    found = tried(draw, lambda point: Outcome(point, "finished", landscape(point)), TRIALS, generation)
+    return max(landscape(outcome.point) for outcome in found)
+
+
+def regret_on(method: Landscape, seeds: Sequence[str], make: Make, search: SearchConfig, generation: int) -> float:
+    """Accuracy, in per cent, that the best point of a method has more than what a search chooses.
+
+    Args:
+        seeds: of the table; the search sees the first, and the others score.
+    """
+    draw, answers = make(method.entry.space, search, method.entry.key), Answers(method, method.num_tasks, search.metric)
+
+    def moved(index: int, seen: Sequence[Outcome], earlier: Sequence[Point]) -> Point:
+        return dict(method.points[method.nearest(draw(index, seen, earlier), earlier)])
+
+    def outcome(point: Point) -> Outcome:
+        verdict, curve = answers.ended(method.index(point), seeds[0])
+        return Outcome.of(point, [verdict], [curve])
+
+    found = tried(moved, outcome, min(TRIALS, len(method.points)), generation)
+    chosen = ranked(found, range(len(found)))
+    scores = [method.tested(index, seeds[1:], search.metric) for index in range(len(method.points))]
+    score = scores[method.index(found[chosen[0]].point)] if chosen else None
+    best = max((score for score in scores if score is not None), default=math.nan)
+    return math.nan if score is None else 100 * (best - score)
 
 
 def interval(values: np.ndarray) -> str:
@@ -102,31 +143,66 @@ def interval(values: np.ndarray) -> str:
     return f"{values.mean():.2f} ± {half:.2f}"
 
 
-def main(landscapes: int) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    search = SearchConfig(trials=TRIALS, generation=GENERATION, startup=STARTUP, defaults=False)
-    samplers: dict[str, tuple[Callable[[SearchConfig, str], Draw], SearchConfig, int]] = {
-        "random": (present, search.model_copy(update={"sampler": "random"}), GENERATION),
-        "qmc": (present, search.model_copy(update={"sampler": "qmc"}), GENERATION),
-        "tpe, the former": (former, search, GENERATION),
-        "tpe": (present, search, GENERATION),
-        "tpe, sequential": (present, search, 1),
-        "gp": (present, search.model_copy(update={"sampler": "gp"}), GENERATION),
+SEARCH = SearchConfig(trials=TRIALS, generation=GENERATION, startup=STARTUP, defaults=False)
+SAMPLERS: Mapping[str, tuple[Make, SearchConfig, int]] = {
+    "random": (present, SEARCH.model_copy(update={"sampler": "random"}), GENERATION),
+    "qmc": (present, SEARCH.model_copy(update={"sampler": "qmc"}), GENERATION),
+    "tpe, the former": (former, SEARCH, GENERATION),
+    "tpe": (present, SEARCH, GENERATION),
+    "tpe, sequential": (present, SEARCH, 1),
+    "gp": (present, SEARCH.model_copy(update={"sampler": "gp"}), GENERATION),
+}
+
+
+def over_ridges(landscapes: int) -> dict[str, np.ndarray]:
+    """The regret of each sampler on each landscape."""
+    return {
+        name: 90.0 - np.array([best_found(make(OVER, config, str(n)), Ridge.drawn(n), size) for n in range(landscapes)])
+        for name, (make, config, size) in SAMPLERS.items()
     }
-    found = {
-        name: np.array([best_found(make(config, str(seed)), Ridge.drawn(seed), size) for seed in range(landscapes)])
-        for name, (make, config, size) in samplers.items()
+
+
+def over_table(table: Landscapes, searches: int) -> dict[str, np.ndarray]:
+    """The regret of each search by each sampler, the mean over the methods with more than one point."""
+    methods = [method for method in table.methods.values() if len(method.points) > 1]
+
+    def regret(make: Make, config: SearchConfig, size: int, number: int) -> float:
+        turn = number % len(table.seeds)
+        seeds = (table.seeds[turn], *table.seeds[:turn], *table.seeds[turn + 1 :])
+        seeded = config.model_copy(update={"seed": number})
+        return float(np.nanmean([regret_on(method, seeds, make, seeded, size) for method in methods]))
+
+    return {
+        name: np.array([regret(*sampler, number) for number in range(searches)]) for name, sampler in SAMPLERS.items()
     }
-    table = Table(title=f"Best of {TRIALS} trials, accuracy %, over {landscapes} landscapes (90 is the best there is)")
-    for heading in ("sampler", "found", "regret", "less the former", "less the sequential"):
+
+
+def shown(title: str, found: Mapping[str, np.ndarray]) -> Table:
+    """Regrets, and by how much what each sampler finds lies above what two others do."""
+    table = Table(title=title)
+    for heading in ("sampler", "regret", "above the former", "above the sequential"):
         table.add_column(heading, justify="left" if heading == "sampler" else "right")
     for name, values in found.items():
-        less = [
-            interval(values - found[other]) if other != name else "" for other in ("tpe, the former", "tpe, sequential")
+        above = [
+            interval(found[other] - values) if other != name else "" for other in ("tpe, the former", "tpe, sequential")
         ]
-        table.add_row(name, f"{values.mean():.2f}", interval(90 - values), *less)
+        table.add_row(name, interval(values), *above)
+    return table
+
+
+def main(place: str | None, count: int) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if place is None:
+        title = f"Best of {TRIALS} trials, accuracy %, over {count} landscapes"
+        table = shown(title, over_ridges(count))
+    else:
+        known = read_table(place)
+        title = f"Choice of {TRIALS} trials, accuracy %, {count} searches on {known.sweep.name}"
+        table = shown(title, over_table(known, count))
     Console(width=120).print(table)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 150)
+    given = sys.argv[1:]
+    counted = [text for text in given if text.isdigit()]
+    main(next((text for text in given if not text.isdigit()), None), int(counted[0]) if counted else 150)

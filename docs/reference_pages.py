@@ -298,8 +298,8 @@ def _meaning(column: str) -> str:
 
 @cache
 def sweep_files() -> tuple[Path, ...]:
-    """Every sweep that is shipped: one for each method first, then papers, then the larger questions."""
-    folders = ("methods", "papers", "sweeps")
+    """Every sweep that is shipped: one for each method first, then papers, the larger questions, and tables."""
+    folders = ("methods", "papers", "sweeps", "tables")
     return tuple(sorted(shipped().values(), key=lambda path: (folders.index(path.parent.name), path)))
 
 

@@ -47,7 +47,8 @@ def collect() -> dict[str, Any]:
         sweep = SweepSpec.load(file, catalog())
         trials = {}
         for entry in (entry for entry in sweep.entries if not entry.barred):
-            trial = sweep.trial(entry, entry.middle, 0, "final" if sweep.final else "search")
+            phase = "final" if sweep.final else "table" if sweep.table else "search"
+            trial = sweep.trial(entry, entry.middle, 0, phase)
             reasons = why(sweep, trial, entry)
             first = first_name(sweep, trial, entry)
             trials[entry.key] = [first, *([trial.hash, reasons] if reasons else [])]

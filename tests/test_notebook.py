@@ -1,4 +1,4 @@
-"""The analysis notebook runs from top to bottom on a sweep that is made here, trial by trial without Ray."""
+"""The analysis notebooks run from top to bottom on sweeps that are made here, trial by trial without Ray."""
 
 from __future__ import annotations
 
@@ -12,12 +12,25 @@ from support import local_source
 
 from raycl.catalog import catalog
 from raycl.results.decisions import suggestion_path, winner_path
+from raycl.results.packing import pack
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import Scalar, TrialSpec
+from raycl.sweep.run import run_sweep
 from raycl.trial.session import TrialSession
 
 NOTEBOOK = Path(__file__).parents[1] / "analysis" / "01_compare_strategies.ipynb"
+TABLES = NOTEBOOK.with_name("02_simulate_searches.ipynb")
+TABLE = """
+name: tiny
+stream: {name: split, dataset: digits, tasks: 3, classes_per_task: 2, scenario: class}
+model: {name: mlp, hidden: [20]}
+training: {iterations: 6}
+strategies:
+  naive: {}
+  replay: {memory.capacity: {choice: [10, 20, 50]}, training.learning_rate: {loguniform: [1e-4, 1e-1]}}
+table: {points: 5, seeds: [0, 1]}
+"""
 SWEEP = """
 name: tiny
 stream: {name: split, dataset: digits, tasks: 5, scenario: class}
@@ -78,7 +91,26 @@ def test_the_notebook_answers_from_the_files_alone(folder: Path, monkeypatch: py
     assert any("state_bytes" in table for table in tables)
 
 
-def test_the_notebook_is_stored_without_outputs() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.timeout(180)
+def test_the_notebook_of_tables_simulates_searches_on_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = SweepSpec.parse(TABLE, catalog())
+    assert run_sweep(sweep, tmp_path / "results", backend="here", trackers=()).complete
+    pack(tmp_path / "results", tmp_path / "pack")
+    monkeypatch.setenv("RAYCL_TABLE", str(tmp_path / "pack"))
+    monkeypatch.setenv("RAYCL_REPEATS", "4")
+    monkeypatch.setenv("RAYCL_TRIALS", "3")
+    notebook = nbformat.read(TABLES, as_version=4)
+    NotebookClient(notebook, timeout=120).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "tiny: 3 tasks, seeds 0, 1" in text
+    tables = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert sum("first_tasks=2" in table and "replay" in table for table in tables) == 3
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize("path", [NOTEBOOK, TABLES], ids=lambda path: path.stem)
+def test_a_notebook_is_stored_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)

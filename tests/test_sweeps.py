@@ -38,7 +38,8 @@ def test_a_sweep_is_valid_and_no_warning_is_left(path: Path) -> None:
     assert all(entry.barred is None for entry in sweep.entries) or path == ALL_METHODS
     assert len(sweep.entries) >= (4 if path.parent == FOLDER else 2), "a comparison"
     for entry in sweep.entries:
-        assert entry.barred or sweep.runs(entry).final >= 3, "a mean over seeds"
+        seeds = sweep.runs(entry).final if sweep.table is None else len(sweep.table.runs)
+        assert entry.barred or seeds >= 3, "a mean over seeds"
     again = SweepSpec.loads(sweep.dumps(), catalog())
     assert again.hash == sweep.hash
 

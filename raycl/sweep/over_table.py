@@ -73,11 +73,12 @@ class Answers:
     def record(self, spec: TrialSpec) -> Record | None:
         place = self._method.index(spec.point), spec.seed_label
         if place not in self._known:
-            self._known[place] = self._ended(place)
+            self._known[place] = self.ended(*place)
         return Record(spec, *self._known[place], self._judged)
 
-    def _ended(self, place: tuple[int, str]) -> tuple[Verdict, Mapping[int, float]]:
-        found = self._method.measured.get(place)
+    def ended(self, index: int, seeds: str) -> tuple[Verdict, Mapping[int, float]]:
+        """How the trial of a point of the table has ended with the seeds of a label, and its curve till then."""
+        found = self._method.measured.get((index, seeds))
         if found is None:
             return Verdict("failed", "the table lacks this trial"), {}
         curve = {task: value for task, value in found.curve(self._metric).items() if task < self._judged}
