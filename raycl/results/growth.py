@@ -52,6 +52,8 @@ def differences(before: SweepSpec, after: SweepSpec, results: ResultsFolder) -> 
         yield "search.protocol differs"
     if not known.keys() & {entry.key for entry in before.entries}:
         yield "it has none of their methods"
+    if (before.table is None) != (after.table is None):
+        yield "table (points of a design and suggestions of a search do not share a folder)"
     decided = read_decisions(results, before.entries)
     for entry in before.entries:
         now = known.get(entry.key)

@@ -147,6 +147,17 @@ def test_more_points_and_seeds_go_on_in_the_same_folder(folder: Path, tmp_path: 
     assert all(len(list((grown / "trials" / name / "attempts").iterdir())) == 1 for name in trials), "none ran again"
 
 
+def test_a_search_does_not_go_on_where_a_table_lies(tmp_path: Path) -> None:
+    """Its suggestions would be the design's points, and a table's points what a search has suggested."""
+    searched = BRIEF + METHODS + "search: {trials: 4}\n"
+    for before, after in ((TABLE, searched), (searched, TABLE)):
+        held = tmp_path / str(before == TABLE)
+        sweep = parsed(before)
+        ResultsFolder.create(held, sweep.dumps(), sweep.hash)
+        with pytest.raises(StoreError, match=r"table .points of a design and suggestions of a search"):
+            run_sweep(parsed(after), held, backend="here", trackers=())
+
+
 def test_a_small_space_that_was_sampled_is_completed(tmp_path: Path) -> None:
     """Three of five points by the design, then those two that are left."""
     text = TABLE.replace("[10, 50, 100]", "[10, 20, 30, 40, 50]").replace("  naive: {}\n", "").replace("[0, 1]", "[0]")
