@@ -13,7 +13,8 @@ from raycl.spec.points import Point
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.sweep_options import SearchConfig
 from raycl.spec.trial import TrialSpec
-from raycl.sweep.plan import Job, SearchPlan
+from raycl.sweep.job import Job
+from raycl.sweep.search import SearchPlan
 from raycl.sweep.suggestions import How, Suggester, Suggestion
 
 

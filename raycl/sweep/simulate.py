@@ -27,8 +27,8 @@ from raycl.spec.rules import BrokenRules, validate
 from raycl.spec.seeds import SEED_SOURCES, RunSeeds, SeedDesign
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.sweep_options import DEFAULT_METRIC, PrunerConfig, SearchConfig, SearchMetric
+from raycl.sweep.job import verdict_of
 from raycl.sweep.over_table import Answers, NearestSearch
-from raycl.sweep.plan import verdict_of
 
 CHOSEN = pa.schema(
     [
