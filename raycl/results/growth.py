@@ -8,6 +8,8 @@ from typing import Any
 
 from raycl.errors import RayclError, StoreError
 from raycl.results.decisions import read_decisions, stamp_winner, suggestions_folder
+from raycl.results.objectives import costs_of
+from raycl.results.reading import read_trials
 from raycl.results.store import ResultsFolder
 from raycl.spec.distribution import format_value
 from raycl.spec.entry import Entry
@@ -54,6 +56,8 @@ def differences(before: SweepSpec, after: SweepSpec, results: ResultsFolder) -> 
         yield "it has none of their methods"
     if (before.table is None) != (after.table is None):
         yield "table (points of a design and suggestions of a search do not share a folder)"
+    for name in _uncounted(after, results):
+        yield f"search.metric ({name}, which nobody counted in trials of this folder)"
     decided = read_decisions(results, before.entries)
     for entry in before.entries:
         now = known.get(entry.key)
@@ -66,6 +70,14 @@ def differences(before: SweepSpec, after: SweepSpec, results: ResultsFolder) -> 
         for point in (points or [entry.middle])[:1]:
             if not any(_outside(now, entry, [point])):
                 yield from (f"{entry.key}: {told}" for told in _changed(before, entry, after, now, point))
+
+
+def _uncounted(sweep: SweepSpec, results: ResultsFolder) -> list[str]:
+    """Objectives of a sweep of which some trial that could be chosen tells nothing: an earlier raycl ran it."""
+    asked = sweep.search.costs if sweep.search else ()
+    rows = read_trials(results).to_pylist() if asked else []
+    known = [costs_of(row) for row in rows if row["status"] == "finished" and row["scored_on"] == "validation"]
+    return [name for name in asked if any(name not in costs for costs in known)]
 
 
 def _of(entry: Entry, path: str) -> bool:

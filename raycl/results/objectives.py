@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
+from raycl.matrix import TaskRow
 from raycl.results.outcomes import Outcome, ranked
+from raycl.results.schema import cost_columns
 from raycl.spec.sweep_options import DEFAULT_TOP, SearchConfig
 
 
@@ -22,7 +24,7 @@ def costs_of(row: Mapping[str, Any]) -> dict[str, float]:
     """What a trial has cost, by the objective's name; those that nobody counted are absent.
 
     Args:
-        row: of the trials table, or the same of a trial's rows.
+        row: of the trials table.
     """
     parts = {
         "state_bytes": ("state_bytes", "buffer_bytes"),
@@ -32,6 +34,11 @@ def costs_of(row: Mapping[str, Any]) -> dict[str, float]:
     }
     known = {name: own for name, own in parts.items() if all(row.get(part) is not None for part in own)}
     return {name: float(sum(row[part] for part in own)) for name, own in known.items()}
+
+
+def costs_of_rows(rows: Sequence[TaskRow]) -> dict[str, float]:
+    """The same of a trial's rows."""
+    return costs_of(cost_columns([row for row in rows if row.task >= 0], {}))
 
 
 def dominates(one: Rated, other: Rated, costs: Sequence[str]) -> bool:

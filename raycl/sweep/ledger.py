@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from raycl.matrix import Curve, Verdict
-from raycl.results.objectives import costs_of
+from raycl.results.objectives import costs_of_rows
 from raycl.results.outcomes import ASHA, Record
-from raycl.results.schema import cost_columns
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep_options import DEFAULT_METRIC
 from raycl.spec.trial import TrialSpec
@@ -105,7 +104,6 @@ class Ledger:
         num_tasks = len(rows[0].total) if rows else verdict.task + 1
         curve = Curve(self.metric)
         curve.add(rows)
-        costs = costs_of(cost_columns([row for row in rows if row.task >= 0], {}))
-        record = Record(spec, verdict, curve.values, spec.learned(num_tasks), costs)
+        record = Record(spec, verdict, curve.values, spec.learned(num_tasks), costs_of_rows(rows))
         self.on_record(record)
         return record

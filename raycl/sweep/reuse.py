@@ -8,6 +8,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
+from raycl.results.objectives import costs_of_rows
 from raycl.results.reading import read_trials
 from raycl.results.store import ResultsFolder
 from raycl.spec.setting import Registries
@@ -22,11 +23,13 @@ class Elsewhere:
 
     Args:
         folders: asked in this order.
+        costs: what must have been counted of a trial, beside its accuracies.
     """
 
-    def __init__(self, folders: Sequence[ResultsFolder], catalog: Registries) -> None:
+    def __init__(self, folders: Sequence[ResultsFolder], catalog: Registries, costs: Sequence[str] = ()) -> None:
         self._folders = folders
         self._catalog = catalog
+        self._costs = costs
 
     @cached_property
     def _ended(self) -> Sequence[tuple[ResultsFolder, frozenset[str]]]:
@@ -54,6 +57,8 @@ class Elsewhere:
         if verdict is None or verdict.status != "finished":
             return False
         if spec.keep_checkpoint and not folder.files.children(f"trials/{spec.hash}/ckpt"):
+            return False
+        if self._costs and not set(self._costs) <= costs_of_rows(store.rows()).keys():
             return False
         came_from = store.provenance()
         changed = differing_code(came_from.get("code"), came_from.get("raycl"), spec, self._catalog)

@@ -105,7 +105,7 @@ def run_sweep(
     root = absolute(options.data_root, "RAYCL_DATA") if options.data_root else default_data_root()
     sweep = pinned(checked(sweep), None if root is None else Path(root))
     others = [ResultsFolder.open(absolute(given, "RAYCL_RESULTS")) for given in options.reuse]
-    elsewhere = Elsewhere(others, sweep.catalog)
+    elsewhere = Elsewhere(others, sweep.catalog, sweep.search.costs if sweep.search else ())
     place = absolute(str(folder), "RAYCL_RESULTS")
     results = ResultsFolder.create(place, sweep.dumps(), sweep.hash, lambda held: grow(held, sweep))
     mirrors = [TRACKERS.get(name)(results, sweep) for name in trackers]

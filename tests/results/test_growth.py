@@ -110,6 +110,11 @@ def test_a_winner_that_says_nothing_of_its_choice_is_of_the_file_before(tmp_path
         ("tasks: 5", "tasks: 2", "naive: stream.tasks (2, before 5)"),
         ("capacity: 50", "capacity: 50, combine: mean", 'replay: memory.combine ("mean", before "union")'),
         ("search: {", "search: {protocol: {first_tasks: 2}, ", "search.protocol differs"),
+        (
+            "search: {",
+            "search: {metric: [average_accuracy, gradient_examples], ",
+            "search.metric (gradient_examples, which nobody counted in trials of this folder)",
+        ),
         ("final: {", "final: {train_on: train_and_validation, ", "naive: train_on"),
         ("final: {", "resources: {cpus: 2}\nfinal: {", "naive: resources.cpus (2, before 1)"),
         ("[20, 50, 100]", "[20, 50]", "replay: memory.capacity (choice(20, 50), but 100 was tried)"),
@@ -155,6 +160,20 @@ def test_points_that_another_condition_would_leave_half_named_are_told(tmp_path:
     with pytest.raises(StoreError) as error:
         opened(parsed(DEPENDENT.replace(", when: {mode: online}}", given)), tmp_path)
     assert told in str(error.value).replace('"', "'")
+
+
+def test_several_objectives_go_on_where_one_was(tmp_path: Path) -> None:
+    folder, _ = ran(SWEEP, tmp_path)
+    several = SWEEP.replace("search: {", "search: {metric: [average_accuracy, state_bytes], ")
+    folder, count = ran(several, tmp_path)
+    assert 0 < count <= 2 * 2 * 2, "finalists beside the former ones, and final trials of theirs"
+    for entry in parsed(several).entries:
+        winner = read_winner(folder.read_json, parsed(several), entry)
+        assert winner is not None
+        assert "pareto" in winner
+        former = read_winner(folder.read_json, parsed(SWEEP), entry)
+        assert former is not None
+        assert "pareto" not in former
 
 
 def test_a_sweep_with_none_of_the_methods_is_another_sweep(tmp_path: Path) -> None:

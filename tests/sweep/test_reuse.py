@@ -7,13 +7,15 @@ import logging
 from pathlib import Path
 
 import pytest
-from sweeping import SWEEP, attempts, content, parsed
+from sweeping import SWEEP, attempts, content, parsed, pretend
 
 from raycl.errors import DataError, StoreError
 from raycl.results.reading import read_trials
 from raycl.results.store import ResultsFolder
 from raycl.spec.sweep import SweepSpec
 from raycl.sweep.backend import RunOptions
+from raycl.sweep.job import Job
+from raycl.sweep.reuse import Elsewhere
 from raycl.sweep.run import run_sweep
 
 SMALL = SWEEP.replace("  replay: {memory.capacity: {choice: [20, 50, 100]}}\n", "").replace("trials: 5", "trials: 2")
@@ -58,6 +60,16 @@ def test_trials_of_other_code_are_run_again_and_told(
         reused(SMALL, tmp_path, finished)
     assert "is not reused: its strategy has other code" in caplog.text
     assert not any("reused_from" in row["provenance"] for row in read_trials(tmp_path).to_pylist())
+
+
+def test_a_trial_of_which_an_objective_was_not_counted_is_run_again(tmp_path: Path) -> None:
+    """As an earlier raycl has left it: it counted no gradients, and bytes."""
+    sweep = parsed(SMALL)
+    spec = sweep.trial(sweep.entries[0], {"training.learning_rate": 1e-3}, 0, "search")
+    other, here = (ResultsFolder.create(tmp_path / name, sweep.dumps(), sweep.hash) for name in ("other", "here"))
+    pretend(other, Job(spec, {}))
+    assert not Elsewhere([other], sweep.catalog, ("state_bytes", "gradient_examples")).bring(spec, here)
+    assert Elsewhere([other], sweep.catalog, ("state_bytes",)).bring(spec, here)
 
 
 def test_a_folder_that_is_none_is_refused_before_anything_is_made(tmp_path: Path) -> None:
