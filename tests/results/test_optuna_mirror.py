@@ -104,6 +104,22 @@ def test_a_study_of_an_earlier_raycl_is_made_anew(tmp_path: Path) -> None:
     assert mirrored(tmp_path, sweep) == told(plans)
 
 
+def test_a_study_of_other_objectives_is_made_anew(tmp_path: Path) -> None:
+    """A folder goes on with two objectives; Optuna takes no trial of two values into a study of one."""
+    sweep = parsed(SWEEP.replace("search: {", "search: {metric: [average_accuracy, state_bytes], "))
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL)))
+    old = optuna.create_study(storage=storage, study_name=f"{sweep.name}/replay")
+    old.add_trial(optuna.trial.create_trial(value=0.1, user_attrs={"suggestion": 0}))
+    book = ledger(sweep, tmp_path)
+    mirror = StudyMirror(book.results, sweep)
+    book.on_record = mirror.add
+    plan = SearchPlan(sweep, sweep.entry("replay"), book)
+    play(Dispatcher([plan], book, 3), book.results)
+    study = optuna.load_study(study_name=f"{sweep.name}/replay", storage=storage)
+    assert len(study.directions) == 2
+    assert len(study.trials) == len(plan.outcomes)
+
+
 def test_a_mirror_that_breaks_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / JOURNAL).mkdir()
     _, plans = played(tmp_path)

@@ -177,7 +177,8 @@ class StudyMirror:
             name = f"{self._sweep.name}/{entry.key}"
             study = new_study(self._costs, storage=storage, study_name=name, load_if_exists=True)
             mirrored = [trial.user_attrs.get(INDEX) for trial in study.get_trials(deepcopy=False)]
-            if None in mirrored:  # an earlier raycl mirrored trials, under the alias that ran them
+            other = len(study.directions) != 1 + len(self._costs)  # the folder went on with other objectives
+            if other or None in mirrored:  # an earlier raycl mirrored trials, under the alias that ran them
                 optuna.delete_study(study_name=name, storage=storage)
                 study, mirrored = new_study(self._costs, storage=storage, study_name=name), []
             self._known[entry.key] = set(mirrored)
