@@ -107,7 +107,7 @@ def run_sweep(
     others = [ResultsFolder.open(absolute(given, "RAYCL_RESULTS")) for given in options.reuse]
     elsewhere = Elsewhere(others, sweep.catalog, sweep.search.costs if sweep.search else ())
     place = absolute(str(folder), "RAYCL_RESULTS")
-    results = ResultsFolder.create(place, sweep.dumps(), sweep.hash, lambda held: grow(held, sweep))
+    results = ResultsFolder.create(place, sweep.dumps(), sweep.hash, lambda held: _grow(held, sweep, options.force))
     mirrors = [TRACKERS.get(name)(results, sweep) for name in trackers]
     besides = [Beside(mirror.name, MANY, mirror.remedy) for mirror in mirrors]
     listener = Beside("a listener", MANY)
@@ -159,6 +159,12 @@ def run_sweep(
                 beside.patience = END_SECONDS
     notes = () if options.rerun_changed else tuple(map(str, changed))
     return _ending(reason, found, results.uri, notes)
+
+
+def _grow(held: ResultsFolder, sweep: SweepSpec, force: bool) -> None:
+    """Another driver's folder keeps the sweep file that it is driven by."""
+    with held.lease(force):
+        grow(held, sweep)
 
 
 def _collect(results: ResultsFolder) -> None:

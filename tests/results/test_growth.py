@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sweeping import HEAD, SWEEP, attempts, decisions, parsed, play
 
-from raycl.errors import StoreError
+from raycl.errors import FolderInUse, StoreError
 from raycl.results.comparison import lines
 from raycl.results.decisions import read_winner
 from raycl.results.growth import grow
@@ -18,6 +18,7 @@ from raycl.spec.sweep import SweepSpec
 from raycl.sweep.dispatch import Dispatcher
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import EntryPlan
+from raycl.sweep.run import run_sweep
 
 
 def opened(sweep: SweepSpec, folder: Path) -> ResultsFolder:
@@ -174,6 +175,14 @@ def test_several_objectives_go_on_where_one_was(tmp_path: Path) -> None:
         former = read_winner(folder.read_json, parsed(SWEEP), entry)
         assert former is not None
         assert "pareto" not in former
+
+
+def test_a_folder_that_is_being_driven_keeps_its_file(tmp_path: Path) -> None:
+    sweep, longer = parsed(SWEEP), parsed(SWEEP.replace("trials: 5", "trials: 8"))
+    with opened(sweep, tmp_path).lease(), pytest.raises(FolderInUse):
+        run_sweep(longer, tmp_path, backend="here")
+    assert (tmp_path / "sweep.yaml").read_text() == SWEEP
+    assert ResultsFolder.open(tmp_path).sweep_hash == sweep.hash
 
 
 def test_a_sweep_with_none_of_the_methods_is_another_sweep(tmp_path: Path) -> None:
