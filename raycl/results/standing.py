@@ -119,6 +119,8 @@ class Standing:
             return no_finalist_finished(again) if again else no_suggestion_finished(search)
         if self.table:  # points that fail are part of what a table tells
             trials = self.trials("table")
+            if not trials:
+                return no_point_fits(points[0].verdict.reason for points in self.table if points[0].verdict)
             return told_failures(trials, "table") if all(asked.failed for asked in trials) else ""
         return told_failures(self.final, "final")
 

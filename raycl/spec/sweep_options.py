@@ -123,7 +123,12 @@ class SearchConfig(Options):
     trials: Trials = Field(10, description="per strategy and variant")
     generation: Trials = Field(5, description="suggestions made at once, from all earlier generations")
     startup: Trials = Field(5, description="random suggestions before the sampler learns from results")
-    metric: SearchMetric | Annotated[tuple[SearchMetric | CostObjective, ...], AfterValidator(_objectives)] = Field(
+    metric: (
+        SearchMetric
+        | Annotated[
+            tuple[SearchMetric | CostObjective, ...], Field(min_length=2, max_length=5), AfterValidator(_objectives)
+        ]
+    ) = Field(
         DEFAULT_METRIC,
         description="what is maximised: a mean over tasks, or over all their images (pooled), after the last task, or "
         "its mean over all steps (incremental); or a list of it and of costs that are minimised: [average_accuracy, "

@@ -247,7 +247,7 @@ def test_rows_hold_what_was_tried(greedy: Path) -> None:
 
 def test_check_says_what_a_protocol_costs() -> None:
     shown = Console(width=200, record=True, file=StringIO())
-    shown.print(summary(parsed(DECAY)))
+    shown.print(summary(parsed(DECAY), ""))
     text = shown.export_text()
     assert "stability_decay: trainings of a task in each final trial, ewc 9 to 15, naive 6" in text
     assert "search: the last row alone" not in text

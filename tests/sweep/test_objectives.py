@@ -155,7 +155,7 @@ def test_costs_are_those_of_a_row_and_what_nobody_counted_is_absent() -> None:
 @pytest.mark.parametrize(
     ("metric", "told"),
     [
-        ("[average_accuracy]", "must be a metric"),
+        ("[average_accuracy]", "must hold at least 2 items"),
         ("[state_bytes, average_accuracy]", "must be a metric"),
         ("[average_accuracy, seconds]", "search.metric"),
         ("[average_accuracy, state_bytes, state_bytes]", "each once"),
