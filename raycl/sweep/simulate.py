@@ -8,6 +8,7 @@ that it has not used. So on a table that holds every point of a space, a simulat
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ from raycl.errors import Problem, SpecError, UnknownName, nearest
 from raycl.results.landscapes import Landscape, Landscapes, read_table
 from raycl.results.outcomes import Outcome, ranked
 from raycl.results.reading import Folder
+from raycl.results.statistics import Interval
 from raycl.spec.acting import inert
 from raycl.spec.options import Count, Options, Seed
 from raycl.spec.points import Point
@@ -297,10 +299,8 @@ def summary(chosen: pa.Table) -> pa.Table:
 
 
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """The mean, and half the width of its 95 % t-interval."""
-    from scipy.stats import t  # type: ignore[import-untyped]  # half a second of imports, which others do not need
-
-    if len(values) < 2:
-        return (values[0] if values else None), None
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(half)
+    """The mean, and half the width of its 95 % t-interval; null where that is not defined."""
+    found = Interval.of(values)
+    if found is None:
+        return None, None
+    return found.mean, None if math.isnan(found.margin) else found.margin
