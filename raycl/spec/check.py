@@ -191,7 +191,8 @@ class IdleOptions:
 
 def search_findings(data: Mapping[str, Any], setting: SearchSetting) -> Iterator[tuple[Finding, bool]]:
     """What the search's own blocks say for nothing, or must not say; and whether it is refused."""
-    named, known = setting.final.baseline if setting.final else None, data["strategies"]
+    named, known = setting.final.baseline if setting.final else None, data.get("strategies")
+    known = known if isinstance(known, dict) else {}
     if named is not None and named not in known:
         rule = f"must be a method of this sweep, by its name under strategies{nearest(named, known)}"
         yield Finding(("final", "baseline"), rule, repr(named)), True
