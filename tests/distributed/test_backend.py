@@ -55,7 +55,7 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
 def test_both_backends_give_the_same_folder(undisturbed: Path, on_ray: Path) -> None:
     assert content(on_ray) == content(undisturbed)
     assert decisions(on_ray) == decisions(undisturbed)
-    assert len(decisions(on_ray)) == 12
+    assert len(decisions(on_ray)) == 10
 
 
 @pytest.mark.slow
