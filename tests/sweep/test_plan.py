@@ -70,7 +70,15 @@ FIRST = SWEEP.replace("search: {", "search: {protocol: {first_tasks: 2}, ")
 GAUSS = SWEEP.replace("trials: 5, generation: 2", "sampler: gp, trials: 6, generation: 2")
 
 
-@pytest.mark.parametrize("text", [SWEEP, PRUNED, FIRST, GAUSS], ids=["plain", "pruned", "first tasks", "gp"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(SWEEP, id="plain"),
+        pytest.param(PRUNED, id="pruned"),
+        pytest.param(FIRST, id="first tasks"),
+        pytest.param(GAUSS, id="gp", marks=pytest.mark.slow),
+    ],
+)
 def test_slots_and_the_order_of_endings_change_nothing(tmp_path: Path, text: str) -> None:
     sweep = parsed(text)
     alone = searched(sweep, tmp_path / "one")
