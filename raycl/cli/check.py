@@ -15,7 +15,6 @@ from raycl.results.layout import human_bytes
 from raycl.spec.choosing import trainings
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.options import ModelConfig
-from raycl.spec.points import points_in
 from raycl.spec.protocols import ProtocolConfig
 from raycl.spec.seed_rules import seeds_of
 from raycl.spec.seeds import SEED_SOURCES, runs_of
@@ -81,7 +80,7 @@ def _searched(sweep: SweepSpec, entry: Entry) -> Text:
     if entry.barred:
         return Text(entry.barred)
     lines = [f"{path}: {distribution}" for path, distribution in entry.space.items()]
-    points = points_in(entry.space) if entry.space else None
+    points = entry.points if entry.space else None
     asked = sweep.table.points if sweep.table else sweep.search.trials if sweep.search else 0
     if points is not None and points <= asked:
         lines.append(f"{points} point{'' if points == 1 else 's, all of them'}")

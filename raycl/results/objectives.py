@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from raycl.matrix import TaskRow
 from raycl.results.outcomes import Outcome, ranked
 from raycl.results.schema import cost_columns
-from raycl.spec.sweep_options import DEFAULT_TOP, SearchConfig
+from raycl.spec.sweep_options import SearchConfig
 
 
 class Rated(Protocol):
@@ -60,11 +60,9 @@ def finalists(search: SearchConfig, outcomes: Sequence[Outcome | None], names: S
 
     Of a larger set than ``finalists.top`` both ends stay, and others at even distances between them.
     """
-    best = ranked(outcomes, names)
-    top = search.finalists.top if search.finalists else 1
+    best, top = ranked(outcomes, names), search.top
     if not search.costs:
         return best[:top]
-    top = search.finalists.top if search.finalists else DEFAULT_TOP
     free = front({index: own for index in best if (own := outcomes[index]) is not None}, search.costs)
     if len(free) <= top:
         return free

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from raycl.spec.distribution import Distribution
-from raycl.spec.points import active
+from raycl.spec.points import active, points_in
 from raycl.spec.trial import Scalar
 
 
@@ -45,6 +46,11 @@ class Entry:
         Those that come from the numbers of an earlier raycl stay where they are, and are not taken for these.
         """
         return f"{self.key}@{self.mark}" if self.mark else self.key
+
+    @cached_property
+    def points(self) -> int | None:
+        """How many points its space has; None where there are more than can be counted."""
+        return points_in(self.space)
 
     @property
     def middle(self) -> dict[str, Scalar]:

@@ -25,19 +25,27 @@ def acts(found: Distribution, point: Mapping[str, Scalar]) -> bool:
 
 def points_in(space: Space) -> int | None:
     """How many points a space has; None where there are more than can be counted."""
-    parents = {path for found in space.values() if isinstance(found, Conditional) for path, _ in found.when}
-    free = {path: found for path, found in space.items() if not isinstance(found, Conditional)}
-    chosen = {path: free[path] for path in parents}
-    if any(found.count is None for found in free.values()):
-        return None
+    named: dict[str, list[Scalar]] = {}
+    for path, values in (when for found in space.values() if isinstance(found, Conditional) for when in found.when):
+        named.setdefault(path, []).extend(values)
     total = 0
-    for values in product(*(tuple(found.values_in_order) for found in chosen.values())):
-        point = dict(zip(chosen, values, strict=True))
-        rest = [found.count for path, found in space.items() if path not in parents and acts(found, point)]
-        if None in rest:
+    for chosen in product(*(_cases(space[path], values) for path, values in named.items())):
+        point = {path: value for path, (value, _) in zip(named, chosen, strict=True) if value is not None}
+        counts = [count for _, count in chosen]
+        counts += [found.count for path, found in space.items() if path not in named and acts(found, point)]
+        if None in counts:
             return None
-        total += math.prod(count for count in rest if count is not None)
+        total += math.prod(count for count in counts if count is not None)
     return total
+
+
+def _cases(found: Distribution, named: Sequence[Scalar]) -> list[tuple[Scalar | None, int | None]]:
+    """The values of an option that others depend on, each with how many points it has: those that are named, and all
+    others as one."""
+    drawn = [value for value in map(found.encode, named) if value is not None]
+    own = {(type(value), value): value for value in drawn}.values()
+    others = None if found.count is None else found.count - len(own)
+    return [*((value, 1) for value in own), *([] if others == 0 else [(None, others)])]
 
 
 def every_point(space: Space) -> Iterator[Point]:

@@ -12,7 +12,7 @@ from raycl.spec.check import Extents, as_judged
 from raycl.spec.choice_rules import refused_choices
 from raycl.spec.distribution import WHEN, Conditional, format_value
 from raycl.spec.entry import Entry
-from raycl.spec.points import acts, points_in
+from raycl.spec.points import acts
 from raycl.spec.problems import Problems
 from raycl.spec.protocols import FirstTasks
 from raycl.spec.rules import BrokenRules, moved_stream
@@ -38,7 +38,7 @@ def check_table(data: Mapping[str, Any], problems: Problems) -> None:
 def check_sampling(search: SearchConfig, entries: Sequence[Entry], problems: Problems) -> None:
     """What a sampler can do with the spaces, and named points lie in them."""
     for entry in entries if search.sampler == "grid" else ():
-        points = points_in(entry.space)
+        points = entry.points
         if points is None or points > search.trials:
             told = "more points than can be counted" if points is None else f"{points:,} points"
             rule = "grid tries every point: search choices and steps alone, and as many trials as there are points"

@@ -16,7 +16,7 @@ from raycl.errors import UnknownName, nearest
 from raycl.spec.blocks import corner_points, end_points, point_path
 from raycl.spec.entry import Entry
 from raycl.spec.options import Options
-from raycl.spec.points import Point, active, acts, points_in
+from raycl.spec.points import Point, active, acts
 from raycl.spec.protocols import ProtocolConfig
 from raycl.spec.revisions import revisions
 from raycl.spec.rules import BrokenRules, moved_stream
@@ -24,7 +24,7 @@ from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import BLOCK_NAMES, Registries, Setting
 from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep_file import SweepContents, SweepFile
-from raycl.spec.sweep_options import DEFAULT_METRIC, DEFAULT_TOP
+from raycl.spec.sweep_options import DEFAULT_METRIC
 from raycl.spec.trial import FORMAT_VERSION, PLACEMENT, Scalar, SweepPhase, TrialSpec, by_content, trial_fields
 
 __all__ = ["Entry", "Runs", "SweepSpec"]
@@ -260,20 +260,20 @@ class SweepSpec(SweepContents):
         finalists, suggested = self.search.finalists, self.suggestions(entry)
         again = min(finalists.top, suggested) * len(finalists.runs) if finalists else 0
         if self.search.costs:
-            final *= min(finalists.top if finalists else DEFAULT_TOP, suggested)
+            final *= min(self.search.top, suggested)
         return Runs(suggested * len(self.search.runs), again, final)
 
     def laid_out(self, entry: Entry) -> int:
         """How many points of an entry a table has."""
         assert self.table is not None
-        return min(self.table.points, points_in(entry.space) or self.table.points)
+        return min(self.table.points, entry.points or self.table.points)
 
     # -- how a search goes through a space ---------------------------------------------------------------------
 
     def suggestions(self, entry: Entry) -> int:
         """How many points of an entry are tried, at most: those of a small space once each."""
         assert self.search is not None
-        return min(self.search.trials, points_in(entry.space) or self.search.trials)
+        return min(self.search.trials, entry.points or self.search.trials)
 
     def tried(self, entry: Entry, points: Sequence[Mapping[str, Scalar]], refused: int = 0) -> bool:
         """Whether these points are all that is suggested: as many as asked for, or all that there are.
@@ -285,8 +285,10 @@ class SweepSpec(SweepContents):
         assert self.search is not None
         if len(points) - refused >= self.search.trials or refused >= MOST_REFUSED * self.search.trials:
             return True
-        count = points_in(entry.space)
-        return count is not None and len({tuple(point.get(path) for path in entry.space) for point in points}) >= count
+        count = entry.points
+        if count is None or len(points) < count:  # asked many times a second: the points are told apart only then
+            return False
+        return len({tuple(point.get(path) for path in entry.space) for point in points}) >= count
 
     def basis(self, entry: Entry) -> str:
         """8 hexadecimal digits over what the winner of an entry is chosen by, beside what names its trials."""
@@ -300,7 +302,7 @@ class SweepSpec(SweepContents):
     def learns(self, entry: Entry) -> bool:
         """Whether later suggestions of an entry, or their cut-offs, depend on how earlier ones ended."""
         assert self.search is not None
-        count = points_in(entry.space)
+        count = entry.points
         whole = count is not None and count <= self.search.trials
         return self.pruner is not None or (self.search.learns and not whole)
 

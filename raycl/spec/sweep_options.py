@@ -170,6 +170,13 @@ class SearchConfig(Options):
         return () if isinstance(self.metric, str) else self.metric[1:]
 
     @property
+    def top(self) -> int:
+        """So many points of a method go on from its search: one wins, of several objectives a Pareto set."""
+        if self.finalists is not None:
+            return self.finalists.top
+        return DEFAULT_TOP if self.costs else 1
+
+    @property
     def learns(self) -> bool:
         """Whether the sampler goes by the results of earlier generations."""
         return self.sampler in ("tpe", "gp")

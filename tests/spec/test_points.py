@@ -78,6 +78,19 @@ def test_a_space_with_a_condition_is_counted_and_listed() -> None:
     assert str(SPACE["decay"]) == "quniform(0.8, 1, 0.1), when mode is online"
 
 
+def test_points_are_counted_by_the_values_that_conditions_name() -> None:
+    """An option of a thousand million values, on one of which another depends, is not gone through."""
+    many: dict[str, Any] = {
+        "width": find({"randint": [0, 1_000_000_000]}),
+        "flag": find({"choice": [True, 2, "x"]}),
+        "a": find({"randint": [0, 7], "when": {"width": [3, 4], "flag": True}}),
+        "b": find({"choice": [1, 2], "when": {"flag": [2, "x"]}}),
+    }
+    assert points_in(many) == (2 * 7 + (1_000_000_000 - 2)) + 2 * 2 * 1_000_000_000
+    few = {**many, "width": find({"randint": [2, 6]})}
+    assert points_in(few) == len(list(every_point(few))) == 2 * 7 + 2 + 2 * 2 * 4
+
+
 EWC = (
     HEAD
     + """
