@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import optuna
-
-from raycl.results.decisions import suggestion_path
 from raycl.spec.choosing import choosing_trial, drawn, grid
 from raycl.spec.entry import Entry
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import Scalar, TrialSpec
 from raycl.sweep.ledger import Ledger
-from raycl.sweep.suggestions import Suggester, sampler_seed
+from raycl.sweep.search import blind_suggestions
+from raycl.sweep.suggestions import Suggester
 
 
 def choosing_trials(sweep: SweepSpec, entry: Entry, ledger: Ledger) -> list[TrialSpec]:
@@ -28,13 +26,4 @@ def candidates(sweep: SweepSpec, entry: Entry, ledger: Ledger) -> list[Mapping[s
     if not count or sweep.search is None:
         return grid(entry)
     suggester = Suggester(entry.space, sweep.search, entry.key, tuple(sweep.first_points(entry)))
-    points: list[Mapping[str, Scalar]] = []
-    for index in range(count):
-        stored = ledger.results.read_json(suggestion_path(entry, index))
-        if stored is None:
-            found = suggester.draw(index, (), points)
-            told = {"index": index, "point": found.point, "how": found.how, "cutoffs": {}, "seen": 0}
-            told |= {"sampler_seed": sampler_seed(sweep.search, entry.key, index), "optuna": optuna.__version__}
-            stored = ledger.results.write_json_once(suggestion_path(entry, index), told)
-        points.append(stored["point"])
-    return points
+    return [stored["point"] for stored in blind_suggestions(suggester, entry, ledger, count)]

@@ -59,6 +59,28 @@ class Plan(Protocol):
         ...
 
 
+class Known:
+    """A plan whose trials are all known when it is made; those that a limit refuses are none.
+
+    Args:
+        jobs: in order.
+    """
+
+    def __init__(self, ledger: Records, jobs: Sequence[Job]) -> None:
+        self._ledger = ledger
+        self._jobs = [job for job in jobs if not job.refused]
+
+    @property
+    def total(self) -> int:
+        return len(self._jobs)
+
+    def jobs(self) -> Sequence[Job]:
+        return self._jobs
+
+    def wanted(self) -> Sequence[Job] | None:
+        return open_jobs(self._ledger, self._jobs) or None
+
+
 def verdict_of(ledger: Records, job: Job) -> Verdict | None:
     """How a job ended under its cut-offs; None while it has to run."""
     if job.refused:

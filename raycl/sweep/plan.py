@@ -15,12 +15,12 @@ from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.trial import SweepPhase
 from raycl.sweep.choosing import choosing_trials
 from raycl.sweep.finalists import FinalistsPlan
-from raycl.sweep.job import Job, LimitCheck, Plan, asked_of, nothing_broken, open_jobs
+from raycl.sweep.job import Job, Known, LimitCheck, Plan, asked_of, nothing_broken
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.search import SearchPlan
 
 
-class FinalPlan:
+class FinalPlan(Known):
     """The winner over fresh seeds, scored on test data. An entry without a space has one point, and no search.
 
     Trials that choose as they go have no winner.
@@ -31,24 +31,13 @@ class FinalPlan:
     def __init__(self, sweep: SweepSpec, entry: Entry, ledger: Ledger) -> None:
         assert sweep.final is not None
         self.entry = entry
-        self._ledger = ledger
         if chooses(sweep, entry):
-            self._jobs = [Job(spec, {}) for spec in choosing_trials(sweep, entry, ledger)]
-            return
-        winner = read_winner(ledger.results.read_json, sweep, entry)
-        seeds = sweep.final.runs if winner is not None else ()
-        points = [chosen["point"] for chosen in pareto(winner)] if winner is not None else []
-        self._jobs = [Job(sweep.trial(entry, point, seed, self.phase), {}) for point in points for seed in seeds]
-
-    @property
-    def total(self) -> int:
-        return len(self._jobs)
-
-    def jobs(self) -> Sequence[Job]:
-        return self._jobs
-
-    def wanted(self) -> Sequence[Job] | None:
-        return open_jobs(self._ledger, self._jobs) or None
+            specs = choosing_trials(sweep, entry, ledger)
+        else:
+            winner = read_winner(ledger.results.read_json, sweep, entry)
+            points = [chosen["point"] for chosen in pareto(winner)] if winner is not None else []
+            specs = [sweep.trial(entry, point, seed, self.phase) for point in points for seed in sweep.final.runs]
+        super().__init__(ledger, [Job(spec, {}) for spec in specs])
 
 
 class EntryPlan:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import optuna
-
 from raycl.results.decisions import suggestion_path
 from raycl.results.outcomes import Outcome
 from raycl.spec.points import Point
@@ -15,7 +13,7 @@ from raycl.spec.sweep_options import SearchConfig
 from raycl.spec.trial import SweepPhase, TrialSpec
 from raycl.sweep.job import Job, LimitCheck, nothing_broken, open_jobs, verdict_of
 from raycl.sweep.ledger import Records
-from raycl.sweep.suggestions import Suggester, cutoffs, sampler_seed
+from raycl.sweep.suggestions import Suggester, cutoffs
 
 
 class SearchPlan:
@@ -32,7 +30,7 @@ class SearchPlan:
         assert sweep.search is not None
         self.entry = entry
         self._broken = broken
-        self._refused = 0
+        self._refused: list[str] = []
         self._sweep = sweep
         self._search: SearchConfig = sweep.search
         self._ledger = ledger
@@ -45,7 +43,7 @@ class SearchPlan:
 
     @property
     def total(self) -> int:
-        made = len(self._jobs) - self._refused
+        made = len(self._jobs) - len(self._refused)
         left = 0 if self._all_made else self._sweep.suggestions(self.entry)
         return max(left, made) * len(self._search.runs)
 
@@ -55,7 +53,7 @@ class SearchPlan:
     @property
     def refused(self) -> Sequence[str]:
         """Why the suggestions that are not run break a limit."""
-        return [jobs[0].refused for jobs in self._jobs if jobs[0].refused]
+        return self._refused
 
     def wanted(self) -> Sequence[Job] | None:
         self._settle()
@@ -80,8 +78,8 @@ class SearchPlan:
     @property
     def _complete(self) -> bool:
         """Whether all suggestions have been made. An earlier raycl may have stored a small space's points twice."""
-        if not self._all_made and self._sweep.tried(self.entry, self._points, self._refused):
-            more = len(self._points) - self._refused < self._search.trials
+        if not self._all_made and self._sweep.tried(self.entry, self._points, len(self._refused)):
+            more = len(self._points) - len(self._refused) < self._search.trials
             self._all_made = not (more and self._stored(len(self._points)) is not None)
         return self._all_made
 
@@ -100,7 +98,7 @@ class SearchPlan:
         for spec in specs:  # the first suggestion of a trial decides its cut-offs; later ones are told the same value
             self._carried.setdefault(spec.hash, limits)
         self._points.append(point)
-        self._refused += bool(refused)
+        self._refused += [refused] if refused else []
         pruner = self._sweep.pruner
         bracket = self.entry.key if pruner is not None and pruner.scheduler == "asha" else ""
         self._jobs.append(tuple(Job(spec, self._carried[spec.hash], bracket, refused) for spec in specs))
@@ -115,15 +113,10 @@ class SearchPlan:
         limits = cutoffs(pruner, self._curves(len(seen))) if pruner is not None and by_generation else {}
         drawn = self._suggester.draw(index, seen, self._points)
         suggestion = {
-            "index": index,
-            "point": drawn.point,
-            "how": drawn.how,
+            **self._suggester.record(index, drawn),
             **({"refused": refused} if (refused := self._broken(drawn.point)) else {}),
-            "sampler": self._search.sampler,
             "cutoffs": {str(task): value for task, value in limits.items()},
-            "sampler_seed": sampler_seed(self._search, self.entry.key, index),
             "seen": len(seen),
-            "optuna": optuna.__version__,
         }
         return self._ledger.results.write_json_once(suggestion_path(self.entry, index), suggestion)
 
@@ -155,3 +148,20 @@ class SearchPlan:
                 return
             curves, costs = zip(*((self._curve(job), self._costs(job)) for job in self._jobs[index]), strict=True)
             self._outcomes.append(Outcome.of(self._points[index], ended, curves, costs))
+
+
+def blind_suggestions(
+    suggester: Suggester, entry: Entry, ledger: Records, count: int, broken: LimitCheck = nothing_broken
+) -> Sequence[Mapping[str, Any]]:
+    """Suggestions that see no results, all at once, as they are written down; those that are not are drawn."""
+    found: list[Mapping[str, Any]] = []
+    for index in range(count):
+        path = suggestion_path(entry, index)
+        stored = ledger.results.read_json(path)
+        if stored is None:
+            drawn = suggester.draw(index, (), [earlier["point"] for earlier in found])
+            told = suggester.record(index, drawn) | {"cutoffs": {}, "seen": 0}
+            told |= {"refused": reason} if (reason := broken(drawn.point)) else {}
+            stored = ledger.results.write_json_once(path, told)
+        found.append(stored)
+    return found

@@ -95,6 +95,17 @@ class Suggester:
         unseen = self._unseen(count, known, sampler_seed(self._search, self._key, index, MOST_DRAWS))
         return drawn if unseen is None else Suggestion(unseen, "left")
 
+    def record(self, index: int, drawn: Suggestion) -> dict[str, Any]:
+        """What is written down of suggestion ``index``, whatever it has seen."""
+        return {
+            "index": index,
+            "point": drawn.point,
+            "how": drawn.how,
+            "sampler": self._search.sampler,
+            "sampler_seed": sampler_seed(self._search, self._key, index),
+            "optuna": optuna.__version__,
+        }
+
     def _unseen(self, count: int | None, known: Collection[Hashable], seed: int) -> Point | None:
         """A point by lot that is not known; None where none is left.
 
