@@ -77,16 +77,20 @@ def forget_winners(results: ResultsFolder, entry: Entry) -> None:
 
 def winner_path(entry: Entry) -> str:
     """Where the first winner of an entry is written down."""
-    return f"winners/{entry.stored_as}.json"
+    return f"{_winner_stem(entry)}.json"
 
 
 def _winner_paths(entry: Entry, basis: str) -> tuple[str, str]:
-    return winner_path(entry), f"winners/{entry.stored_as}+{basis}.json"
+    return winner_path(entry), f"{_winner_stem(entry)}+{basis}.json"
 
 
 def _is_winner(entry: Entry, path: str) -> bool:
     found = _WINNER.fullmatch(path)
-    return found is not None and found[1] == f"winners/{entry.stored_as}"
+    return found is not None and found[1] == _winner_stem(entry)
+
+
+def _winner_stem(entry: Entry) -> str:
+    return f"winners/{entry.stored_as}"
 
 
 def read_decisions(results: ResultsFolder, entries: Iterable[Entry]) -> Decisions:
@@ -98,7 +102,7 @@ def read_decisions(results: ResultsFolder, entries: Iterable[Entry]) -> Decision
     """
     asked = list(entries)
     folders = {suggestions_folder(entry) for entry in asked}
-    winners = {f"winners/{entry.stored_as}" for entry in asked}
+    winners = {_winner_stem(entry) for entry in asked}
     there = [f"{folder}/{name}" for folder in ("suggestions", "winners") for name in results.files.sizes(folder)]
     paths = [
         path

@@ -38,9 +38,8 @@ def with_room(
     if trial.memory.capacity != "auto" or limit is None or not trial.uses_memory:
         return trial
     few, more = (rehearse(_brief(trial, layout, rows), _Blank(layout, rows)) for rows in EXAMPLES)
-    counts = {"total": 1, "class": sum(map(len, layout.classes)), "task": layout.num_tasks}
     fitting = [_fitting(*pair, limit) for pair in zip(few, more, strict=True) if pair[0].buffer_examples]
-    capacity = min(fitting) // counts[trial.memory.unit]
+    capacity = min(fitting) // _units(trial, layout)
     if capacity < 1:
         rule = (
             f"limits.max_state_bytes leaves no room for examples beside the {few[-1].state_bytes:,} bytes that "
@@ -59,20 +58,31 @@ def needs(
         rows: training rows of the whole stream, which a memory cannot exceed; None where that is not known.
     """
     few, more = (rehearse(_brief(trial, layout, number), _Blank(layout, number))[-1] for number in EXAMPLES)
-    held = few.state_bytes + few.buffer_bytes
+    held = _held(few)
     if few.buffer_examples and trial.memory.capacity != "auto":
-        counts = {"total": 1, "class": sum(map(len, layout.classes)), "task": layout.num_tasks}
-        most = trial.memory.capacity * counts[trial.memory.unit]
-        each = (more.state_bytes + more.buffer_bytes - held) / (more.buffer_examples - few.buffer_examples)
-        held += int(each * ((most if rows is None else min(most, rows)) - few.buffer_examples))
+        most = trial.memory.capacity * _units(trial, layout)
+        held += int(_each(few, more) * ((most if rows is None else min(most, rows)) - few.buffer_examples))
     return {"max_state_bytes": held, "max_parameters": few.parameters}
 
 
 def _fitting(few: Cost, more: Cost, limit: int) -> int:
     """Examples that fit after a task, of which two memories have told the bytes."""
-    own, larger = (cost.state_bytes + cost.buffer_bytes for cost in (few, more))
-    each = (larger - own) / (more.buffer_examples - few.buffer_examples)
-    return int((limit - own) / each) + few.buffer_examples
+    return int((limit - _held(few)) / _each(few, more)) + few.buffer_examples
+
+
+def _held(cost: Cost) -> int:
+    """Bytes kept after a task."""
+    return cost.state_bytes + cost.buffer_bytes
+
+
+def _each(few: Cost, more: Cost) -> float:
+    """Bytes of an example, by what two memories hold."""
+    return (_held(more) - _held(few)) / (more.buffer_examples - few.buffer_examples)
+
+
+def _units(trial: TrialSpec, layout: Layout) -> int:
+    """How many units ``memory.capacity`` counts for."""
+    return {"total": 1, "class": sum(map(len, layout.classes)), "task": layout.num_tasks}[trial.memory.unit]
 
 
 def _brief(trial: TrialSpec, layout: Layout, rows: int) -> TrialSpec:
