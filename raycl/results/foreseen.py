@@ -18,7 +18,7 @@ from raycl.spec.sweep import Entry, SweepSpec
 
 ASSUMED, SOURCE = 0.0068, "the median over the methods of analysis/papers"
 """Standard deviation of average accuracy over final seeds, of a method that no stored sweep tells of; and where it is
-from: ``python benchmarks/statistics.py``."""
+from: ``python benchmarks/interval_coverage.py``."""
 ENOUGH = 5
 """Final seeds below which intervals are so wide that they tell little apart."""
 ALIKE = ("name", "dataset", "tasks", "scenario")
