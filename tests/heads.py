@@ -34,7 +34,7 @@ from raycl.results.reading import matrix_of
 from raycl.results.schema import TRIALS
 from raycl.results.searched import told
 from raycl.results.seed_columns import seeds_in, with_seeds
-from raycl.results.statistics import Difference, Interval
+from raycl.results.statistics import LEVEL, Difference, Interval
 from raycl.spec.entry import entry_key
 from raycl.spec.seeds import RunSeeds
 from raycl.spec.sweep import SweepSpec
@@ -53,6 +53,7 @@ TITLES = {
 """Of the columns -> what they hold; accuracies and what is made of them are those of the matrices, in percent."""
 
 NO_ACCURACY = ("state", "parameters", "winner")
+"""What has no interval, and no differences."""
 
 MEASURED, PACK, INDENT = "# Measured:  ", "# Pack:      ", "#            "
 FIGURE = r"[-+]?[\d,]+(?:\.\d+)?(?: ± \d+\.\d+)?(?: [kMGT]?B)?(?: \((?:\d+ seeds?|each seed)\))?"
@@ -157,17 +158,17 @@ class Table:
         """Of one method, or of the difference between two, which has accuracies alone."""
         quantity = self._place(names[0], title)[1]
         own = [self._by_seed(name, title) for name in names]
-        if quantity in NO_ACCURACY and len(names) > 1:
-            return "-"
+        if len(own) == 2:
+            difference = None if quantity in NO_ACCURACY else Difference.of(*own)
+            return _told(difference.interval, self.pack.n, "+") if difference else "-"
         if quantity == "winner":
             return self.pack.winners[names[0]] or "-"
-        difference = Difference.of(*own) if len(own) == 2 else None
-        found = difference.interval if difference else Interval.of(own[0].values()) if len(own) == 1 else None
+        found = Interval.of(own[0].values())
         if found is None:
             return "-"
         if quantity in NO_ACCURACY:
             return human_bytes(found.mean) if quantity == "state" else f"{found.mean:,.0f}"
-        return told_interval(found, self.pack.n, "+" if difference else "")
+        return _told(found, self.pack.n)
 
     def _by_seed(self, name: str, title: str) -> BySeed:
         return self.pack.figures.get(self._place(name, title), {})
@@ -189,16 +190,18 @@ def rewritten(text: str, pack: Pack) -> str:
         raise ValueError(f"{pack.name}: a head with a pack has a line that starts with {MEASURED!r}")
     after = starts[0] + 1 + lines[starts[0] + 1].startswith(PACK)
     end = next(place for place, line in enumerate(lines) if not line.startswith("#"))
-    told = list(_with_tables(lines[after:end], pack))
-    return "\n".join((*lines[: starts[0]], *_opening(pack, told), *told, *lines[end:])) + "\n"
+    below = list(_with_tables(lines[after:end], pack))
+    return "\n".join((*lines[: starts[0]], *_opening(pack, below), *below, *lines[end:])) + "\n"
 
 
-def _opening(pack: Pack, told: Sequence[str]) -> tuple[str, str]:
-    """The lines that say what the figures are."""
-    over = f"mean ± half-width of the 95 % t-interval over the {pack.n} final seeds" if pack.n > 1 else "one final seed"
-    paired = "; differences paired by seed" if any(map(DIFFERENCE.match, told)) else ""
-    where = (PACKS / pack.name).as_posix()
-    return f"{MEASURED}{over}, in percent of test data.", f"{PACK}{where}, this file as it stands{paired}."
+def _opening(pack: Pack, below: Sequence[str]) -> tuple[str, str]:
+    """The lines that say what the figures below are."""
+    interval = f"mean ± half-width of the {LEVEL:.0%} t-interval over the {pack.n} final seeds".replace("%", " %")
+    paired = "; differences paired by seed" if any(map(DIFFERENCE.match, below)) else ""
+    return (
+        f"{MEASURED}{interval if pack.n > 1 else 'one final seed'}, in percent of test data.",
+        f"{PACK}{(PACKS / pack.name).as_posix()}, this file as it stands{paired}.",
+    )
 
 
 def _with_tables(lines: Sequence[str], pack: Pack) -> Iterator[str]:
@@ -228,7 +231,7 @@ def parts(line: str) -> list[str]:
     return re.split(r" {2,}", line.removeprefix("#").strip())
 
 
-def told_interval(found: Interval, n: int, sign: str = "") -> str:
+def _told(found: Interval, n: int, sign: str = "") -> str:
     """``95.01 ± 0.50``; how many seeds there are, where they are not ``n`` or are one; that they are equal."""
     seeds = f" ({found.n} seed{'s' if found.n > 1 else ''})" if found.n != n or n == 1 else ""
     margin = f" ± {found.margin:.2f}" if not math.isnan(found.margin) else " (each seed)" if found.n > 1 else ""
@@ -241,8 +244,8 @@ def _laid_out(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[
     columns = [names, *map(_pointed, cells)]
     widths = [max(map(len, (head, *column))) for head, column in zip(("", *titles), columns, strict=True)]
     for line in (("", *titles, ""), *zip(*columns, texts, strict=True)):
-        parts = [part.ljust(width) for part, width in zip(line, (*widths, 0), strict=True)]
-        yield (INDENT + "   ".join(parts)).rstrip()
+        padded = [part.ljust(width) for part, width in zip(line, (*widths, 0), strict=True)]
+        yield (INDENT + "   ".join(padded)).rstrip()
 
 
 def _pointed(column: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ from raycl.spec.sweep import SweepSpec
 KEPT = heads.kept()
 HEADS = sorted((heads.ROOT / "sweeps" / "papers").glob("*.yaml"))
 FIGURE = re.compile(r"\d+\.\d\d ± \d+\.\d\d|(?<![\d.])\d+\.\d\d(?!\d)")
-ELSEWHERE = re.compile(r"published|paper|authors|bare loop|not in the pack", re.IGNORECASE)
+ELSEWHERE = re.compile(r"published|\bpaper \d|authors|bare loop|not in the pack", re.IGNORECASE)
 """What a line says whose figures are no measurements of the pack."""
 
 
@@ -51,11 +51,11 @@ def without_cells(text: str, pack: heads.Pack) -> Iterator[tuple[str, str]]:
     """The name of each row of a table and what stands behind its cells; of other lines no name, and the line."""
     table = None
     for line in told(text):
-        parts = heads.parts(line)
-        if heads.is_titles(parts, pack):
-            table = heads.Table(parts, pack)
-        elif table is not None and table.names(parts[0]):
-            yield parts[0], "   ".join(parts[1 + len(table.titles) :])
+        found = heads.parts(line)
+        if heads.is_titles(found, pack):
+            table = heads.Table(found, pack)
+        elif table is not None and table.names(found[0]):
+            yield found[0], "   ".join(found[1 + len(table.titles) :])
         else:
             table = None
             yield "", line
