@@ -7,6 +7,7 @@ the rows of its class, not one over all pairs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -119,6 +120,20 @@ class Clusters:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._slots = {label: slots.tolist() for label, slots in state["slots"].items()}
         self._distances = {label: distances.clone() for label, distances in state["distances"].items()}
+
+
+def rows_by_class(capacity: int, per_class: bool, offered: Mapping[int, int]) -> list[int]:
+    """How many rows each class holds once so many of each have been offered, whatever the order of the classes.
+
+    In a buffer that is shared the fullest class gives way, so all hold the same, within a row, but for those of which
+    there were fewer.
+    """
+    held, left = [], capacity
+    for place, rows in enumerate(sorted(offered.values())):
+        share = capacity if per_class else left // (len(offered) - place)
+        held.append(min(rows, share))
+        left -= held[-1]
+    return held
 
 
 def weighted_mean(rows: Table) -> Table:

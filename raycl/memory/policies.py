@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,12 @@ class Pool(ABC):
     @abstractmethod
     def offer(self, labels: Sequence[int], generator: torch.Generator) -> list[int]:
         """The position of each row, in order, as if offered one by one; -1 where a row is not kept."""
+
+    @classmethod
+    def kept(cls, capacity: int, offered: Mapping[int, int]) -> int:
+        """How many rows stay, trimmed, of so many of each class that have been offered; exact where the memory is full,
+        and at least that where it is not."""
+        return min(capacity, sum(offered.values()))
 
     def trim(self, size: int) -> Sequence[int]:
         """Give up rows that stay only while nobody needs their place.
@@ -268,6 +274,11 @@ class Ranked(Balanced):
         if len(self._members.get(label, ())) >= self._quota(seen):
             return -1
         return self._insert(label, first, second)
+
+    @classmethod
+    def kept(cls, capacity: int, offered: Mapping[int, int]) -> int:
+        quota = cls(capacity)._quota(len(offered))
+        return min(capacity, sum(min(quota, rows) for rows in offered.values()))
 
     def _quota(self, classes: int) -> int:
         return max(1, self.capacity // max(1, classes))

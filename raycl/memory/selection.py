@@ -6,7 +6,8 @@ are numbered in the order in which they fill.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -119,3 +120,17 @@ class Selection:
             pool.load_state_dict(pool_state)
             slots.extend(state["slots"][unit].tolist())
         self._size = sum(map(len, self._slots.values()))
+
+
+def rows_kept(policy: str, capacity: int, unit: Unit, offered: Sequence[Mapping[int, int]]) -> int:
+    """How many rows a memory holds once every task has offered so many rows of each label.
+
+    Known from the numbers alone: exact where the memory is full, and at least what it holds where it is not.
+    """
+    kind, seen = POOLS[policy], Counter[int]()
+    for own in offered:
+        seen.update(own)
+    pools: Sequence[Mapping[int, int]] = [seen]
+    if unit != "total":
+        pools = offered if unit == "task" else [{label: rows} for label, rows in seen.items()]
+    return sum(kind.kept(capacity, pool) for pool in pools)

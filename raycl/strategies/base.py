@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from raycl.errors import MethodError
 from raycl.memory.buffer import ReplayBuffer, Table
+from raycl.memory.selection import rows_kept
 from raycl.models.network import Network
 from raycl.spec.acting import ActsFrom
+from raycl.spec.memory import MemoryConfig
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Options
 from raycl.spec.protocols import Decay
@@ -146,6 +148,18 @@ class Strategy:
         memory = self.context.memory
         assert memory is not None, "set uses_memory on the strategy's class"
         return memory
+
+    @classmethod
+    def remembered(cls, memory: MemoryConfig, selection: str, offered: Sequence[Mapping[int, int]]) -> tuple[int, int]:
+        """What the replay memory holds once every task has offered so many rows of each label, known without learning.
+
+        Args:
+            selection: the name of its policy.
+
+        Returns:
+            Its rows, and the bytes that the method keeps beside them which do not grow evenly with the rows.
+        """
+        return rows_kept(selection, memory.examples, memory.unit, offered), 0
 
     # -- growth and optimisation -------------------------------------------------------------------------------
 

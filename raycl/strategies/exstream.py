@@ -27,14 +27,16 @@ Departures:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 
 from raycl.memory.buffer import everything
-from raycl.memory.clusters import Clusters
+from raycl.memory.clusters import Clusters, rows_by_class
+from raycl.spec.memory import MemoryConfig
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Count
 from raycl.strategies.base import Context, Epochs, Losses, Phase, Position, Strategy, StrategyConfig, total
@@ -108,6 +110,13 @@ class ExStream(Strategy):
         self.clusters = Clusters(self.memory, memory.examples, memory.unit == "class")
         self._batch_size = memory.batch_size or context.training.batch_size
         self._waiting = 0  # examples since the last epoch over the memory
+
+    @classmethod
+    def remembered(cls, memory: MemoryConfig, selection: str, offered: Sequence[Mapping[int, int]]) -> tuple[int, int]:
+        """The distances within each class, float32, beside the rows."""
+        seen = sum(map(Counter, offered), Counter())
+        held = rows_by_class(memory.examples, memory.unit == "class", seen)
+        return sum(held), sum(4 * rows**2 for rows in held)
 
     def phases(self, task: int) -> Sequence[Phase]:
         return (Phase("stream", Epochs(1), step=self._observe),)

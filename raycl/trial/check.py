@@ -288,11 +288,10 @@ def _broken(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar]) -> str:
 
     layout = later_tasks(Unread(outline), trial.skipped_tasks).layout
     extent = Extents(sweep.catalog).of(resolved.stream)
-    rows = extent.rows * layout.num_tasks if extent and extent.rows else None
     try:
         with Budget(LARGEST_BUILD):
             Trainer(trial, Unread(outline), catalog=sweep.catalog)
-        found = needs(trial, layout, rehearse, rows)
+        found = needs(trial, resolved, layout, rehearse, extent.rows if extent else None)
     except (TooLarge, MethodError, SpecError):  # seen, and told, when a trial runs
         return ""
     return trial.limits.broken(found)

@@ -10,6 +10,8 @@ import numpy as np
 
 from raycl.errors import Problem, SpecError
 from raycl.matrix import Cost
+from raycl.spec.options import EXACT
+from raycl.spec.setting import Setting
 from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import TrialSpec
 from raycl.streams.task import Layout, Part, Recipe, SplitName, TaskSource
@@ -50,19 +52,63 @@ def with_room(
 
 
 def needs(
-    trial: TrialSpec, layout: Layout, rehearse: Callable[[TrialSpec, TaskSource], Sequence[Cost]], rows: int | None
+    trial: TrialSpec,
+    setting: Setting,
+    layout: Layout,
+    rehearse: Callable[[TrialSpec, TaskSource], Sequence[Cost]],
+    rows: int | None,
 ) -> dict[str, float | None]:
-    """What a trial holds in the end, by the name of its limit, known without learning: two rehearsals as above.
+    """The most that a trial holds after any task, by the name of its limit, known without learning: two rehearsals as
+    above. Exact where the replay memory is full; elsewhere as exact as the rows of each class are known.
 
     Args:
-        rows: training rows of the whole stream, which a memory cannot exceed; None where that is not known.
+        setting: of the trial.
+        rows: training rows of each task, which a memory cannot exceed; None where that is not known.
     """
-    few, more = (rehearse(_brief(trial, layout, number), _Blank(layout, number))[-1] for number in EXAMPLES)
-    held = _held(few)
-    if few.buffer_examples and trial.memory.capacity != "auto":
-        most = trial.memory.capacity * _units(trial, layout)
-        held += int(_each(few, more) * ((most if rows is None else min(most, rows)) - few.buffer_examples))
-    return {"max_state_bytes": held, "max_parameters": few.parameters}
+    few, more = (rehearse(_brief(trial, layout, number), _Blank(layout, number)) for number in EXAMPLES)
+    held = [_held(cost) for cost in few]
+    if few[-1].buffer_examples and trial.memory.capacity != "auto":
+        small, large = (
+            _even(costs, _remembered(_brief(trial, layout, number), setting, layout, number))
+            for costs, number in zip((few, more), EXAMPLES, strict=True)
+        )
+        whole = _remembered(trial, setting, layout, None, rows)
+        held = [_extended(*after) for after in zip(small, large, whole, strict=True)]
+    return {"max_state_bytes": max(held), "max_parameters": max(cost.parameters for cost in few)}
+
+
+Held = tuple[int, int]
+"""Rows of a replay memory, and bytes."""
+
+
+def _remembered(
+    trial: TrialSpec, setting: Setting, layout: Layout, each: int | None, rows: int | None = None
+) -> list[Held]:
+    """After each task the rows of the memory, and what is kept beside them that does not grow evenly.
+
+    Args:
+        each: rows of each class; None: as many as there are.
+        rows: of each task, shared out among its classes.
+    """
+    offered: list[dict[int, int]] = []
+    start = 0
+    for size in map(len, layout.classes):
+        most, more = divmod(EXACT if rows is None else rows, size)
+        offered.append({start + unit: (unit < more) + most if each is None else each for unit in range(size)})
+        start += 0 if setting.shared_units else size
+    keep = setting.strategy.remembered
+    return [keep(trial.memory, setting.selection, offered[: task + 1]) for task in range(layout.num_tasks)]
+
+
+def _even(costs: Sequence[Cost], remembered: Sequence[Held]) -> list[Held]:
+    """After each task the rows of the memory, and the bytes that are held but for what does not grow evenly."""
+    return [(cost.buffer_examples, _held(cost) - beside) for cost, (_, beside) in zip(costs, remembered, strict=True)]
+
+
+def _extended(few: Held, more: Held, whole: Held) -> int:
+    """Bytes beside so many rows, on the line through what two memories hold, and what does not lie on it."""
+    (start, held), (end, further), (rows, beside) = few, more, whole
+    return held + (further - held) * (rows - start) // max(1, end - start) + beside
 
 
 def _fitting(few: Cost, more: Cost, limit: int) -> int:

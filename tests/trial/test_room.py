@@ -1,4 +1,4 @@
-"""``memory.capacity: auto`` is the most that a limit leaves room for, to the row."""
+"""``memory.capacity: auto`` is the most that a limit has room for, to the row; sizes are known before training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from support import counts, finish, trainer
 from raycl.catalog import catalog
 from raycl.errors import MethodError, SpecError
 from raycl.matrix import Cost
+from raycl.memory.policies import Pool, Ranked
+from raycl.spec.check import Extents
 from raycl.spec.sweep_options import LimitsConfig
+from raycl.spec.trial import TrialSpec
+from raycl.strategies.base import Strategy
+from raycl.strategies.exstream import ExStream
 from raycl.trial import room
+from raycl.trial.trainer import TrialRehearsal
 
 LIMIT = 40_000
 NAMES = {name for name in catalog().strategies.names() if catalog().strategies.get(name).uses_memory} - {"exstream"}
@@ -89,3 +95,78 @@ def test_what_it_came_to_stands_in_the_results() -> None:
     asked = trainer(small("replay", "class", memory={"capacity": "auto"}, limits=limits))
     assert asked.resolved["memory.capacity"] == filled("replay", "class", "auto")[0]
     assert "memory.capacity" not in trainer(small("replay", "class", memory={"capacity": 30})).resolved
+
+
+# -- sizes that are known before training ---------------------------------------------------------------------------
+
+AWKWARD: list[tuple[int, str, dict[str, int]]] = [
+    (7, "total", {"tasks": 3}),
+    (101, "total", {"tasks": 5}),
+    (101, "total", {"tasks": 5, "train_per_task": 60}),
+    (7, "class", {"tasks": 5}),
+    (7, "task", {"tasks": 3}),
+]
+"""Capacities that divide neither by the classes nor by the tasks, of which a first task may not have so many rows."""
+NONE_KEPT: tuple[int, str, dict[str, int]] = (40, "total", {"tasks": 3})
+FORETELLERS = [
+    pytest.param(
+        *case.values, *setting, id="-".join([str(case.id), *map(str, setting[:2]), *map(str, setting[2].values())])
+    )
+    for case in [*ONE_EACH, pytest.param("replay", "domain", id="replay-domain")]
+    for setting in (AWKWARD if catalog().strategies.get(str(case.values[0])).uses_memory else [NONE_KEPT])
+    if (case.values[0], setting[1]) != ("exstream", "task")  # it merges within a class
+]
+
+
+def sizes(spec: TrialSpec) -> tuple[dict[str, float | None], list[Cost]]:
+    """What is foretold of a trial, and what it held after each task."""
+    running = trainer(spec)
+    extent = Extents(catalog()).of(running.setting.stream)
+    assert extent is not None
+    told = room.needs(spec, running.setting, running.layout, lambda *own: TrialRehearsal(*own).costs(), extent.rows)
+    return told, [row.cost for row in finish(running)[1:]]
+
+
+def check_foretold(name: str, scenario: str, capacity: int, unit: str, stream: dict[str, int]) -> None:
+    memory = {"capacity": capacity, "unit": unit}
+    told, costs = sizes(small(name, scenario, training={"epochs": 1}, memory=memory, stream=stream))
+    held = max(cost.state_bytes + cost.buffer_bytes for cost in costs)
+    assert told == {"max_state_bytes": held, "max_parameters": max(cost.parameters for cost in costs)}
+
+
+@pytest.mark.parametrize(("name", "scenario", "capacity", "unit", "stream"), FORETELLERS)
+def test_what_is_foretold_is_what_is_held(
+    name: str, scenario: str, capacity: int, unit: str, stream: dict[str, int]
+) -> None:
+    """The most after any task: what a limit is held to."""
+    check_foretold(name, scenario, capacity, unit, stream)
+
+
+def test_the_bytes_of_prototypes_by_hand() -> None:
+    """ExStream with 101 rows: 51 and 50 of two classes after the first task, with the squared distances in each."""
+    told, costs = sizes(
+        small("exstream", "class", training={"epochs": 1}, memory={"capacity": 101}, stream={"tasks": 5})
+    )
+    network = 4 * (64 * 32 + 32 + 32 * 2 + 2)
+    rows = 101 * (4 * 64 + 8 + 8 + 8 + 8)  # floats, label, task, count and slot
+    assert costs[0].state_bytes + costs[0].buffer_bytes == network + rows + 4 * (51**2 + 50**2)
+    assert told["max_state_bytes"] == network + rows + 4 * (51**2 + 50**2)
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario", "capacity", "unit", "owner", "method"),
+    [("icarl", "class", 7, "total", Ranked, Pool), ("exstream", "class", 7, "class", ExStream, Strategy)],
+)
+def test_mutants_that_take_every_memory_for_full_or_its_bytes_for_even_are_found(
+    name: str,
+    scenario: str,
+    capacity: int,
+    unit: str,
+    owner: type[Any],
+    method: type[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = "kept" if owner is Ranked else "remembered"
+    monkeypatch.setattr(owner, told, vars(method)[told])
+    with pytest.raises(AssertionError):
+        check_foretold(name, scenario, capacity, unit, {"tasks": 3})
