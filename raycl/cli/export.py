@@ -19,6 +19,7 @@ from raycl.spec.options import ModelConfig
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 from raycl.streams.contents import CONTENTS, told
+from raycl.streams.later import later_tasks
 from raycl.streams.source import LocalSource
 from raycl.sweep.choosing import candidates
 from raycl.sweep.ledger import Ledger
@@ -97,7 +98,8 @@ def _weights(results: ResultsFolder, spec: TrialSpec, state: dict[str, Any], dat
     """The backbone with all that is needed to use it on other images."""
     known = catalog()
     setting = spec.setting(known)
-    layout = LocalSource(known, setting.stream, spec.run_seeds, data_root, spec.train_on).layout
+    source = LocalSource(known, setting.stream, spec.run_seeds, data_root, spec.train_on)
+    layout = later_tasks(source, spec.skipped_tasks, setting.stream.normalize).layout
     if layout.split_hash != state["split_hash"]:
         raise DataError(
             f"the data under {data_root} are not those that trial {spec.hash} learned from (split {layout.split_hash} "

@@ -258,7 +258,8 @@ class StreamConfig(Options):
     normalize: Literal["unit", "mean_std", "mean_std_first_task", "none"] = Field(
         "unit",
         description="pixels to [0, 1]; then by mean and deviation: of all training images of the data set, validation "
-        "rows, later tasks and absent classes included, or of the first task's training rows; or left in 0..255",
+        "rows, later tasks and absent classes included, or of the training rows of the first task that is learned; "
+        "or left in 0..255",
     )
     pad: Annotated[int, Field(ge=0, le=16)] = Field(0, description="zero pixels added on each side")
     augment: Literal["none", "flip", "crop", "crop_flip"] = Field(

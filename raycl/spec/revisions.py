@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from raycl.spec.published import long_head
 
 if TYPE_CHECKING:
+    from raycl.spec.options import StreamConfig
     from raycl.spec.setting import Registries, Setting
 
 
@@ -60,6 +61,11 @@ CHANGES: tuple[Change, ...] = (
 
 LATE_ROWS = Change("late rows", 2, lambda at: at.training.iterations is not None and at.memory.insert != "every_epoch")
 """Of methods that offer rows as they are learned: those that the first pass left over are offered when they come."""
+
+
+def of_later_tasks(stream: StreamConfig) -> dict[str, int]:
+    """The same of trials that leave the first tasks out: images were standardised by the moments of one of these."""
+    return {"first task": 2} if stream.normalize == "mean_std_first_task" else {}
 
 
 def revisions(setting: Setting, catalog: Registries) -> dict[str, int]:

@@ -18,7 +18,7 @@ from raycl.spec.entry import Entry
 from raycl.spec.options import Options
 from raycl.spec.points import Point, active, acts
 from raycl.spec.protocols import ProtocolConfig
-from raycl.spec.revisions import revisions
+from raycl.spec.revisions import of_later_tasks, revisions
 from raycl.spec.rules import BrokenRules, moved_stream
 from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import BLOCK_NAMES, Registries, Setting
@@ -193,7 +193,9 @@ class SweepSpec(SweepContents):
         if self.search is not None and self.search.searched_on and not scored:
             resolved = replace(resolved, stream=moved_stream(resolved.stream, self.search.searched_on))
         judged = self.search.judged if self.search is not None else None
+        skipped = judged.tasks if judged is not None and judged.disjoint and scored else 0
         decided = trial_fields(resolved, self.catalog)
+        decided["revisions"] |= of_later_tasks(resolved.stream) if skipped else {}
         decided |= {name: self._pin(decided[name]) for name in ("stream", "model")}
         if phase == "table":
             decided["evaluation"] = resolved.evaluation.every_step()
@@ -216,7 +218,7 @@ class SweepSpec(SweepContents):
             keep_checkpoint=bool(scored and self.final and self.final.keep_checkpoints),
             code=self._code(entry, resolved),
             first_tasks=judged.tasks if judged is not None and not scored else 0,
-            skipped_tasks=judged.tasks if judged is not None and judged.disjoint and scored else 0,
+            skipped_tasks=skipped,
         )
 
     def _code(self, entry: Entry, resolved: Setting) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from raycl.spec.source import SweepSource, parse, read
 from raycl.spec.sweep import Entry, SweepSpec
 from raycl.spec.sweep_options import LimitsConfig
 from raycl.spec.trial import Scalar, TrialSpec
-from raycl.streams.later import later_tasks
 from raycl.streams.source import Outline, stream_outline
 from raycl.streams.task import Layout, Part, SplitName, TaskSource
 from raycl.trial.room import needs
@@ -214,7 +213,13 @@ def _build(sweep: SweepSpec, entry: Entry) -> None:
     if resolved.model.weights is not None or resolved.stream.encode is not None:
         network(sweep.catalog, resolved.model, outline)
     else:
-        Trainer(sweep.trial(entry, entry.middle, 0, "final"), Unread(outline), catalog=sweep.catalog)
+        Trainer(*_unread(sweep.trial(entry, entry.middle, 0, "final"), outline), catalog=sweep.catalog)
+
+
+def _unread(trial: TrialSpec, outline: Outline) -> tuple[TrialSpec, TaskSource]:
+    """A trial over the extent of the tasks that it sees, for whoever only builds it."""
+    left = replace(outline, sizes=outline.sizes[trial.skipped_tasks :])
+    return trial.model_copy(update={"skipped_tasks": 0}), Unread(left)
 
 
 def capacities(sweep: SweepSpec) -> dict[str, int]:
@@ -228,7 +233,7 @@ def capacities(sweep: SweepSpec) -> dict[str, int]:
         asked = resolved.memory.capacity == "auto" and resolved.strategy.uses_memory
         if asked and outline is not None and resolved.model.weights is None and resolved.stream.encode is None:
             trial = sweep.trial(entry, entry.middle, 0, "final")
-            trainer = Trainer(trial, Unread(outline), catalog=sweep.catalog)
+            trainer = Trainer(*_unread(trial, outline), catalog=sweep.catalog)
             found[entry.key] = int(trainer.resolved["memory.capacity"])
     return found
 
@@ -281,17 +286,16 @@ def _broken(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar]) -> str:
     limited = resolved.limits.max_state_bytes is not None or resolved.limits.max_parameters is not None
     if not limited or outline is None or resolved.model.weights is not None or resolved.stream.encode is not None:
         return ""
-    trial = sweep.trial(entry, point, 0, "final")
+    trial, unread = _unread(sweep.trial(entry, point, 0, "final"), outline)
 
     def rehearse(brief: TrialSpec, blank: TaskSource) -> Sequence[Cost]:
         return TrialRehearsal(brief, blank, catalog=sweep.catalog).costs()
 
-    layout = later_tasks(Unread(outline), trial.skipped_tasks).layout
     extent = Extents(sweep.catalog).of(resolved.stream)
     try:
         with Budget(LARGEST_BUILD):
-            Trainer(trial, Unread(outline), catalog=sweep.catalog)
-        found = needs(trial, resolved, layout, rehearse, extent.rows if extent else None)
+            Trainer(trial, unread, catalog=sweep.catalog)
+        found = needs(trial, resolved, unread.layout, rehearse, extent.rows if extent else None)
     except (TooLarge, MethodError, SpecError):  # seen, and told, when a trial runs
         return ""
     return trial.limits.broken(found)

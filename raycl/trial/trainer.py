@@ -69,7 +69,7 @@ class Trainer:
         self.trial = trial
         self.catalog = catalog or installed()
         self.next_task = 0
-        self._source = source = later_tasks(source, trial.skipped_tasks)
+        self._source = source = later_tasks(source, trial.skipped_tasks, trial.stream["normalize"])
 
         def rehearse(brief: TrialSpec, blank: TaskSource) -> list[Cost]:
             return TrialRehearsal(brief, blank, catalog=self.catalog, data_root=data_root).costs()

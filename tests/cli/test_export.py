@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mistakes import raycl, refused
 from pretraining import weights_file
-from support import finish, held_by
+from support import finish, held_by, local_source
 from trial.starting import learned_from, parsed, run, started, text
 
 from raycl.catalog import catalog
@@ -69,6 +69,19 @@ class TestExport:
         pixels = load_images("digits", None).train_images / 255
         assert math.isclose(weights.mean[0], pixels.mean(), rel_tol=1e-6)
         assert math.isclose(weights.std[0], pixels.std(), rel_tol=1e-6)
+
+    def test_a_trial_of_the_later_tasks_alone_has_the_moments_of_their_first(self, tmp_path: Path) -> None:
+        given = text(keep=True).replace("train_per_task", "normalize: mean_std_first_task, train_per_task")
+        given = given.replace("naive: {}", "naive: {training.learning_rate: {choice: [1e-3, 1e-2]}}")
+        protocol = "{first_tasks: {tasks: 2, disjoint: true}}"
+        sweep = SweepSpec.parse(f"{given}search: {{protocol: {protocol}, trials: 2, seeds: [0]}}\n", catalog())
+        run(tmp_path / "results", sweep)
+        raycl("export", tmp_path / "results", "naive", tmp_path / "x.safetensors")
+        source = local_source(sweep.trial(sweep.entries[1], {}, 10, "final").stream, 10)
+        part = source.part(2, "train")
+        assert math.isclose(
+            load_weights("x.safetensors", tmp_path).mean[0], part.images[part.rows].mean() / 255, rel_tol=1e-6
+        )
 
     def test_what_the_start_had_learned_from_is_learned_too(self, tmp_path: Path) -> None:
         """A chain: weights of digits, trained on on MNIST, have still seen digits."""
