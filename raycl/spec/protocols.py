@@ -6,7 +6,7 @@ as they go: each final trial chooses for itself, between two tasks, and there is
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -77,6 +77,7 @@ class Transfer(Options):
 AsItGoes = CurrentTask | SeenTasks | StabilityDecay
 """Protocols by which a trial chooses between tasks."""
 ProtocolName = Literal["end_of_training", "current_task", "seen_tasks", "stability_decay"]
+WORDS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
 class ProtocolConfig(Options):
@@ -126,6 +127,15 @@ class ProtocolConfig(Options):
     def judged(self) -> FirstTasks | None:
         """What of its stream a search trial learns; None: all of it."""
         return FirstTasks(tasks=self.first_tasks) if isinstance(self.first_tasks, int) else self.first_tasks
+
+
+def shortest(protocol: ProtocolName | ProtocolConfig) -> ProtocolName | ProtocolConfig:
+    """The one form of a protocol: a word where options stand at their defaults, and a number for ``first_tasks``."""
+    if isinstance(protocol, str):
+        return protocol
+    if isinstance(judged := protocol.first_tasks, FirstTasks) and judged == FirstTasks(tasks=judged.tasks):
+        return ProtocolConfig(first_tasks=judged.tasks)
+    return next((word for word in WORDS if configured(word) == protocol), protocol)
 
 
 def configured(protocol: ProtocolName | ProtocolConfig) -> ProtocolConfig | None:

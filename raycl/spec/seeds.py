@@ -114,11 +114,16 @@ class SeedDesign(Options):
 
 
 def _listed(seeds: tuple[int, ...] | SeedDesign) -> tuple[int, ...] | SeedDesign:
-    """A design in which the sources share every seed is the list of these."""
+    """One form for each design: a list of seeds where the sources share all of them; nothing is crossed where a single
+    source varies, and a seed that stands in every run is written once."""
     if isinstance(seeds, tuple):
         return seeds
     shared = [run.plain for run in seeds.runs]
-    return seeds if None in shared else tuple(seed for seed in shared if seed is not None)
+    if None not in shared:
+        return tuple(seed for seed in shared if seed is not None)
+    once = {str(source): own[:1] if len(set(own)) == 1 else own for source, own in seeds.named.items()}
+    crossed = seeds.crossed and sum(len(own) > 1 for own in once.values()) > 1
+    return seeds.model_copy(update={**once, "crossed": crossed})
 
 
 AnySeeds: TypeAlias = Annotated[

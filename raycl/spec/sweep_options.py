@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from raycl.spec.needs import Idle, Need, SearchSetting
 from raycl.spec.options import Bytes, Count, Fraction, Later, Options, Positive, Seed
-from raycl.spec.protocols import FirstTasks, ProtocolConfig, ProtocolName, configured
+from raycl.spec.protocols import FirstTasks, ProtocolConfig, ProtocolName, configured, shortest
 from raycl.spec.seeds import AnySeeds, PhaseSeeds, RunSeeds, runs_of
 
 SearchMetric = Literal[
@@ -115,7 +115,7 @@ class SearchConfig(Options):
             """The seeds of each run."""
             return runs_of(self.seeds)
 
-    protocol: ProtocolName | ProtocolConfig = Field(
+    protocol: Annotated[ProtocolName | ProtocolConfig, AfterValidator(shortest)] = Field(
         "end_of_training",
         description="how hyperparameters are chosen: by a search that scores whole streams, or by each final trial as "
         "it goes; a word, or {current_task: {retrain: true}}",
