@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raycl.errors import DataError
@@ -12,8 +12,8 @@ from raycl.spec.check import Extents, as_judged
 from raycl.spec.choice_rules import refused_choices
 from raycl.spec.distribution import WHEN, Conditional, format_value
 from raycl.spec.entry import Entry
-from raycl.spec.points import acts
-from raycl.spec.problems import Problems
+from raycl.spec.points import Point, acts
+from raycl.spec.problems import Finding, Problems
 from raycl.spec.protocols import FirstTasks
 from raycl.spec.rules import BrokenRules, moved_stream
 from raycl.spec.setting import Setting
@@ -59,6 +59,30 @@ def check_sampling(search: SearchConfig, entries: Sequence[Entry], problems: Pro
                 elif not acts(entry.space[path], named):
                     rule = f"is searched by {entry.key} as {entry.space[path]}; name that value beside it"
                     problems.refuse(("search", "enqueue", index, path), rule, format_value(value))
+
+
+def untried(
+    search: SearchConfig, entries: Iterable[Entry], first: Callable[[Entry], Iterable[tuple[Point, str]]]
+) -> Iterator[Finding]:
+    """Named points that are not tried for all that: there are more than trials, or they stand there twice.
+
+    Args:
+        first: the points that are tried before others, whole, each with where it comes from.
+    """
+    rule = search.as_it_goes
+    if not search.enqueue or (rule is not None and rule.stability_decay is not None):
+        return
+    for entry in (entry for entry in entries if entry.space and not entry.barred):
+        points: list[Point] = []
+        for point in (point for point, how in first(entry) if how == "enqueued"):
+            if point in points:
+                told = f"names a point of {entry.key} twice, which is tried once"
+                yield Finding(("search", "enqueue"), told, format_value(point))
+            else:
+                points.append(point)
+        if len(points) > search.trials:
+            told = f"names {len(points)} points of {entry.key}, of which only the first {search.trials} are tried"
+            yield Finding(("search", "enqueue"), f"{told}; raise search.trials, or name fewer")
 
 
 def check_protocol(

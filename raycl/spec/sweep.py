@@ -20,6 +20,7 @@ from raycl.spec.points import Point, active, acts
 from raycl.spec.protocols import ProtocolConfig
 from raycl.spec.revisions import of_later_tasks, revisions
 from raycl.spec.rules import BrokenRules, moved_stream
+from raycl.spec.search_rules import untried
 from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import BLOCK_NAMES, Registries, Setting
 from raycl.spec.source import SweepSource, parse, read
@@ -91,7 +92,9 @@ class SweepSpec(SweepContents):
             SpecError: with every problem and its place.
         """
         sweep = cls(**vars(SweepFile(source, catalog, judged, whole).read()))
-        return replace(sweep, entries=tuple(replace(entry, mark=sweep._mark(entry)) for entry in sweep.entries))
+        entries = tuple(replace(entry, mark=sweep._mark(entry)) for entry in sweep.entries)
+        told = untried(sweep.search, entries, sweep.first_points) if sweep.search else ()
+        return replace(sweep, entries=entries).warned(str(source.problem(*found)) for found in told)
 
     def dumps(self) -> str:
         """JSON for the results folder; :meth:`loads` reads it back."""

@@ -69,7 +69,7 @@ class SearchConfig(Options):
             lambda at: at.as_it_goes,
         ),
         Idle(
-            ("search.trials",),
+            ("search.trials", "search.enqueue", "search.defaults", "search.seed"),
             "stability_decay takes its grid from training.learning_rate: {choice: [...]}",
             lambda at: at.decays,
         ),

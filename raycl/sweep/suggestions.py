@@ -68,7 +68,10 @@ class Suggester:
         self._space = optuna_space(space)
         self._search = search
         self._key = key
-        self._first = list({_name(point): (point, how) for point, how in reversed(first)}.values())[::-1]
+        named: dict[Hashable, tuple[Point, How]] = {}
+        for point, how in first:
+            named.setdefault(_name(point), (point, how))
+        self._first = list(named.values())
         self._study: optuna.Study | None = None
         self._told = 0
         self._running: list[optuna.Trial] = []

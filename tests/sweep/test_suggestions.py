@@ -200,6 +200,39 @@ def test_named_points_come_first_then_the_methods_own_values() -> None:
     assert list(without.first_points(without.entry("ewc"))) == []
 
 
+TWICE = "search: {trials: 2, enqueue: [{penalty: 7}, {penalty: 8}, {penalty: 7.0}, {penalty: 9}]}\nfinal: {}\n"
+
+
+def test_named_points_that_are_not_tried_are_told(tmp_path: Path) -> None:
+    """More than trials, or twice: by the whole point, whatever of it is written; a later file may try the others."""
+    sweep = parsed(METHODS + TWICE)
+    told = [text for text in sweep.warnings if "search.enqueue" in text]
+    assert ["search.enqueue" in text for text in told] == [True, True]
+    assert "names a point of ewc twice, which is tried once" in told[0]
+    assert "names 3 points of ewc, of which only the first 2 are tried; raise search.trials" in told[1]
+    assert told[0].startswith("<text>:"), "with its place"
+    plan = SearchPlan(sweep, sweep.entry("ewc"), ledger(sweep, tmp_path))
+    plan.wanted()
+    assert [job.spec.point["penalty"] for job in plan.jobs()] == [7.0, 8.0]
+    more = parsed(METHODS + TWICE.replace("trials: 2", "trials: 4"))
+    plan = SearchPlan(more, more.entry("ewc"), ledger(more, tmp_path / "more"))
+    plan.wanted()
+    assert [job.spec.point["penalty"] for job in plan.jobs()] == [7.0, 8.0, 9.0, 100.0], "then the method's own"
+    fits = TWICE.replace("trials: 2", "trials: 3").replace("{penalty: 7.0}, ", "")
+    assert not [text for text in parsed(METHODS + fits).warnings if "enqueue" in text]
+    assert not [text for text in parsed(POINTS).warnings if "enqueue" in text]
+    whole = "enqueue: [{penalty: 7}, {penalty: 7, training.learning_rate: 1e-3}]"
+    (same,) = (text for text in parsed(METHODS + f"search: {{{whole}}}\nfinal: {{}}\n").warnings if "enqueue" in text)
+    assert "twice" in same
+
+
+def test_named_points_do_nothing_where_the_file_gives_the_grid() -> None:
+    text = HEAD + "strategies: {ewc: {training.learning_rate: {choice: [1e-3, 1e-2]}}}\n"
+    text += "search: {protocol: stability_decay, enqueue: [{training.learning_rate: 1e-2}]}\nfinal: {}\n"
+    (told,) = (found for found in parsed(text).warnings if "enqueue" in found)
+    assert "search.enqueue: does nothing: stability_decay takes its grid from training.learning_rate" in told
+
+
 def test_own_values_that_lie_outside_are_not_tried() -> None:
     sweep = parsed(METHODS.replace("[1, 1e6]", "[1, 50]") + "search: {trials: 4}\nfinal: {}\n")
     assert list(sweep.first_points(sweep.entry("ewc"))) == []
