@@ -31,6 +31,17 @@ def suggestions_folder(entry: Entry) -> str:
     return f"suggestions/{entry.stored_as}"
 
 
+def carry_suggestions(results: ResultsFolder, before: Entry, now: Entry) -> None:
+    """Let an entry go on with the suggestions that it had under another name: values that joined its space can change
+    the name, and no trial that was run."""
+    if before.stored_as == now.stored_as:
+        return
+    for name in sorted(results.files.sizes(suggestions_folder(before))):
+        suggestion = results.read_json(f"{suggestions_folder(before)}/{name}")
+        if suggestion is not None:
+            results.write_json_once(f"{suggestions_folder(now)}/{name}", suggestion)
+
+
 def read_winner(read: ReadJson, sweep: SweepSpec, entry: Entry) -> Mapping[str, Any] | None:
     """The winner of an entry by what its sweep chooses by; None before there is one.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raycl.errors import RayclError, StoreError
-from raycl.results.decisions import read_decisions, stamp_winner, suggestions_folder
+from raycl.results.decisions import carry_suggestions, read_decisions, stamp_winner, suggestions_folder
 from raycl.results.objectives import costs_of
 from raycl.results.reading import read_trials
 from raycl.results.store import ResultsFolder
@@ -45,6 +45,10 @@ def grow(results: ResultsFolder, sweep: SweepSpec) -> None:
         )
     for entry in before.entries:
         stamp_winner(results, before, entry)
+    for entry in sweep.entries:
+        former = next((one for one in before.entries if one.key == entry.key), None)
+        if former is not None and not former.barred and not entry.barred:
+            carry_suggestions(results, former, entry)
 
 
 def differences(before: SweepSpec, after: SweepSpec, results: ResultsFolder) -> Iterator[str]:

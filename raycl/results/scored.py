@@ -25,7 +25,7 @@ give), the seeds of the runs that have it, how many trials were scored on its te
 def times_scored(folder: Folder) -> pa.Table:
     """How often each split of the test data was scored in a results folder, of schema :data:`SPLITS`.
 
-    Trials of former winners count, and those that failed after a task: their scores were seen.
+    Trials of former winners count, and those of a table, and those that failed after a task: their scores were seen.
 
     Raises:
         TornFile: a part is damaged or missing; ``raycl resume`` repairs it.
@@ -37,9 +37,10 @@ def splits_of(trials: Iterable[Mapping[str, Any]]) -> pa.Table:
     """:func:`times_scored`, of rows of the trials table."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for trial in trials:
-        if trial["scored_on"] == "test" and trial["tasks_done"]:
+        spec = json.loads(trial["spec"])
+        if "test" in (trial["scored_on"], spec.get("also_on")) and trial["tasks_done"]:
             seeds = seeds_in(trial)
-            stream = json.dumps([json.loads(trial["spec"])["stream"], seeds.class_order, seeds.split], sort_keys=True)
+            stream = json.dumps([spec["stream"], seeds.class_order, seeds.split], sort_keys=True)
             found.setdefault(trial["split_hash"] or stream, []).append(trial)
     return pa.Table.from_pylist([_split(own) for own in found.values()], schema=SPLITS)
 

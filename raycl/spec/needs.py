@@ -47,7 +47,7 @@ class SearchSetting:
     """What is searched and how, over all methods.
 
     Attributes:
-        tasks: of the longest stream on which something is searched; 0 where nothing is.
+        tasks: that a search trial learns, on the longest stream; 0 where nothing is searched.
     """
 
     search: SearchConfig | None

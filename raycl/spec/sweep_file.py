@@ -133,7 +133,7 @@ class SweepFile:
         complete = [item for item in found if item is not None]
         self._pinned_seeds(seeds_of(search, final, table), complete)
         if len(complete) == len(found) and not self._judged:
-            self._judge_all(SearchSetting(search, pruner, final, _most_tasks(complete)))
+            self._judge_all(SearchSetting(search, pruner, final, _most_tasks(complete, search)))
             if search is not None:
                 for entry, blocks, resolved in complete:
                     check_protocol(search, entry, blocks, resolved, self._extents, self._problems)
@@ -375,9 +375,11 @@ _EMPTY: dict[str, Any] = {}
 _NAME_RULE = "must consist of letters, digits, '_', '-' and '.', and begin with a letter or digit"
 
 
-def _most_tasks(complete: Sequence[_Complete]) -> int:
-    """Tasks of the longest stream on which something is searched."""
-    return max((blocks[2].stream.tasks for blocks in complete if blocks[0].space and not blocks[0].barred), default=0)
+def _most_tasks(complete: Sequence[_Complete], search: SearchConfig | None) -> int:
+    """Tasks that a search trial learns, of the longest stream on which something is searched."""
+    most = max((blocks[2].stream.tasks for blocks in complete if blocks[0].space and not blocks[0].barred), default=0)
+    judged = search.judged if search is not None else None
+    return most if judged is None else min(most, judged.tasks)
 
 
 def _home(key: str) -> str:

@@ -227,7 +227,8 @@ class PrunerConfig(Options):
         ),
         Idle(
             ("pruner",),
-            "no trial is ever stopped: grace_tasks, 10 where it is not given, must lie below the tasks of a stream",
+            "no trial is ever stopped: grace_tasks, 10 where it is not given, must lie below the tasks that a search "
+            "trial learns",
             lambda at: 0 < at.tasks <= at.pruner.grace_tasks,
         ),
         Idle(

@@ -131,7 +131,7 @@ class Suggester:
         if search.sampler == "qmc":
             scramble = sampler_seed(search, self._key, 0)
             return Suggestion(sobol_point(self._distributions, row + number, scramble), "sampler")
-        start = search.startup - len(self._first)
+        start = min(search.startup, search.trials) - len(self._first)
         if search.learns and not seen and number == 0 and row < start:
             spread = latin_hypercube(self._distributions, start, sampler_seed(search, self._key, 0))
             return Suggestion(spread[row], "start")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,55 @@ def test_a_method_that_is_left_out_is_left_out_of_the_table(tmp_path: Path) -> N
     assert len(attempts(tmp_path)) == trials, "its trials stay"
     assert ran(SWEEP, tmp_path)[1] == 0
     assert set(shown(tmp_path)) == {"replay", "naive"}
+
+
+MARKED = HEAD.replace("iterations: 20", "epochs: 1").replace("batch_size: 32, ", "")
+MARKED += """
+strategies: {naive: {training.batch_size: {choice: [16, 32, 64]}}}
+search: {trials: 4, generation: 2, startup: 2, seeds: [0]}
+final: {seeds: [10, 11]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "first", "more"),
+    [
+        ("choice: [16, 32, 64]", "choice: [16, 32, 64, 1]", 5, 1),
+        ("choice: [16, 32, 64]", "choice: [16, 1, 32, 64]", 5, 1),
+        ("choice: [16, 32, 64]", "choice: [16, 32, 64, 128]", 5, 1),
+        ("choice: [16, 32, 64]", "choice: [1, 16, 32, 64, 128, 256]", 5, 1),
+        ("lograndint: [2, 64]", "lograndint: [1, 99]", 6, 0),
+    ],
+)
+def test_values_that_join_a_space_leave_its_points_where_they_are(
+    old: str, new: str, first: int, more: int, tmp_path: Path
+) -> None:
+    """A batch of one names other trials than the first raycl's: suggestions of such a space have another place."""
+    given = MARKED.replace("choice: [16, 32, 64]", old)
+    ran(given, tmp_path)
+    before, tried = decisions(tmp_path), attempts(tmp_path)
+    assert len(tried) >= first
+    _, count = ran(given.replace(old, new), tmp_path)
+    assert {name: attempts(tmp_path)[name] for name in tried} == tried
+    (entry,) = parsed(given.replace(old, new)).entries
+    told = decisions(tmp_path)
+    points = [told[path]["point"] for path in sorted(told) if path.startswith(f"suggestions/{entry.stored_as}/")]
+    former = [before[path]["point"] for path in sorted(before) if path.startswith("suggestions/")]
+    assert points[: len(former)] == former, "and later ones are suggested beside them"
+    assert len(points) == len(former) + more
+    assert count >= more
+    assert ran(given.replace(old, new), tmp_path)[1] == 0
+    with suppress(StoreError):  # points that were tried since lie outside
+        assert ran(given, tmp_path)[1] == 0, "the former file finds what it had"
+
+
+def test_the_mutant_that_looks_for_them_under_the_new_name_alone_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, now = (parsed(text).entries[0] for text in (MARKED, MARKED.replace("32, 64", "32, 64, 1")))
+    assert before.stored_as != now.stored_as
+    monkeypatch.setattr("raycl.results.growth.carry_suggestions", lambda *given: None)
+    with pytest.raises(AssertionError):
+        test_values_that_join_a_space_leave_its_points_where_they_are(
+            "lograndint: [2, 64]", "lograndint: [1, 99]", 6, 0, tmp_path
+        )

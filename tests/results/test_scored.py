@@ -13,7 +13,8 @@ from raycl.results.tables import comparison
 
 
 def test_every_score_on_test_data_counts(results: ResultsFolder, record: Callable[..., Any]) -> None:
-    """Two splits: two methods on the first, one of them at two points; a failure after a task saw its score too."""
+    """Two splits: two methods on the first, one of them at two points; a failure after a task saw its score too, and so
+    did a trial of a table, which is measured on both."""
     assert times_scored(results).equals(SPLITS.empty_table())
     record(spec(seed=10), rows(), split_hash="aa")
     record(spec(seed=10, options={"penalty": 20.0}), rows(), split_hash="aa")
@@ -22,12 +23,14 @@ def test_every_score_on_test_data_counts(results: ResultsFolder, record: Callabl
     record(spec("naive", seed=11, options={}), rows()[:3], split_hash="bb", status="failed", reason="no")
     record(spec("si", seed=11, options={}), [], split_hash="bb", status="failed", reason="before a task")
     record(spec(seed=0, phase="search", score_on="validation"), rows(), split_hash="cc", value=0.6)
+    record(spec(seed=0, phase="table", score_on="validation", also_on="test"), rows(), split_hash="dd")
     found = {row.pop("split_hash"): row for row in times_scored(results).to_pylist()}
     assert found == {
+        "dd": {"stream": "split", "dataset": "digits", "seeds": ["0"], "scored": 1, "methods": 1},
         "aa": {"stream": "split", "dataset": "digits", "seeds": ["10"], "scored": 3, "methods": 3},
         "bb": {"stream": "split", "dataset": "digits", "seeds": ["11"], "scored": 2, "methods": 2},
     }
-    assert "Scores on test data in this folder: 5, over 2 splits, at most 3 on each." in comparison(results).notes
+    assert "Scores on test data in this folder: 6, over 3 splits, at most 3 on each." in comparison(results).notes
 
 
 def test_a_split_that_several_seeds_share_is_one(results: ResultsFolder, record: Callable[..., Any]) -> None:

@@ -231,6 +231,13 @@ WARNED = {
         {"final:": "pruner: {grace_tasks: 5}\nfinal:"},
         "10:1: pruner: does nothing: no trial is ever stopped: grace_tasks",
     ),
+    "a pruner that waits for the last task that a search trial learns": (
+        {
+            "final:": "pruner: {grace_tasks: 2}\nfinal:",
+            "search: {": "search: {protocol: {first_tasks: 2}, ",
+        },
+        "10:1: pruner: does nothing: no trial is ever stopped: grace_tasks",
+    ),
     "a pruner in one generation": (
         {"generation: 5": "generation: 20", "final:": "pruner: {grace_tasks: 1}\nfinal:"},
         "10:1: pruner: does nothing: no trial is ever stopped: lower search.generation or min_trials",

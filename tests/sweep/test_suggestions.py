@@ -176,6 +176,15 @@ def test_qmc_is_the_scrambled_sobol_sequence() -> None:
     assert [place_of(PAIR, point) for point in went(search, count=8)] == [pytest.approx(row) for row in expected]
 
 
+def test_a_start_that_is_longer_than_the_search_is_spread_over_its_trials() -> None:
+    """Three trials of a start of nine: a point in each third of every range, and not three ninths of a design."""
+    for seed in range(5):
+        search = SearchConfig(trials=3, startup=9, seed=seed)
+        places = [place_of(PAIR, point) for point in went(search, count=3)]
+        for values in zip(*places, strict=True):
+            assert sorted(int(3 * value) for value in values) == [0, 1, 2]
+
+
 # -- named points, and the method's own ---------------------------------------------------------------------------
 
 METHODS = (
