@@ -112,6 +112,8 @@ def _facts(sweep: SweepSpec, root: str) -> Table:
         table.add_row("protocol", _protocol(sweep, sweep.as_it_goes))
     if sweep.table is not None:
         table.add_row("table", _table(sweep, sweep.table))
+    if told := _precision(sweep):
+        table.add_row("precision", told)
     cpus, gpus = sweep.resources.cpus, sweep.resources.gpus
     needs = f"{cpus} CPU{'' if cpus == 1 else 's'}" + (f" and {gpus:g} GPU" if gpus else "")
     table.add_row("at once", f"at most {sweep.most_at_once} trials, {needs} each")
@@ -123,6 +125,15 @@ def _facts(sweep: SweepSpec, root: str) -> Table:
     for key, reason in unfit(sweep).items():
         table.add_row("limits", Text(f"{key} fits nowhere: {reason}", style="yellow"))
     return table
+
+
+def _precision(sweep: SweepSpec) -> str:
+    """The methods that compute in bfloat16, at each point or at some; empty where none does."""
+    keys = [entry.key for entry in sweep.entries if not entry.barred]
+    used = {key: {one.training.precision for one in sweep.corners_of(key)} for key in keys}
+    told = [key + (" at some points" if len(found) > 1 else "") for key, found in used.items() if "bf16" in found]
+    which = "all methods" if told == keys and len(keys) > 1 else ", ".join(told)
+    return f"bf16 in updates and predictions of {which}; all else in float32" if told else ""
 
 
 def _intervals(found: Mapping[str, Expected]) -> str:

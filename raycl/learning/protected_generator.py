@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from raycl.learning.fused import FusedOptimizer
 from raycl.learning.lookahead import lookahead
 from raycl.learning.output_regulariser import OutputRegulariser
+from raycl.learning.precision import exactly
 from raycl.models.hypernetwork import Activation, Theta, WeightGenerator
 from raycl.spec.needs import Idle
 from raycl.spec.options import Count, NonNegative, Options, Width, Widths
@@ -111,13 +112,15 @@ class ProtectedGenerator:
 
     def current(self) -> Tensor:
         """The current task's weights ``[numel]``, with their graph."""
-        weights: Tensor = self.generator(self.embeddings[-1][None])[0]
+        with exactly(self._device):
+            weights: Tensor = self.generator(self.embeddings[-1][None])[0]
         return weights
 
     @torch.no_grad()
     def weights(self, tasks: Sequence[int]) -> Tensor:
         """Weights ``[tasks, numel]`` as theta stands."""
-        weights: Tensor = self.generator(torch.stack([self.embeddings[task] for task in tasks]))
+        with exactly(self._device):
+            weights: Tensor = self.generator(torch.stack([self.embeddings[task] for task in tasks]))
         return weights
 
     # -- learning ----------------------------------------------------------------------------------------------

@@ -99,17 +99,18 @@ class ProtectedVAE:
 
     # -- learning and drawing ----------------------------------------------------------------------------------
 
-    def backward(self, x: Tensor, optimizer: FusedOptimizer, clip: float) -> dict[str, Tensor]:
-        """Set the gradients of everything in :meth:`parameters` for images ``[batch, ...]`` of the current task.
+    def backward(self, loss: Tensor, optimizer: FusedOptimizer, clip: float) -> dict[str, Tensor]:
+        """Set the gradients of everything in :meth:`parameters`.
 
         Args:
+            loss: of images of the current task, by :meth:`loss`.
             optimizer: that of ``decoder_theta``.
             clip: largest norm of its gradient; 0 clips nothing.
 
         Returns:
             Named losses.
         """
-        losses = {"generator": self.loss(x)}
+        losses = {"generator": loss}
         others = list(self.encoder.parameters())
         regulariser = self.protected.backward(losses["generator"], optimizer, clip, others)
         return losses if regulariser is None else {**losses, "regulariser": regulariser}

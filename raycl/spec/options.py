@@ -206,6 +206,11 @@ class TrainingConfig(Options):
         "auto: own with a head per task, seen for class-incremental, all for a shared head",
     )
     gradient_clip: NonNegative = Field(0.0, description="largest norm of the gradient; 0 clips nothing")
+    precision: Annotated[Literal["float32", "bf16"], Later()] = Field(
+        "float32",
+        description="of matrix products and convolutions in updates and predictions; bf16: bfloat16, by torch's "
+        "autocast; weights, gradients, optimisers and whatever is kept are float32 in any case",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:

@@ -127,9 +127,13 @@ class SweepSpec(SweepContents):
     def corners(self) -> Iterator[Setting]:
         """The checked blocks of every entry at every end or choice of its space."""
         for entry in (entry for entry in self.entries if not entry.barred):
-            blocks = self.blocks[entry.key]
-            for values, _ in corner_points(blocks.space):
-                yield blocks.resolve(self.catalog, values)
+            yield from self.corners_of(entry.key)
+
+    def corners_of(self, key: str) -> Iterator[Setting]:
+        """The same of one entry, by its :attr:`Entry.key`."""
+        blocks = self.blocks[key]
+        for values, _ in corner_points(blocks.space):
+            yield blocks.resolve(self.catalog, values)
 
     @property
     def as_it_goes(self) -> ProtocolConfig | None:

@@ -110,6 +110,9 @@ class Strategy:
     """An update on a part of a batch costs that part: the last one of ``training.budget`` is cut to what is left."""
     offers: ClassVar[Literal["batch", "task"]] = "batch"
     """When rows are offered to the memory."""
+    passes: ClassVar[tuple[str, ...]] = ("loss", "predict")
+    """The functions in which networks compute as ``training.precision`` says. What else passes through them is float32:
+    teachers' targets, importances, gradients of a memory, herding."""
     needs: ClassVar[tuple[Need, ...]] = ()
     """What must hold of the other blocks; refused otherwise, with the remedy."""
     ignores: ClassVar[tuple[Idle, ...]] = ()
@@ -133,6 +136,9 @@ class Strategy:
         self.context = context
         self.network = context.new_network()
         self.task = -1
+        if context.precision is not None:
+            for name in self.passes:
+                setattr(self, name, context.precision(getattr(self, name)))
 
     @classmethod
     def unfit(cls, config: Any, scenario: Scenario) -> str | None:

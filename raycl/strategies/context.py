@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from raycl.learning.fused import FusedOptimizer
+from raycl.learning.precision import Bfloat16
 from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
 from raycl.spec.memory import MemoryConfig
@@ -102,6 +103,7 @@ class Context:
             through a part of it, meets. Networks of ``new_network``, and modules that are attributes of the strategy,
             alone or in lists and dicts, are watched already when a task or a phase begins; those of a single layer
             count as heads of the strategy's own network. A network that is made later is to be named here.
+        precision: of ``training.precision: bf16``; None for float32.
     """
 
     scenario: Scenario
@@ -119,3 +121,4 @@ class Context:
     count_work: Callable[[int, int], None]
     watch: Callable[..., None]
     device: torch.device
+    precision: Bfloat16 | None = None

@@ -87,6 +87,7 @@ class ProgressCompress(Strategy):
     between_tasks = ("penalty", "penalty_step", "fisher", "fisher_examples", "online_decay", "temperature")
     one_pass: ClassVar[bool] = False
     diagnosable: ClassVar[bool] = False
+    passes: ClassVar[tuple[str, ...]] = ("_progress_loss", "_compress_loss", "predict")
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("the active column"),)
     scenarios: ClassVar[frozenset[str]] = frozenset({"task", "domain"})
     changes: ClassVar[tuple[Change, ...]] = (CLOSED_FORM,)
@@ -166,22 +167,27 @@ class ProgressCompress(Strategy):
 
     def _progress(self, batch: Batch, at: Position) -> Losses:
         """The active column learns the labels."""
-        labels = batch.y - self.context.scenario.offset(self.task)
-        loss = nn.functional.cross_entropy(self._answers(batch.x), labels)
+        loss = self._progress_loss(batch)
         self.context.optimizers.zero_grad()
         loss.backward()
         self.context.optimizers.step(f"active {self.task}")
         return {"task": loss.detach()}
 
-    def _compress(self, batch: Batch, at: Position) -> Losses:
-        """The knowledge base learns the active column's answers."""
-        config, optimizers = self.config, self.context.optimizers
+    def _progress_loss(self, batch: Batch) -> Tensor:
+        labels = batch.y - self.context.scenario.offset(self.task)
+        return nn.functional.cross_entropy(self._answers(batch.x), labels)
+
+    def _compress_loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():
             target = self._answers(batch.x)
         units = self._units
         answers = self.network(batch.x)[:, units.start : units.stop]
         groups = Softmaxes([range(len(units))], target.device)
-        loss = distillation(answers, target, groups, config.temperature, squared=True)
+        return distillation(answers, target, groups, self.config.temperature, squared=True)
+
+    def _compress(self, batch: Batch, at: Position) -> Losses:
+        """The knowledge base learns the active column's answers."""
+        config, optimizers, loss = self.config, self.context.optimizers, self._compress_loss(batch)
         optimizers.zero_grad()
         loss.backward()
         base = dict(self.network.named_parameters())

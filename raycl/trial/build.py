@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from raycl.learning.precision import Bfloat16
 from raycl.memory.buffer import ReplayBuffer
 from raycl.memory.local import LocalStorage, Storage
 from raycl.memory.replay import ReplayMemory
@@ -79,7 +80,8 @@ def build(
     memory = _memory(setting, random, storage)
     optimizers = OptimizerSet(setting.training, scenario.long_head)
     shape, start = layout.image_shape, random.start("network")
-    networks = Networks(model, setting.model, shape, start, device, data_root, meter.watch_network)
+    precision = Bfloat16(device) if setting.training.precision == "bf16" else None
+    networks = Networks(model, setting.model, shape, start, device, data_root, meter.watch_network, precision)
     context = Context(
         scenario=scenario,
         image_shape=shape,
@@ -96,6 +98,7 @@ def build(
         count_work=work.count,
         watch=meter.watch,
         device=device,
+        precision=precision,
     )
     rows = TrainingRows(source, scenario, pixels, memory, device, setting.hidden)
     strategy: Strategy = setting.strategy(setting.options, context)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from raycl.learning.precision import Bfloat16
 from raycl.models.network import Network, kaiming, xavier
 from raycl.models.registry import Model
 from raycl.models.weights import Weights, load_weights, start_from
@@ -24,6 +25,7 @@ class Networks:
         generator: draws every network's start.
         data_root: below which the weights of ``model.weights`` lie.
         watch: is shown every network, in its place on the device.
+        precision: of ``training.precision: bf16``; None for float32.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Networks:
         device: torch.device,
         data_root: Path | None,
         watch: Callable[[Network], None],
+        precision: Bfloat16 | None = None,
     ) -> None:
         self._model = model
         self._config = config
@@ -43,6 +46,7 @@ class Networks:
         self._device = device
         self._data_root = data_root
         self._watch = watch
+        self._precision = precision
 
     def __call__(self, width: float = 1.0) -> Network:
         """A network without output units, its layers ``width`` times as wide as the model says."""
@@ -57,6 +61,8 @@ class Networks:
             start_from(network, self.weights, config.weights)
         network = network.to(self._device)
         self._watch(network)
+        if self._precision is not None:
+            self._precision.widen(network.head)
         return network
 
     @cached_property

@@ -101,7 +101,7 @@ def learn(vae: ProtectedVAE, kind: int, updates: int = 150) -> None:
     vae.begin(8)
     optimizers = {name: adam(own) for name, own in vae.parameters().items()}
     for _ in range(updates):
-        vae.backward(images(kind), optimizers["decoder_theta"], 0.0)
+        vae.backward(vae.loss(images(kind)), optimizers["decoder_theta"], 0.0)
         for optimizer in optimizers.values():
             optimizer.step()
     vae.end()
@@ -146,7 +146,7 @@ def untouched(where: str) -> list[set[str]]:
         loss = vae.loss(images(1))
         slopes = {name: torch.autograd.grad(loss, own, retain_graph=True) for name, own in vae.parameters().items()}
         vae._random.set_state(state)
-        vae.backward(images(1), optimizer, 0.0)
+        vae.backward(vae.loss(images(1)), optimizer, 0.0)
         pairs = {name: zip(slopes[name], own, strict=True) for name, own in vae.parameters().items()}
         found.append({name for name, own in pairs.items() if all(torch.equal(slope, one.grad) for slope, one in own)})
         optimizer.step()

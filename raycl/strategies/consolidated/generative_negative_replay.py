@@ -84,6 +84,7 @@ class GenerativeNegativeReplay(Consolidated):
     one_pass: ClassVar[bool] = False
     scenarios: ClassVar[frozenset[str]] = frozenset({"class"})
     idle_rows = "always"
+    passes: ClassVar[tuple[str, ...]] = (*Consolidated.passes, "_generator_loss")
     paper: ClassVar[str] = "Graffieti et al. 2023, Generative negative replay (arXiv 2204.05842)"
 
     config: GenerativeNegativeReplayConfig
@@ -240,17 +241,21 @@ class GenerativeNegativeReplay(Consolidated):
 
     def _generator_step(self, batch: Batch, at: Position) -> Losses:
         """One update from new activations and as many that the generator of the tasks before draws."""
+        loss = self._generator_loss(batch)
+        optimizers = self.context.optimizers
+        optimizers.zero_grad()
+        loss.backward()
+        optimizers.step("generator")
+        return {"generator": loss.detach()}
+
+    def _generator_loss(self, batch: Batch) -> Tensor:
         x = batch.x if self._latents is not None else self.lower.of(batch.x)
         loss = self.generator.loss(x, batch.y, self._noise(len(x))).mean()
         if self._before is not None:
             drawn, y = self._generated(self._before, len(x))
             old = self.generator.loss(drawn, y, self._noise(len(x))).mean()
             loss = loss.lerp(old, self._old_share)  # (1 - share) * new + share * old
-        optimizers = self.context.optimizers
-        optimizers.zero_grad()
-        loss.backward()
-        optimizers.step("generator")
-        return {"generator": loss.detach()}
+        return loss
 
     # -- size and state ----------------------------------------------------------------------------------------
 

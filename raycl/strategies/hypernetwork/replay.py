@@ -195,9 +195,11 @@ class HypernetworkReplay(Strategy):
 def draw_phase(vae: ProtectedVAE, context: Context, length: Length) -> Phase:
     """The phase in which the current task's generator is learned."""
 
+    loss = vae.loss if context.precision is None else context.precision(vae.loss)
+
     def step(batch: Batch, at: Position) -> Losses:
         optimizers = context.optimizers
-        losses = vae.backward(batch.x, optimizers["decoder_theta"], context.training.gradient_clip)
+        losses = vae.backward(loss(batch.x), optimizers["decoder_theta"], context.training.gradient_clip)
         optimizers.step(*vae.parameters())
         return {name: value.detach() for name, value in losses.items()}
 

@@ -80,6 +80,7 @@ class HypernetworkTIR(Hypernetwork):
     divisible: ClassVar[bool] = False
     one_pass: ClassVar[bool] = False
     idle_rows = "never"
+    passes: ClassVar[tuple[str, ...]] = (*Hypernetwork.passes, "inference_loss")
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"),)
     ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
     scenarios: ClassVar[frozenset[str]] = frozenset({"domain", "class"})
