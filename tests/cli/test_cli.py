@@ -87,6 +87,20 @@ def test_check_says_which_cells_are_measured(tiny: Path) -> None:
     assert every == "search: every 2 tasks, and the whole last row; final: every 2 tasks, and the whole last row"
 
 
+def test_check_names_the_methods_that_compute_in_bfloat16(tiny: Path) -> None:
+    def told(line: str) -> str:
+        path = tiny.with_name("asking.yaml")
+        path.write_text(tiny.read_text().replace("batch_size: 32", f"batch_size: 32{line}"))
+        output = raycl("check", path).output
+        return " ".join(output.split("precision ")[1].split("at once")[0].split()) if "precision " in output else ""
+
+    assert told("") == told(", precision: float32") == ""
+    assert told(", precision: bf16") == "bf16 in updates and predictions of all methods; all else in float32"
+    searched = "replay: {memory.capacity: 10, training.precision: {choice: [float32, bf16]}}"
+    tiny.write_text(tiny.read_text().replace("replay: {memory.capacity: {choice: [10, 20]}}", searched))
+    assert told("") == "bf16 in updates and predictions of replay at some points; all else in float32"
+
+
 def test_check_exits_with_2_and_every_error_on_stderr(tiny: Path) -> None:
     tiny.write_text(TINY.replace("tasks: 5", "tasks: 0").replace("naive", "niave").replace("epochs", "epoch"))
     result = raycl("check", tiny, code=2)
