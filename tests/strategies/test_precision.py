@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from functools import cache
 from typing import Any
 
@@ -89,6 +90,29 @@ def test_logits_gradients_and_losses_are_float32_and_products_are_not() -> None:
     running.run_task()
     assert seen == {"layer": {torch.bfloat16}, "logits": {torch.float32}}, "of updates and of predictions alike"
     assert gradients(running) == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario", "part"),
+    [
+        ("hypernetwork_tir", "class", "inference"),
+        ("hypernetwork_tir", "class", "vae.encoder"),
+        ("generative_negative_replay", "class", "generator"),
+        ("progress_compress", "domain", "knowledge"),
+    ],
+)
+def test_phases_with_a_step_of_their_own_compute_in_bfloat16_too(name: str, scenario: str, part: str) -> None:
+    found: set[torch.dtype] = set()
+    running = trainer(spec(name, scenario))
+    running.run_task()
+    module: nn.Module = operator.attrgetter(part)(running.strategy)
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_hook(
+                lambda layer, given, output: found.add(output.dtype) if torch.is_grad_enabled() else None
+            )
+    running.run_task()
+    assert torch.bfloat16 in found
 
 
 def test_a_matrix_product_by_hand() -> None:
