@@ -33,7 +33,7 @@ class Bfloat16:
 
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            # without torch's cache of cast weights: one that a pass without gradients fills hides them from the next
+            # without the cache of cast weights: what a pass without gradients leaves in it must serve no other
             with torch.autocast(self._kind, torch.bfloat16, cache_enabled=False):
                 found: R = _float32(function(*args, **kwargs))
             return found
