@@ -33,8 +33,8 @@ class TargetNetwork:
         self.shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
         self.numel = sum(shape.numel() for shape in self.shapes.values())
         self._state = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
+        self.floats_per_row = _activations(network, image_shape)
         self.network = network.to("meta")
-        self.floats_per_row = self._count_activations(image_shape)
 
     def new_state(self, device: torch.device) -> Buffers:
         """Buffers as a new network has them; empty for models without any."""
@@ -77,19 +77,24 @@ class TargetNetwork:
         rows = slice(weight_stop - weight.numel() + units * weight[1], weight_stop)
         return [rows, slice(weight_stop + units, self.numel)] if biases else [rows]
 
-    def _count_activations(self, image_shape: tuple[int, int, int]) -> int:
-        """Numbers that all layers put out for one image, the image included; nothing is computed."""
-        counts = [math.prod(image_shape)]
 
-        def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            counts.append(output[0].numel())
+@torch.no_grad()
+def _activations(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Numbers that all layers put out for one image, the image included.
 
-        leaves = [module for module in self.network.modules() if not list(module.children())]
-        hooks = [leaf.register_forward_hook(count) for leaf in leaves]
-        training = self.network.training
-        self.network.eval()
-        self.network(torch.empty(1, *image_shape, device="meta"))
-        self.network.train(training)
-        for hook in hooks:
-            hook.remove()
-        return sum(counts)
+    Counted while the network has its weights: on the meta device, a linear layer imports torch's compiler.
+    """
+    counts = [math.prod(image_shape)]
+
+    def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        counts.append(output[0].numel())
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+    training = network.training
+    network.eval()
+    network(torch.zeros(1, *image_shape))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)

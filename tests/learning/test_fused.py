@@ -174,7 +174,8 @@ def test_a_trial_imports_nothing_of_torchs_compiler() -> None:
     code = """
 import sys
 from support import finish, trainer, trial
-finish(trainer(trial("ewc")))
+for name in ("ewc", "hypernetwork"):
+    finish(trainer(trial(name, training={"iterations": 2})))
 assert "torch._dynamo" not in sys.modules
 import torch
 torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
