@@ -18,7 +18,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.optimize import nnls  # type: ignore[import-untyped]
 from torch import Tensor
 
 from raycl.errors import MethodError
@@ -93,6 +92,8 @@ def solve_dual(gram: np.ndarray, products: np.ndarray, margin: float, ridge: flo
         gram: float64 ``[tasks, tasks]``, inner products of the old gradients, none of which is zero.
         products: float64 ``[tasks]``, inner products of the old gradients with the new one.
     """
+    from scipy.optimize import nnls  # type: ignore[import-untyped]  # half a second of imports, which others do not need
+
     lengths = np.sqrt(gram.diagonal())
     values, vectors = np.linalg.eigh((gram + gram.T) / 2 / np.outer(lengths, lengths))
     roots = np.sqrt(np.maximum(values, 0) + ridge)[:, None]  # rounding may have made an eigenvalue negative
