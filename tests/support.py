@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,13 @@ def held_by(block: Mapping[str, Any], seed: int, data_root: Path | None) -> tupl
 
 
 def trainer(spec: TrialSpec, data_root: Path | None = None) -> Trainer:
-    """A new trainer over a local source and a local memory."""
-    return Trainer(spec, local_source(spec.stream, spec.run_seeds, data_root, spec.train_on))
+    """A new trainer over a local source and a local memory. Trials of one stream share it, as those of a sweep do."""
+    return Trainer(spec, _shared_source(json.dumps(spec.stream), spec.run_seeds, data_root, spec.train_on))
+
+
+@lru_cache(maxsize=32)
+def _shared_source(block: str, seeds: RunSeeds, data_root: Path | None, train_on: TrainOn) -> LocalSource:
+    return local_source(json.loads(block), seeds, data_root, train_on)
 
 
 def ahead(spec: TrialSpec, tasks: int) -> Trainer:

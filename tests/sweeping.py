@@ -64,19 +64,19 @@ def pretend(results: ResultsFolder, job: Job, fails: Callable[[TrialSpec], bool]
     store = results.trial(job.spec)
     attempt = store.begin()
     store.restore()  # what is written now continues it
-    known = {row.task for row in store.rows()}
+    rows = {row.task: row for row in store.rows()}
     learned = job.spec.learned(TASKS)
     for task in range(learned):
-        if task not in known:
+        if task not in rows:
             correct = np.zeros(TASKS, dtype=np.int64)
             correct[: task + 1] = round(ROWS * accuracy(job.spec, task))
             cost = Cost(parameters=100, state_bytes=1000, buffer_bytes=80 * job.spec.memory.examples)
-            row = TaskRow(task, correct, np.full(TASKS, ROWS), cost)
-            store.write_task(attempt, task, [row], {"state": b"x"}, {})
+            rows[task] = TaskRow(task, correct, np.full(TASKS, ROWS), cost)
+            store.write_task(attempt, task, [rows[task]], {"state": b"x"}, {})
         if fails(job.spec) and task == 1:
             store.finish(Verdict("failed", "the loss is not finite", None, task), {"num_tasks": TASKS})
             return
-        value = AccuracyMatrix.of(store.rows(), TASKS).average_accuracy(task)
+        value = AccuracyMatrix.of(list(rows.values()), TASKS).average_accuracy(task)
         if task < learned - 1 and value < job.cutoffs.get(task, -1.0):
             store.finish(Verdict("pruned", "below the cut-off", value, task), {"num_tasks": TASKS})
             return

@@ -74,6 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_notebook_answers_from_the_files_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYCL_RESULTS", str(folder))
@@ -91,6 +92,7 @@ def test_the_notebook_answers_from_the_files_alone(folder: Path, monkeypatch: py
     assert any("state_bytes" in table for table in tables)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_notebook_of_tables_simulates_searches_on_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = SweepSpec.parse(TABLE, catalog())

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mistakes import SMALLEST
@@ -100,25 +101,35 @@ def test_what_an_encoding_lacks_is_written_otherwise() -> None:
     assert written_as("caf\udce9", "utf-8") == "caf?"
 
 
-def test_a_folder_whose_name_is_no_text_is_shown(tmp_path: Path) -> None:
+@pytest.fixture
+def unnamed(tmp_path: Path) -> Path:
+    """A results folder whose name is no text."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     _made(folder)
-    for arguments in (("show", folder), ("pack", folder, folder / "packed")):
+    return folder
+
+
+def test_a_folder_whose_name_is_no_text_is_shown(unnamed: Path) -> None:
+    for arguments in (("show", unnamed), ("pack", unnamed, unnamed / "packed")):
         done = raycl(*arguments)
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
-    assert b"60.00" in raycl("show", folder).stdout
-    results = ResultsFolder.open(folder)
+    assert b"60.00" in raycl("show", unnamed).stdout
+    results = ResultsFolder.open(unnamed)
     assert len(results.trial_hashes()) == len(results.ended()) == 2
     assert results.files.sizes("data/cells").keys() == {f"{name}.parquet" for name in results.ended()}
     with results.lease():
         assert results.files.exists("lease.json")
     results.files.delete_folder("data")
     assert results.files.children("data") == []
-    done = raycl("sync", folder, MLFLOW_TRACKING_URI="")
+
+
+@pytest.mark.slow
+def test_a_folder_whose_name_is_no_text_is_told_where_its_name_is_needed(unnamed: Path) -> None:
+    done = raycl("sync", unnamed, MLFLOW_TRACKING_URI="")
     assert (done.returncode, done.stdout) == (0, b"nothing is logged\n")
     assert b"has a name that is no text" in done.stderr
-    (folder / "tiny.yaml").write_text(SMALLEST.replace("tasks", "taks"))
-    done = raycl("check", folder / "tiny.yaml")
+    (unnamed / "tiny.yaml").write_text(SMALLEST.replace("tasks", "taks"))
+    done = raycl("check", unnamed / "tiny.yaml")
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
 
@@ -128,21 +139,27 @@ def test_a_width_of_nothing_is_no_width(made: Path) -> None:
     assert (with_none.returncode, with_none.stdout) == (0, usual.stdout)
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path, made: Path) -> None:
+def importing(*commands: str) -> list[Any]:
+    """Commands that import every method, and torch with them: a few seconds each."""
+    return [pytest.param(command, marks=pytest.mark.slow) for command in commands]
+
+
+@pytest.mark.parametrize("command", ["show", "pack", *importing("check", "schema", "ls models")])
+def test_a_full_disk_is_one_line(tmp_path: Path, made: Path, command: str) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(SMALLEST)
-    for arguments in (("check", file), ("show", made), ("schema",), ("ls", "models"), ("pack", made, tmp_path)):
-        done = raycl(*arguments, shell="> /dev/full")
-        assert (done.returncode, done.stderr.decode().splitlines()) == (
-            REFUSED,
-            ["error: output cannot be written (No space left on device); send it elsewhere"],
-        )
+    given = {"show": (made,), "pack": (made, tmp_path), "check": (file,)}
+    done = raycl(*command.split(), *given.get(command, ()), shell="> /dev/full")
+    assert (done.returncode, done.stderr.decode().splitlines()) == (
+        REFUSED,
+        ["error: output cannot be written (No space left on device); send it elsewhere"],
+    )
 
 
-def test_a_reader_that_leaves_is_no_error(made: Path) -> None:
-    for arguments in (("show", made), ("schema",), ("ls", "strategies")):
-        done = raycl(*arguments, shell="| head -1")
-        assert (done.returncode, done.stderr) == (0, b"")
+@pytest.mark.parametrize("command", ["show", *importing("schema", "ls strategies")])
+def test_a_reader_that_leaves_is_no_error(made: Path, command: str) -> None:
+    done = raycl(*command.split(), *([made] if command == "show" else []), shell="| head -1")
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_output_goes_on_to_nowhere_where_there_is_more_to_do(caplog: pytest.LogCaptureFixture) -> None:

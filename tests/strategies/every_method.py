@@ -17,8 +17,9 @@ from raycl.trial.trainer import Trainer
 SCENARIOS = ("task", "domain", "class")
 OPTIONS: dict[str, dict[str, Any]] = {
     "continual_backprop": {"replacement_rate": 0.01, "maturity": 5, "bias_transfer": True},
-    "exstream": {"rehearse_every": 8},
+    "exstream": {"rehearse_every": 24},
     "gdumb": {"passes": 12},
+    "generative_replay": {"latent_dim": 10, "hidden": [64]},
     "hypernetwork": {"chunk_size": 500, "task_embedding_dim": 8, "chunk_embedding_dim": 8},
     "hypernetwork_replay": {"chunk_size": 1000, "latent_dim": 10, "encoder_hidden": [64], "decoder_hidden": [32]},
     "hypernetwork_tir": {

@@ -104,12 +104,12 @@ def claims(kind: str) -> Iterator[Any]:
             yield pytest.param(name, scenario, option, id=f"{name}-{option}")
 
 
-def spec_of(name: str, scenario: str, option: str) -> TrialSpec:
+def spec_of(name: str, scenario: str, option: str, tasks: int = 4) -> TrialSpec:
     options = beside(name, option)
     if name == "hypernetwork_tir" and "vae" in options:
         options = {"vae": {**small(name, scenario).options["vae"], **options["vae"]}}
     training = LONGER.get(option, BRIEF)
-    return small(name, scenario, options=options, training=training, stream={"tasks": 4}, seed=3)
+    return small(name, scenario, options=options, training=training, stream={"tasks": tasks}, seed=3)
 
 
 def another(spec: TrialSpec, option: str) -> TrialSpec:
@@ -176,21 +176,22 @@ def test_an_option_acts_from_the_task_on_that_is_claimed(name: str, scenario: st
     assert (found or 0, claimed) == (0 if f"{name}.{option}" in UNSEEN else claimed, claimed)
 
 
-OWN = [case for case in claims("between_tasks") if str(case.values[2]).split(".")[0] not in SHARED_BLOCKS]
+BETWEEN = list(claims("between_tasks"))
+OWN = [case for case in BETWEEN if str(case.values[2]).split(".")[0] not in SHARED_BLOCKS]
 
 
 @pytest.mark.parametrize(("name", "scenario", "option"), OWN)
 def test_a_state_is_taken_over_under_another_value(name: str, scenario: str, option: str) -> None:
     """What one trial has learned, a trial with another value holds to the bit, and goes on from."""
-    one = spec_of(name, scenario, option)
+    one = spec_of(name, scenario, option, tasks=3)
     assert_taken_over(one, another(one, option))
 
 
 @pytest.mark.parametrize(("name", "scenario"), ONE_EACH)
 def test_a_state_is_taken_over_under_other_shared_options(name: str, scenario: str) -> None:
     """All of them at once: rate, weight decay, batches, length, clipping, and what is replayed."""
-    one = other = spec_of(name, scenario, "")
-    for case in claims("between_tasks"):
+    one = other = spec_of(name, scenario, "", tasks=3)
+    for case in BETWEEN:
         option = str(case.values[2])
         if case.values[0] == name and option.split(".")[0] in SHARED_BLOCKS and option != "training.epochs":
             other = another(other, option)

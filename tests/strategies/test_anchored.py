@@ -221,7 +221,9 @@ LONG_STREAMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", list(LONG_STREAMS))
+@pytest.mark.parametrize(
+    "name", ["ewc", "si", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mas", "progress_compress"))]
+)
 def test_a_hundred_tasks_stay_finite_where_a_gradient_step_ends(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Importances add up until learning rate * penalty * F passes 2. The gradient form is the mutant."""
     finish(hundred_tasks(name, "proximal", monkeypatch))

@@ -8,14 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from strategies.every_method import (
-    CASES,
-    assert_equal_state,
-    same_bits,
-    small,
-    stopped_after_every_task,
-    tensors,
-)
+from strategies import every_method
+from strategies.every_method import CASES, assert_equal_state, same_bits, stopped_after_every_task, tensors
 from support import counts, evaluation_rows, finish, matrix, trainer, trial
 from torch import Tensor
 
@@ -33,6 +27,12 @@ from raycl.trial import checkpoint
 from raycl.trial.trainer import Trainer
 
 HIDDEN = [case for case in CASES if case.values[1] != "task"]
+
+
+def small(name: str, scenario: str, **blocks: Any) -> TrialSpec:
+    """A trial of half as many updates as elsewhere, where those are enough to learn: there are six of each here."""
+    training = {"batch_size": 16 if name == "supsup" else 32, **blocks.pop("training", {})}
+    return every_method.small(name, scenario, training=training, **blocks)
 
 
 @cache
@@ -98,7 +98,7 @@ class TestEveryMethod:
     def test_measuring_does_not_change_learning(self, name: str, scenario: str) -> None:
         """Fewer examples after tasks, and many points inside them; the state, the random generators' too, is equal."""
         seen, rows = straight(name, scenario)
-        inside = {"inside": {"updates": 3, "examples": 4}, "online": True, "diagnostics": DIAGNOSTICS}
+        inside = {"inside": {"updates": 4, "examples": 4}, "online": True, "diagnostics": DIAGNOSTICS}
         other = trainer(small(name, scenario, seed=3, evaluation={"future_tasks": False, "max_examples": 5, **inside}))
         watched = finish(other)
         assert_equal_state(other.state_dict(), seen.state_dict())
@@ -137,7 +137,7 @@ def test_a_hidden_task_id_stays_hidden(name: str, scenario: str) -> None:
 
 def test_the_leak_check_sees_a_batch_wise_decision() -> None:
     """The mutant: the unit that the whole batch prefers is raised for all of its rows."""
-    running = trainer(small("naive", "class"))
+    running = trainer(every_method.small("naive", "class"))
     finish(running)
     network: Network = running.strategy.network
 

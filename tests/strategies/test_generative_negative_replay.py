@@ -296,6 +296,7 @@ def kept() -> float:
     return worth()
 
 
+@pytest.mark.slow
 def test_negatives_are_worth_more_than_no_replays() -> None:
     negative = kept()
     assert negative > worth(replay_batch_size=0) + 0.2
@@ -303,6 +304,7 @@ def test_negatives_are_worth_more_than_no_replays() -> None:
     assert negative > matrix(spec).average_accuracy() + 0.05
 
 
+@pytest.mark.slow
 def test_negatives_that_weigh_too_little_are_worth_less() -> None:
     assert worth(replay_share=0.1) < kept() - 0.05
 

@@ -152,11 +152,13 @@ def check_published_gradient() -> None:
     assert default > used_by(compensation="exact") + 0.05
 
 
+@pytest.mark.slow
 def test_the_published_penalty_goes_with_the_published_gradient() -> None:
     assert HAT.Config().compensation == "float32"
     check_published_gradient()
 
 
+@pytest.mark.slow
 def test_an_exact_gradient_under_the_published_penalty_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raycl.strategies.hat.gate", lambda e, s, s_max, _: gate(e, s, s_max, "exact"))
     with pytest.raises(AssertionError):

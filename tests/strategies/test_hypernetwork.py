@@ -260,7 +260,7 @@ IMAGE_MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize("name", ["cnn", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_convolutional_targets_learn_and_answer_old_tasks_with_their_own_statistics(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,10 +243,12 @@ def without_images() -> float:
     return max(matrix(trial(name, "class", training=training)).average_accuracy() for name in ("naive", "lwf"))
 
 
+@pytest.mark.slow
 def test_replays_keep_what_is_forgotten_without_them(without_images: float) -> None:
     assert matrix(spec(**LEARNED)).average_accuracy() > without_images + 0.2
 
 
+@pytest.mark.slow
 def test_replays_of_noise_keep_as_little_as_lwf(without_images: float, monkeypatch: pytest.MonkeyPatch) -> None:
     replay = ProtectedVAE.replay
     monkeypatch.setattr(ProtectedVAE, "replay", lambda self: torch.rand(replay(self).shape, generator=self._random))
