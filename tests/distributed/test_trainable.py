@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from support import local_source, trial
 
@@ -23,12 +25,14 @@ WITHOUT_GPU = pytest.mark.skipif(torch.accelerator.is_available(), reason="this 
 
 
 @pytest.fixture(autouse=True)
-def _local(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streams come from this process."""
+def _local(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Streams come from this process, and so have kept rows to: Ray would start by itself for the first actor."""
     monkeypatch.setattr(trainable.ShardNames, "from_dict", lambda data: None)
     monkeypatch.setattr(
         trainable, "RemoteSource", lambda names, stream, seed, train_on: local_source(stream, seed, None, train_on)
     )
+    yield
+    assert not ray.is_initialized()
 
 
 @pytest.fixture
@@ -59,7 +63,7 @@ def status(results: ResultsFolder, spec: TrialSpec) -> str | None:
 
 
 def test_a_method_that_cannot_be_built_has_failed_with_a_traceback(results: ResultsFolder) -> None:
-    spec = trial("icarl", memory={"capacity": 1})
+    spec = trial("icarl", memory={"capacity": 1, "home": "local"})
     assert worker(results, spec).step()["done"]
     assert status(results, spec) == "failed"
     assert "memory.capacity" in results.trial(spec).traceback()
