@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raycl.errors import TornFile
@@ -16,10 +16,13 @@ from raycl.trial.checkpoint import TENSORS, decode, encode
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 states = st.dictionaries(
     st.text() | st.integers(),
-    st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner)),
+    st.recursive(
+        scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner), max_leaves=12
+    ),
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(states)
 def test_nested_state_comes_back_as_it_went(state: dict[Any, Any]) -> None:
     assert decode(encode(state)) == state
