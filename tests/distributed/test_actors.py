@@ -168,6 +168,13 @@ class TestReplay:
 @on_ray
 @pytest.mark.usefixtures("cluster")
 class TestReplayActors:
+    @pytest.fixture(scope="class")
+    def pair(self, cluster: None) -> Iterator[ShardedStorage]:
+        """Two actors that are lent to one test after another, as a worker's are to its trials."""
+        storage = ShardedStorage(2)
+        yield storage
+        storage.close()
+
     def test_take_no_slot_and_end_on_close(self) -> None:
         storage = ShardedStorage(3)
         processes = [process_of(shard) for shard in storage._shards]
@@ -216,9 +223,9 @@ class TestReplayActors:
         assert all(equal(one, other) for one, other in zip(ours, local, strict=True))
         storage.close()
 
-    def test_merged_rows_equal_those_of_the_local_storage(self) -> None:
+    def test_merged_rows_equal_those_of_the_local_storage(self, pair: ShardedStorage) -> None:
         held = []
-        for storage in (ShardedStorage(2), LocalStorage()):
+        for storage in (pair.lent(), LocalStorage()):
             memory = buffer(storage, 20, "ring")
             kept = Clusters(memory, 20, per_class=False)
             points = torch.randn(60, 3, 1, 1, generator=torch.Generator().manual_seed(2))
@@ -230,8 +237,8 @@ class TestReplayActors:
         assert equal(*held)
         assert held[0]["count"].max() > 1
 
-    def test_ranked_and_trimmed_rows_equal_those_of_the_local_storage(self) -> None:
-        memories = [buffer(storage, 55, "ranked") for storage in (ShardedStorage(2), LocalStorage())]
+    def test_ranked_and_trimmed_rows_equal_those_of_the_local_storage(self, pair: ShardedStorage) -> None:
+        memories = [buffer(storage, 55, "ranked") for storage in (pair.lent(), LocalStorage())]
         for start in range(0, 300, 6):
             answers = []
             for memory in memories:
@@ -246,11 +253,13 @@ class TestReplayActors:
             memory.close()
 
     @pytest.mark.parametrize(("name", "augment"), [*((name, "none") for name in WITH_MEMORY), ("icarl", "crop")])
-    def test_every_method_gives_the_matrix_of_the_local_storage(self, name: str, augment: str) -> None:
+    def test_every_method_gives_the_matrix_of_the_local_storage(
+        self, name: str, augment: str, pair: ShardedStorage
+    ) -> None:
         options = {"gdumb": {"passes": 2}, "exstream": {"rehearse_every": 16}}.get(name, {})
         spec = trial(name, options=options, stream={"augment": augment, "train_per_task": 40}, memory={"capacity": 47})
         source, found = local_source(spec.stream, spec.seed), []
-        for storage in (ShardedStorage(2), LocalStorage()):
+        for storage in (pair.lent(), LocalStorage()):
             running = Trainer(spec, source, storage=storage)
             found.append((counts(finish(running)), everything(running.strategy.memory), running.strategy.state_dict()))
             running.close()

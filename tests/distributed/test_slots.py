@@ -42,7 +42,7 @@ CHOOSING = (
 strategies:
   ewc: {penalty: {loguniform: [1, 1e6]}, training.learning_rate: {choice: [1e-3, 1e-2]}}
 search: {protocol: PROTOCOL, trials: 2}
-final: {seeds: [0, 1, 2, 3]}
+final: {seeds: [0, 1, 2]}
 """
 )
 DECAYING = CHOOSING.replace("{loguniform: [1, 1e6]}", "1e9").replace(", trials: 2", "")
