@@ -16,10 +16,10 @@ from raycl.learning.quadratic import Quadratic
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
-from raycl.spec.options import TrainingConfig
 from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import Setting
 from raycl.spec.sweep_options import LimitsConfig
+from raycl.spec.training import TrainingConfig
 from raycl.spec.trial import TrialSpec, stream_config, trial_fields
 from raycl.streams.contents import Content
 from raycl.streams.source import LocalSource, Outline, TrainOn, contents_of, make_stream, stream_outline

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raycl.errors import MethodError
-from raycl.spec.options import OptimizerName
+from raycl.spec.training import OptimizerName
 
 ParameterState = dict[str, Any]
 """What is kept for one parameter, by torch's names; empty before its first gradient."""
@@ -26,7 +26,7 @@ _ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
 DEFAULTS: dict[OptimizerName, Mapping[str, Any]] = {
     "adam": {**_ADAM, "decoupled_weight_decay": False},
     "adamw": {**_ADAM, "decoupled_weight_decay": True},
-    "sgd": {"momentum": 0.0},
+    "sgd": {"momentum": 0.0, "nesterov": False},
     "adagrad": {"lr_decay": 0.0, "eps": 1e-10},
     "rmsprop": {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0},
 }
@@ -135,7 +135,7 @@ def _sgd(group: Group, parameters: list[Tensor], gradients: list[Tensor], states
         momentum=group["momentum"],
         lr=group["lr"],
         dampening=0.0,
-        nesterov=False,
+        nesterov=group["nesterov"],
         maximize=False,
         is_first_step=False,
     )

@@ -62,8 +62,9 @@ def _adam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor, gradi
 def _sgd(group: dict[str, Any], state: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
     gradient = _decayed(group, parameter, gradient)
     velocity = state.get("momentum_buffer")
-    if group["momentum"] and velocity is not None:
-        gradient = gradient + group["momentum"] * velocity
+    if group["momentum"]:
+        moved = gradient if velocity is None else gradient + group["momentum"] * velocity
+        gradient = gradient + group["momentum"] * moved if group["nesterov"] else moved
     return torch.add(parameter, gradient, alpha=-group["lr"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from raycl.errors import Problem, SpecError
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
-from raycl.spec.options import MODEL_HELP, ModelConfig, Width, Widths
+from raycl.spec.options import DROPOUT_HELP, MODEL_HELP, Dropped, Later, ModelConfig, Width, Widths
 
 Norm = Literal["batch", "group", "none"]
 
@@ -36,6 +36,7 @@ class CNNConfig(ModelConfig):
     channels: Widths = Field((32, 64), min_length=1, description="of each block")
     hidden: Width = Field(128, description="units of the fully connected layer")
     norm: Norm = Field("none", description="after each convolution")
+    dropout: Annotated[Dropped, Later()] = Field(0.0, description=DROPOUT_HELP)
 
     widths: ClassVar[tuple[str, ...]] = ("channels", "hidden")
 
@@ -66,13 +67,18 @@ def build(config: CNNConfig, image_shape: tuple[int, int, int], generator: torch
             norm_layer(config.norm, outputs),
             nn.ReLU(),
             nn.MaxPool2d(2),
+            *_dropout(config),
         ]
         inputs = outputs
     pixels = (height >> halvings) * (width >> halvings)
-    layers += [nn.Flatten(), nn.Linear(inputs * pixels, config.hidden), nn.ReLU()]
+    layers += [nn.Flatten(), nn.Linear(inputs * pixels, config.hidden), nn.ReLU(), *_dropout(config)]
     backbone = nn.Sequential(*layers)
     initialize(backbone, generator)
     return Network(backbone, config.hidden, generator)
+
+
+def _dropout(config: CNNConfig) -> list[nn.Module]:
+    return [nn.Dropout(config.dropout)] if config.dropout else []
 
 
 CNN = Model(CNNConfig, build, revision=2)  # channels last rounds otherwise

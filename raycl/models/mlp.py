@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import nn
 
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
-from raycl.spec.options import MODEL_HELP, ModelConfig, Widths
+from raycl.spec.options import DROPOUT_HELP, MODEL_HELP, Dropped, Later, ModelConfig, Widths
 
 
 class MLPConfig(ModelConfig):
@@ -22,6 +22,7 @@ class MLPConfig(ModelConfig):
         (400, 400), description="units per layer; []: a linear classifier, such as a probe on encoded images"
     )
     norm: Literal["none", "batch"] = Field("none", description="after each layer, before the ReLU")
+    dropout: Annotated[Dropped, Later()] = Field(0.0, description=DROPOUT_HELP)
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
 
@@ -31,7 +32,7 @@ class MLPConfig(ModelConfig):
 
     @property
     def perceptron(self) -> bool:
-        return self.norm == "none" and bool(self.hidden) and self.classifier != "cosine"
+        return not self.dropout and self.norm == "none" and bool(self.hidden) and self.classifier != "cosine"
 
 
 def build(config: MLPConfig, image_shape: tuple[int, int, int], generator: torch.Generator) -> Network:
@@ -44,6 +45,8 @@ def build(config: MLPConfig, image_shape: tuple[int, int, int], generator: torch
         if config.norm == "batch":
             layers.append(nn.BatchNorm1d(outputs))
         layers.append(nn.ReLU())
+        if config.dropout:
+            layers.append(nn.Dropout(config.dropout))
     backbone = nn.Sequential(*layers)
     initialize(backbone, generator)
     return Network(backbone, widths[-1], generator)

@@ -16,13 +16,14 @@ from raycl.errors import DataError, UnknownName, nearest
 from raycl.spec.distribution import Distribution, DistributionError, format_value
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
-from raycl.spec.options import BUDGETS, LENGTHS, ModelConfig, Options, StreamConfig, TrainingConfig, one_of
+from raycl.spec.options import ModelConfig, Options, StreamConfig, one_of
 from raycl.spec.points import acts
 from raycl.spec.rules import Broken, BrokenRules, validate
 from raycl.spec.setting import BLOCK_NAMES, Names, Registries, Setting
 from raycl.spec.source import Path, dotted
 from raycl.spec.space import SEARCH, find
 from raycl.spec.sweep_options import LimitsConfig
+from raycl.spec.training import BUDGETS, LENGTHS, TrainingConfig
 
 MOST_COMBINED = 64
 """Ends of several dimensions that are looked at together."""

@@ -1,8 +1,8 @@
-"""The base of every options class, and the blocks that methods learn with: stream, model, training."""
+"""The base of every options class, and the blocks that say what is learned and by what network: stream, model."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,8 +12,6 @@ from raycl.spec.needs import Idle, Need
 
 ScenarioName = Literal["task", "domain", "class"]
 HeadKind = Literal["auto", "single", "per_task"]
-ActiveLogits = Literal["auto", "own", "current", "seen", "all"]
-OptimizerName = Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"]
 
 LARGEST = 1e38
 """Numbers that networks compute with are float32, which ends a little above."""
@@ -32,6 +30,8 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 Widths = Annotated[tuple[Width, ...], Field(max_length=64)]
 STREAM_HELP = "the kind of stream: a registered name"
 MODEL_HELP = "the kind of network: a registered name"
+Dropped = Annotated[float, Field(ge=0, lt=1)]
+DROPOUT_HELP = "share of the outputs of each layer that are left out in training"
 WEIGHTS_HELP = "a registered name (imagenet), or the path of a file of `raycl export` below the data root"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Results hold seeds as 64-bit integers."""
@@ -102,123 +102,36 @@ class Options(BaseModel):
         return found
 
 
-LENGTHS = ("epochs", "iterations", "budget")
-"""Of ``training``: how long a task is learned."""
-BUDGETS = ("gradient_examples", "forward_examples")
-
-
 def one_of(names: Sequence[str]) -> str:
     """The rule for options of which one may stand."""
     return f"set one of {', '.join(names)}"
 
 
-class BudgetConfig(Options):
-    """What the updates of one task may cost, in rows through networks, as results count them.
+class OneOf(Options):
+    """A word with options of its own: a mapping of one of several names to that name's options.
 
-    Training ends at the last update that fits, which is cut to what is left; passes before and after training, such as
-    those for Fisher information or herding, are no part of it.
+    Every field is None unless it is the one.
     """
 
-    gradient_examples: Count | None = Field(None, description="backward passes of rows; or set forward_examples")
-    forward_examples: Count | None = Field(None, description="rows through networks; or set gradient_examples")
-
     @model_validator(mode="after")
-    def _one_unit(self) -> BudgetConfig:
-        if sum(getattr(self, name) is not None for name in BUDGETS) != 1:
-            raise ValueError(one_of(BUDGETS))
+    def _one(self) -> Self:
+        if len(self._given()) != 1:
+            raise ValueError(one_of(tuple(type(self).model_fields)))
         return self
 
-    @property
-    def unit(self) -> str:
-        return next(name for name in BUDGETS if getattr(self, name) is not None)
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
     @property
-    def examples(self) -> int:
-        """The budget, in its unit."""
-        return int(getattr(self, self.unit))
+    def name(self) -> str:
+        (name,) = self._given()
+        return name
 
-
-class TrainingConfig(Options):
-    """How one task is learned."""
-
-    needs: ClassVar[tuple[Need, ...]] = (
-        Need(
-            "training.real_time",
-            "batches come once, one a tick; set training.epochs: 1",
-            lambda at: not at.training.real_time or at.training.epochs == 1,
-        ),
-        Need(
-            "training.real_time",
-            "batches pass by as they come, and this method learns a task in other ways than by one pass over them; "
-            "leave it out, or use training.budget",
-            lambda at: not at.training.real_time or getattr(at.strategy, "one_pass", True),
-            bars=True,
-        ),
-    )
-    ignores: ClassVar[tuple[Idle, ...]] = (
-        Idle(
-            ("training.momentum",),
-            "only sgd and rmsprop have momentum",
-            lambda at: at.training.optimizer not in ("sgd", "rmsprop"),
-        ),
-        Idle(
-            ("training.reset_optimizer",),
-            "where stream.boundaries is 'hidden' nobody tells when to reset it, and moments are kept",
-            lambda at: at.hidden,
-        ),
-        Idle(
-            ("training.active_logits",),
-            "tasks of equal size that share their output units all have the same",
-            lambda at: at.equal_units and not at.hidden,
-        ),
-    )
-
-    acts_from: ClassVar[Mapping[str, int]] = {"training.reset_optimizer": 2}
-    between_tasks: ClassVar[tuple[str, ...]] = tuple(
-        f"training.{name}"
-        for name in ("learning_rate", "weight_decay", "batch_size", "epochs", "iterations", "gradient_clip")
-    )
-
-    optimizer: OptimizerName = Field(
-        "adam", description="torch's optimiser of that name, with torch's defaults for what is not set here"
-    )
-    learning_rate: Positive = Field(1e-3, description="the optimiser's step size, the same in every update")
-    momentum: Fraction = Field(0.0, description="of sgd and rmsprop")
-    weight_decay: NonNegative = Field(
-        0.0,
-        description="times a weight, added to its gradient; of adamw, taken off it times learning_rate",
-    )
-    batch_size: Count = Field(128, description="new examples per update")
-    epochs: Count | None = Field(None, description="passes over the phase's source per task; or set iterations, budget")
-    iterations: Count | None = Field(None, description="updates per task; or set epochs, budget")
-    budget: Annotated[BudgetConfig | None, Later()] = Field(
-        None, description="what the updates of a task may cost, so that methods compare at equal compute; or set epochs"
-    )
-    real_time: Annotated[bool, Later()] = Field(
-        False,
-        description="the stream does not wait: a method whose update costs C times naive's learns one batch in C "
-        "(Ghunaim et al. 2023)",
-    )
-    reset_optimizer: bool = Field(True, description="a new optimiser for every task")
-    active_logits: ActiveLogits = Field(
-        "auto",
-        description="units in the training softmax: the row's own task, the current task, tasks seen so far, or all; "
-        "auto: own with a head per task, seen for class-incremental, all for a shared head",
-    )
-    gradient_clip: NonNegative = Field(0.0, description="largest norm of the gradient; 0 clips nothing")
-    precision: Annotated[Literal["float32", "bf16"], Later()] = Field(
-        "float32",
-        description="of matrix products and convolutions in updates and predictions; bf16: bfloat16, by torch's "
-        "autocast; weights, gradients, optimisers and whatever is kept are float32 in any case",
-    )
-
-    @model_validator(mode="after")
-    def _one_length(self) -> TrainingConfig:
-        if sum(getattr(self, name) is not None for name in LENGTHS) > 1:
-            raise ValueError(one_of(LENGTHS))
-        if all(getattr(self, name) is None for name in LENGTHS):
-            object.__setattr__(self, "epochs", 1)
-        return self
+    @property
+    def chosen(self) -> Any:
+        """What stands under the name."""
+        (options,) = self._given().values()
+        return options
 
 
 WeightsName = Annotated[str, Field(min_length=1, description=WEIGHTS_HELP)]

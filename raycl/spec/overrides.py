@@ -8,10 +8,10 @@ from typing import Any
 from raycl.errors import nearest
 from raycl.spec.distribution import format_value
 from raycl.spec.memory import MemoryConfig
-from raycl.spec.options import TrainingConfig
 from raycl.spec.problems import Problems
 from raycl.spec.source import Path
 from raycl.spec.space import SEARCH
+from raycl.spec.training import TrainingConfig
 
 STRATEGY_OVERRIDES = ("training", "model", "memory")
 VARIANT_OVERRIDES = ("stream", *STRATEGY_OVERRIDES, "evaluation", "limits")

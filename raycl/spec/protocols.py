@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from raycl.spec.options import Count, Later, Options, one_of
+from raycl.spec.options import Count, Later, OneOf, Options
 
 RATE = "training.learning_rate"
 """What the first phase of ``stability_decay`` has a grid of."""
@@ -80,7 +80,7 @@ ProtocolName = Literal["end_of_training", "current_task", "seen_tasks", "stabili
 WORDS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
-class ProtocolConfig(Options):
+class ProtocolConfig(OneOf):
     """A protocol with options of its own: ``{current_task: {retrain: true}}``."""
 
     current_task: Annotated[CurrentTask | None, Later()] = Field(
@@ -97,20 +97,6 @@ class ProtocolConfig(Options):
     )
     transfer: Annotated[Transfer | None, Later()] = Field(None, description="searched on another stream")
 
-    @model_validator(mode="after")
-    def _one_protocol(self) -> ProtocolConfig:
-        if len(self._given()) != 1:
-            raise ValueError(one_of(tuple(type(self).model_fields)))
-        return self
-
-    def _given(self) -> dict[str, Any]:
-        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
-
-    @property
-    def name(self) -> str:
-        (name,) = self._given()
-        return name
-
     @property
     def searches(self) -> bool:
         """Whether a search chooses before the final phase."""
@@ -119,8 +105,7 @@ class ProtocolConfig(Options):
     @property
     def as_it_goes(self) -> AsItGoes:
         """The options of a protocol by which a trial chooses between tasks."""
-        (options,) = self._given().values()
-        found: AsItGoes = options
+        found: AsItGoes = self.chosen
         return found
 
     @property

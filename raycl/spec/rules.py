@@ -53,17 +53,18 @@ def validate(options: type[O], data: Any) -> O:
     broken: list[Broken] = []
     for path, found in by_path.items():
         below = any(other[: len(path)] == path and other != path for other in by_path)
-        fitting = [detail for detail in found if not _of_another_kind(detail)]
+        fitting = [detail for detail in found if not _of_another_kind(detail, found)]
         if below and all(detail["type"] in ("too_short", "too_long") for detail in fitting):
-            continue  # pydantic counts the valid items only
+            continue  # pydantic counts the valid items only, and says that a mapping is no word
         broken.append(_broken(options, path, fitting or found))
     raise BrokenRules(broken)
 
 
-def _of_another_kind(detail: ErrorDetails) -> bool:
-    """Whether a value that may be a list or a mapping is told, being one of them, that it is not the other."""
-    other = {"tuple_type": Mapping, "model_type": list}.get(detail["type"])
-    return other is not None and isinstance(detail["input"], other)
+def _of_another_kind(detail: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
+    """Whether a value that may be a word, a list or a mapping is told, being one of them, that it is not another."""
+    words = any(other["type"] == "literal_error" for other in found)
+    others = {"tuple_type": (Mapping,), "model_type": (list, str) if words else (list,), "literal_error": (Mapping,)}
+    return isinstance(detail["input"], others.get(detail["type"], ()))
 
 
 def _trim(loc: Sequence[str | int], data: Any, kind: str) -> Path:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from raycl.spec.distribution import WHEN
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
-from raycl.spec.options import EXACT, LARGEST, TrainingConfig
+from raycl.spec.options import EXACT, LARGEST
 from raycl.spec.overrides import STRATEGY_OVERRIDES, VARIANT_OVERRIDES
 from raycl.spec.setting import Registries
 from raycl.spec.space import DISTRIBUTIONS, MOST_CHOICES, SEARCH
@@ -23,6 +23,7 @@ from raycl.spec.sweep_options import (
     SearchConfig,
     TableConfig,
 )
+from raycl.spec.training import TrainingConfig
 
 JsonSchema = dict[str, Any]
 

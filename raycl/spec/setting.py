@@ -16,9 +16,10 @@ from pydantic import BaseModel
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
 from raycl.spec.needs import SHARED_BLOCKS, Extent
-from raycl.spec.options import ModelConfig, Options, StreamConfig, TrainingConfig
+from raycl.spec.options import ModelConfig, Options, StreamConfig
 from raycl.spec.published import as_published, departures, per_task_head
 from raycl.spec.sweep_options import LimitsConfig
+from raycl.spec.training import TrainingConfig
 
 B = TypeVar("B", bound=BaseModel)
 Registered: TypeAlias = Mapping[str, Mapping[str, tuple[Any, str]]]

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from raycl.spec.evaluation import EvaluationConfig
 from raycl.spec.memory import MemoryConfig
-from raycl.spec.options import Options, StreamConfig, TrainingConfig
+from raycl.spec.options import Options, StreamConfig
 from raycl.spec.protocols import Choosing
 from raycl.spec.revisions import revisions
 from raycl.spec.seeds import RunSeeds
 from raycl.spec.setting import BLOCK_NAMES, PLAIN_BLOCKS, Registries, Setting, checked_block
 from raycl.spec.sweep_options import LimitsConfig, ResourcesConfig
+from raycl.spec.training import TrainingConfig
 
 FORMAT_VERSION = 1
 """Of the specification itself. What the same options give is told by revisions (:mod:`raycl.spec.revisions`)."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from raycl.errors import MethodError
+from raycl.learning.labels import cross_entropy
 from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.memory.selection import rows_kept
 from raycl.models.network import Network
@@ -106,6 +107,11 @@ class Strategy:
     """Has a compression ratio, for ``limits.max_compression_ratio``."""
     one_pass: ClassVar[bool] = True
     """Learns a task by passes over its rows as they come, which ``training.real_time`` asks for."""
+    smooths_labels: ClassVar[bool] = True
+    """Learns labels by :meth:`label_loss`, which ``training.label_smoothing`` smooths."""
+    keeps_best: ClassVar[bool] = True
+    """A task may end with the weights of an earlier pass (``training.keep_best``): nothing else that the method keeps
+    of a task adds up over its updates."""
     divisible: ClassVar[bool] = True
     """An update on a part of a batch costs that part: the last one of ``training.budget`` is cut to what is left."""
     offers: ClassVar[Literal["batch", "task"]] = "batch"
@@ -252,7 +258,7 @@ class Strategy:
         if self._long_head and batch.only == self.task:
             units = self.context.scenario.units(self.task)
             logits = self.network(batch.x, units)
-            return {"task": nn.functional.cross_entropy(logits, batch.y - units.start)}
+            return {"task": self.label_loss(logits, batch.y - units.start)}
         return {"task": self.cross_entropy(self.network(batch.x), batch)}
 
     @property
@@ -306,12 +312,22 @@ class Strategy:
         """
         scenario = self.context.scenario
         if scenario.policy in ("all", "seen") and logits.shape[1] == scenario.outputs(self.task):
-            return nn.functional.cross_entropy(logits, batch.y, reduction=reduction)
+            return self.label_loss(logits, batch.y, reduction=reduction)
         mask = scenario.mask(batch.task, scenario.policy, self.task)
         if scenario.policy == "current":  # the unit of a row of another task is not among the current task's
             others = batch.replayed | (batch.task != self.task)
             mask = torch.where(others[:, None], scenario.mask(batch.task, "seen", self.task), mask)
-        return nn.functional.cross_entropy(logits.masked_fill(~mask, float("-inf")), batch.y, reduction=reduction)
+        return self.label_loss(logits, batch.y, mask, reduction)
+
+    def label_loss(self, logits: Tensor, y: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
+        """Cross-entropy to labels over the units of a mask ``[batch, units]``, or all of them, smoothed where asked."""
+        return cross_entropy(logits, y, self.context.training.label_smoothing, mask, reduction)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the network's own optimiser, as it is in this update."""
+        rate: float = self.context.optimizers["network"].param_groups[0]["lr"]
+        return rate
 
     def remedy(self) -> str:
         """What helps where losses or parameters do not stay finite."""

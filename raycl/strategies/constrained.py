@@ -71,7 +71,7 @@ class Constrained(Strategy, ABC, Generic[P]):
         if scenario.policy != "current":
             return self.cross_entropy(logits, rows, reduction="none")
         own = scenario.mask(rows.task, "own", self.task)
-        return nn.functional.cross_entropy(logits.masked_fill(~own, float("-inf")), rows.y, reduction="none")
+        return self.label_loss(logits, rows.y, own, "none")
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from raycl.learning.precision import Bfloat16
 from raycl.memory.buffer import ReplayBuffer, Table
 from raycl.models.network import Network
 from raycl.spec.memory import MemoryConfig
-from raycl.spec.options import TrainingConfig
+from raycl.spec.training import TrainingConfig
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 

@@ -45,7 +45,9 @@ from raycl.spec.options import CountFromZero, Fraction
 from raycl.strategies.base import Context, Losses, Position, Strategy, StrategyConfig
 from raycl.streams.task import Batch
 
-PERCEPTRON = "replaces units of linear layers, each with its ReLU, under a linear head; take model mlp, without norm"
+PERCEPTRON = (
+    "replaces units of linear layers, each with its ReLU, under a linear head; take model mlp, without norm and dropout"
+)
 
 
 class ContinualBackpropConfig(StrategyConfig):
@@ -131,6 +133,7 @@ class ContinualBackprop(Strategy):
     """Replace units that are of little use."""
 
     Config = ContinualBackpropConfig
+    keeps_best: ClassVar[bool] = False
     between_tasks = ("replacement_rate", "maturity", "decay")
     stability = ()
     paper: ClassVar[str] = "Dohare et al. 2024, Nature 632, arXiv 2306.13812"

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from raycl.errors import Problem, SpecError
 from raycl.learning.own_units import own_head_only, require_own_units
@@ -143,7 +143,7 @@ class Ensemble(Strategy):
     def loss(self, batch: Batch) -> Losses:
         """Cross-entropy over the task's own units."""
         labels = batch.y - self.context.scenario.offset(self.task)
-        return {"task": nn.functional.cross_entropy(self.network(batch.x), labels)}
+        return {"task": self.label_loss(self.network(batch.x), labels)}
 
     # -- prediction and state ----------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ class ExStream(Strategy):
     """Cluster, and learn from the prototypes."""
 
     Config = ExStreamConfig
+    keeps_best: ClassVar[bool] = False
     between_tasks = ("rehearse_every",)
     divisible: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = (

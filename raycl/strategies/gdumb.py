@@ -65,6 +65,7 @@ class GDumb(Strategy):
     """Collect, then fit from scratch."""
 
     Config = GDumbConfig
+    keeps_best: ClassVar[bool] = False
     between_tasks = ("passes", "batch_size", "learning_rate", "final_learning_rate", "weight_decay", "gradient_clip")
     stability = ()
     one_pass: ClassVar[bool] = False

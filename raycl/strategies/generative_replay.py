@@ -87,6 +87,7 @@ class GenerativeReplay(Strategy):
     """A solver and a generator that learn from new data and from what their predecessors make."""
 
     Config = GenerativeReplayConfig
+    keeps_best: ClassVar[bool] = False
     acts_from = dict.fromkeys(("targets", "temperature", "replay_batch_size", "replay_share"), 2)
     between_tasks = ("targets", "temperature", "replay_batch_size", "replay_share", "generator_learning_rate")
     divisible: ClassVar[bool] = False

@@ -84,6 +84,7 @@ class ICaRL(Strategy):
     """Incremental classifier and representation learning."""
 
     Config = ICaRLConfig
+    smooths_labels: ClassVar[bool] = False
     acts_from = {"distillation": 2, "temperature": 2, "memory.mix": 2}
     between_tasks = ("distillation", "temperature")
     one_pass: ClassVar[bool] = False

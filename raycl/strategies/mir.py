@@ -33,7 +33,6 @@ from raycl.learning.passes import FORWARD_HELP, ForwardPasses
 from raycl.models.network import frozen_statistics
 from raycl.spec.needs import Need
 from raycl.spec.options import Count, Later, Positive, ScenarioName
-from raycl.strategies.base import Context
 from raycl.strategies.replay import Replay, ReplayConfig, first_drawn
 from raycl.streams.task import Batch
 
@@ -78,9 +77,10 @@ class MIR(Replay):
 
     config: MIRConfig
 
-    def __init__(self, config: MIRConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self._rate = config.virtual_learning_rate or context.training.learning_rate
+    @property
+    def _rate(self) -> float:
+        """Of the virtual step, which follows the schedule of the real one."""
+        return self.config.virtual_learning_rate or self.learning_rate
 
     @property
     def draw_size(self) -> int:

@@ -58,6 +58,7 @@ class PackNet(Strategy):
     """Iterative pruning with an owner for every weight of the backbone's linear and convolutional layers."""
 
     Config = PackNetConfig
+    keeps_best: ClassVar[bool] = False
     between_tasks = ("prune_fraction", "retrain_fraction", "retrain_learning_rate")
     one_pass: ClassVar[bool] = False
     idle_rows = "always"

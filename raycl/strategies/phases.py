@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
@@ -9,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from raycl.spec.options import TrainingConfig
+from raycl.spec.training import TrainingConfig
 from raycl.streams.task import Batch
 
 R = TypeVar("R", Batch, Tensor)
@@ -104,6 +105,7 @@ class Position:
     Attributes:
         task: the task that is learned; 0 throughout where boundaries are hidden.
         fraction: share of the phase's updates that are done, 0 <= fraction < 1.
+        updates: of the whole phase; infinite where a budget ends it.
         last: whether this is the last update of the phase.
         share: of a full update that this one is, below 1 where a budget ends: so much of the batch is there, and a
             method takes as much of what it adds to a batch.
@@ -119,6 +121,7 @@ class Position:
     last: bool
     late: Tensor | None = None
     share: float = 1.0
+    updates: float = math.inf
 
     def part_of(self, rows: R) -> R:
         """Of the rows that a method adds to a full update, those that it adds to this one: the first ones."""
@@ -135,7 +138,7 @@ class Phase:
         step: default: the strategy's own.
         start: called before the first batch; rows of ``source`` are gathered after it.
         new_optimizers: build all optimisers anew after ``start``, from :meth:`Strategy.trainable`.
-        learning_rate: factor on every learning rate, asked for before each update.
+        learning_rate: factor on every learning rate, asked for before each update; beside ``training.schedule``.
     """
 
     name: str

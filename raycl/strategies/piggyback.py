@@ -158,7 +158,7 @@ class Piggyback(Strategy):
         labels = batch.y - self.context.scenario.offset(self.task)
         features = self._features(self._mask(self.task), batch.x)
         logits = self.network.head.own(features, self.context.scenario.units(self.task))
-        return {"task": nn.functional.cross_entropy(logits, labels)}
+        return {"task": self.label_loss(logits, labels)}
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         self._idle.zero_gradients()

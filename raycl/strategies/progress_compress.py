@@ -83,6 +83,7 @@ class ProgressCompress(Strategy):
     """Learn in an active column, then compress what it learned into the network that answers."""
 
     Config = ProgressCompressConfig
+    keeps_best: ClassVar[bool] = False
     acts_from = {"penalty": 2, "penalty_step": 2, "fisher": 2, "fisher_examples": 2, "online_decay": 3}
     between_tasks = ("penalty", "penalty_step", "fisher", "fisher_examples", "online_decay", "temperature")
     one_pass: ClassVar[bool] = False
@@ -175,7 +176,7 @@ class ProgressCompress(Strategy):
 
     def _progress_loss(self, batch: Batch) -> Tensor:
         labels = batch.y - self.context.scenario.offset(self.task)
-        return nn.functional.cross_entropy(self._answers(batch.x), labels)
+        return self.label_loss(self._answers(batch.x), labels)
 
     def _compress_loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():

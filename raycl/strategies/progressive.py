@@ -137,7 +137,7 @@ class Progressive(Strategy):
     def loss(self, batch: Batch) -> Losses:
         """Cross-entropy over the task's own units."""
         labels = batch.y - self.context.scenario.offset(self.task)
-        return {"task": nn.functional.cross_entropy(self.columns(batch.x, self.task), labels)}
+        return {"task": self.label_loss(self.columns(batch.x, self.task), labels)}
 
     # -- prediction and state ----------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class ShrinkPerturb(Strategy):
 
     def edit_gradients(self, batch: Batch, at: Position) -> None:
         if self.config.when == "update":
-            self._shrink(self.context.training.learning_rate * self.config.strength[0])
+            self._shrink(self.learning_rate * self.config.strength[0])
 
     def after_update(self, batch: Batch, at: Position) -> None:
         if self.config.when == "update":

@@ -17,6 +17,8 @@ weights are pushed away from their place.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from raycl.learning.path_integral import PathIntegral
@@ -46,6 +48,7 @@ class SI(Anchored):
     """Synaptic intelligence."""
 
     Config = SIConfig
+    keeps_best: ClassVar[bool] = False
     acts_from = {**Anchored.acts_from, "damping": 2, "clamp": 2}
     between_tasks = (*Anchored.between_tasks, "damping")
     paper = "Zenke, Poole and Ganguli 2017, arXiv 1703.04200"

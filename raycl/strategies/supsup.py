@@ -202,7 +202,7 @@ class SupSup(Strategy):
         weights = self.masked.apply(self._decided())
         logits = functional_call(self.network, weights, (batch.x,))
         y = batch.y - self.context.scenario.offset(self.task)  # every subnetwork counts its units from 0
-        return {"task": nn.functional.cross_entropy(logits, y)}
+        return {"task": self.label_loss(logits, y)}
 
     # -- prediction --------------------------------------------------------------------------------------------
 

@@ -18,8 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from raycl.spec.options import ActiveLogits, HeadKind, ScenarioName
+from raycl.spec.options import HeadKind, ScenarioName
 from raycl.spec.published import long_head, per_task_head
+from raycl.spec.training import ActiveLogits
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,17 @@ class BatchPlan:
                 share = turn.rows / len(rows)
                 rows = rows[: turn.rows]
                 late = waiting.among(rows) if epoch else None
-                at = Position(task, name, epoch, update, turn.fraction, turn.last, late, share)
+                at = Position(
+                    task,
+                    name,
+                    epoch,
+                    update,
+                    turn.fraction,
+                    turn.last,
+                    late,
+                    share,
+                    math.inf if self.allowance else total,
+                )
                 yield self.pool.gather(self._with_memory(rows, at)), at
                 update += 1
             epoch += 1

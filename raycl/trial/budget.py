@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raycl.errors import MethodError
-from raycl.spec.options import BudgetConfig
+from raycl.spec.training import BudgetConfig
 from raycl.strategies.phases import Phase, Share
 from raycl.trial.meter import Meter
 

@@ -16,6 +16,7 @@ from raycl.spec.needs import Extent
 from raycl.spec.setting import Registries, Setting
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Context, Strategy
+from raycl.streams.held_out import HeldOut
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Layout, SplitName, TaskSource
 from raycl.trial.evaluator import Evaluator
@@ -36,6 +37,7 @@ class Parts:
         networks: makes every network of the trial's model.
         rows: of a phase's source.
         also: measures a second matrix, where one is asked for.
+        judges: measures on the rows that ``training.held_out`` leaves out, where something asks for it.
         meter: counts the rows that pass through networks.
         work: updates and examples of the present task.
     """
@@ -49,6 +51,7 @@ class Parts:
     rows: TrainingRows
     evaluator: Evaluator
     also: Evaluator | None
+    judges: Evaluator | None
     random: Randomness
     meter: Meter
     work: Work
@@ -104,7 +107,7 @@ def build(
     strategy: Strategy = setting.strategy(setting.options, context)
     require(replace(setting, extent=Extent(scenario.sizes)))
 
-    def evaluator(split: SplitName) -> Evaluator:
+    def evaluator(split: SplitName, source: TaskSource = source) -> Evaluator:
         return Evaluator(
             source,
             split,
@@ -118,7 +121,11 @@ def build(
         )
 
     scores, also = evaluator(trial.score_on), evaluator(trial.also_on) if trial.also_on else None
-    return Parts(setting, scenario, strategy, networks, memory, optimizers, rows, scores, also, random, meter, work)
+    judges = evaluator("train", source.judges) if isinstance(source, HeldOut) else None
+    return Parts(
+        *(setting, scenario, strategy, networks, memory, optimizers, rows),
+        *(scores, also, judges, random, meter, work),
+    )
 
 
 def _memory(setting: Setting, random: Randomness, storage: Storage | None) -> ReplayBuffer | None:

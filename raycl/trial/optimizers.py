@@ -9,7 +9,7 @@ part on its own: as if every head were a parameter whose gradient is None while 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from raycl.learning.fused import FusedOptimizer, ParameterState
 from raycl.learning.restarts import SINCE, correct, restart
 from raycl.learning.step_size import step_size
-from raycl.spec.options import TrainingConfig
+from raycl.spec.training import TrainingConfig
 from raycl.strategies.base import Trainable
 from raycl.strategies.context import EntryIndex
 
@@ -79,11 +79,21 @@ class OptimizerSet:
     def __getitem__(self, name: str) -> FusedOptimizer:
         return self._optimizers[name].fused
 
-    def scale_learning_rate(self, factor: float) -> None:
-        """Set every learning rate to its configured value times ``factor``."""
+    @property
+    def steady(self) -> bool:
+        """Whether no optimiser has a schedule."""
+        return all(optimizer.settings.steady for optimizer in self._optimizers.values())
+
+    def set_rates(self, factor: Callable[[TrainingConfig], float]) -> None:
+        """Set every learning rate to its configured value times a factor.
+
+        Args:
+            factor: by an optimiser's settings.
+        """
         for optimizer in self._optimizers.values():
+            scale = factor(optimizer.settings)
             for group in optimizer.fused.param_groups:
-                group["lr"] = group["base_lr"] * factor
+                group["lr"] = group["base_lr"] * scale
 
     def parameters(self) -> list[nn.Parameter]:
         """All parameters in the optimisers."""
@@ -135,14 +145,15 @@ class _Optimizer:
 
     Attributes:
         fused: the optimiser itself.
+        settings: how it learns.
         wholes: the parameters, in the order of :meth:`state_dict`.
     """
 
     def __init__(self, trainable: Trainable, settings: TrainingConfig) -> None:
         self.fused = _fused(trainable, settings)
+        self.settings = settings
         self._groups: list[list[nn.Parameter]] = [list(group["params"]) for group in self.fused.param_groups]
         self.wholes = [parameter for group in self._groups for parameter in group]
-        self._clip = settings.gradient_clip
         self._pieces: list[_Piece] = []
         self._idle: dict[nn.Parameter, Segments] = {}
         self._divided: dict[nn.Parameter, Sequence[range]] = {}
@@ -150,8 +161,9 @@ class _Optimizer:
         """Parameters, or pieces, some of whose entries count their own steps, and their groups."""
 
     def step(self) -> None:
-        if self._clip:
-            nn.utils.clip_grad_norm_(self.wholes, self._clip)
+        if self.settings.gradient_clip:
+            for together in self._groups if self.settings.clip_by == "group" else [self.wholes]:
+                nn.utils.clip_grad_norm_(together, self.settings.gradient_clip)
         for piece in self._pieces:
             gradient = piece.whole.grad
             piece.view.grad = None if gradient is None else gradient[piece.rows.start : piece.rows.stop]
@@ -285,6 +297,10 @@ def _fused(trainable: Trainable, training: TrainingConfig) -> FusedOptimizer:
         options = {"weight_decay": training.weight_decay, **group, "lr": rate, "base_lr": rate}
         if training.optimizer in ("sgd", "rmsprop"):
             options.setdefault("momentum", training.momentum)
+        if training.optimizer == "sgd":
+            options.setdefault("nesterov", training.nesterov and options["momentum"] > 0)
+        if training.optimizer in ("adam", "adamw"):
+            options.setdefault("betas", training.betas)
         options.pop("scale", None)
         groups.append(options)
     return FusedOptimizer(training.optimizer, groups)

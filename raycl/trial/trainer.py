@@ -19,18 +19,21 @@ from raycl.matrix import Cost, TaskRow
 from raycl.memory.buffer import Table, everything
 from raycl.memory.local import Storage
 from raycl.spec.came_to import came_to
-from raycl.spec.options import ActiveLogits
 from raycl.spec.setting import Registries
+from raycl.spec.training import ActiveLogits
 from raycl.spec.trial import TrialSpec
-from raycl.strategies.base import Losses, Phase, Position, Rows, Source, Updates, total
+from raycl.strategies.base import Losses, Phase, Position, Rows, Source, Updates
 from raycl.streams.contents import seen
+from raycl.streams.held_out import HeldOut
 from raycl.streams.later import later_tasks
 from raycl.streams.task import Layout, TaskSource
 from raycl.trial.batching import BatchPlan, refuse_single_row
 from raycl.trial.budget import Allowance, TaskBudget, Ticks
 from raycl.trial.build import build
 from raycl.trial.cost import check_limits, task_cost
+from raycl.trial.course import followed
 from raycl.trial.diagnostics import diagnose
+from raycl.trial.finite import check_finite
 from raycl.trial.inside import InsideTask
 from raycl.trial.meter import TaskClock
 from raycl.trial.room import with_room
@@ -69,7 +72,10 @@ class Trainer:
         self.trial = trial
         self.catalog = catalog or installed()
         self.next_task = 0
-        self._source = source = later_tasks(source, trial.skipped_tasks, trial.stream["normalize"])
+        source = later_tasks(source, trial.skipped_tasks, trial.stream["normalize"])
+        if trial.training.judges_held_out:
+            source = HeldOut(source, trial.training.held_out, trial.run_seeds.split)
+        self._source = source
 
         def rehearse(brief: TrialSpec, blank: TaskSource) -> list[Cost]:
             return TrialRehearsal(brief, blank, catalog=self.catalog, data_root=data_root).costs()
@@ -79,7 +85,7 @@ class Trainer:
         self.strategy, self.scenario, self.setting = parts.strategy, parts.scenario, parts.setting
         self._networks, self._memory, self._optimizers = parts.networks, parts.memory, parts.optimizers
         self._rows, self._random = parts.rows, parts.random
-        self._evaluator, self._also = parts.evaluator, parts.also
+        self._evaluator, self._also, self._judges = parts.evaluator, parts.also, parts.judges
         self._meter, self._work = parts.meter, parts.work
         self._ticks = Ticks(self._meter)
 
@@ -238,14 +244,15 @@ class Trainer:
             self._build_optimizers(task)
         strategy.train(True)
         step = phase.step or strategy.step
+        course = followed(phase, task, strategy, self._optimizers, self.trial.training, self._judges)
         losses: Losses = {}
         epoch = 0
         for batch, at in self._plan(phase, task, allowance).batches(self._told(task)):
             if at.epoch > epoch:
                 self._check_finite(losses, at)
+                course.passed()
                 epoch = at.epoch
-            if phase.learning_rate is not None:
-                self._optimizers.scale_learning_rate(phase.learning_rate(at))
+            course.before(at)
             if inside is not None:
                 inside.incoming(batch, at)
             if real_time and not self._ticks.takes(len(batch)):
@@ -255,12 +262,15 @@ class Trainer:
             except ValueError as error:
                 refuse_single_row(error, self.trial.strategy)
                 raise
+            course.after(losses)
             self._work.count(1, len(batch))
             if real_time:
                 self._ticks.learned(len(batch))
             if inside is not None:
                 inside.updated()
         self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
+        course.passed()
+        course.ended()
         self._meter.settle()
 
     def _plan(self, phase: Phase, task: int, allowance: Allowance | None) -> BatchPlan:
@@ -286,19 +296,7 @@ class Trainer:
 
     def _check_finite(self, losses: Losses, at: Position) -> None:
         """Once per epoch: a synchronisation per update would cost more than the update."""
-        if self._optimizers.lost_gradients():
-            raise MethodError(
-                f"{self.trial.strategy}: a gradient reaches rows of the head that learning_units leaves out, and moves "
-                f"nothing (in task {at.task}, phase {at.phase!r}); let learning_units name them, or return None for all"
-            )
-        finite = not losses or bool(torch.isfinite(total(losses)))
-        finite = finite and all(bool(torch.isfinite(p).all()) for p in self._optimizers.parameters())
-        if not finite:
-            values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
-            raise MethodError(
-                f"{self.trial.strategy}: losses and parameters must stay finite (got {values} in task {at.task}, phase "
-                f"{at.phase!r}, epoch {at.epoch}); {self.strategy.remedy()}, here {self.trial.options}"
-            )
+        check_finite(self.trial, self.strategy, self._optimizers, losses, at)
 
     # -- measuring ---------------------------------------------------------------------------------------------
 

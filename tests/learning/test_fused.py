@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from raycl.errors import MethodError
 from raycl.learning.fused import FusedOptimizer
-from raycl.spec.options import OptimizerName
+from raycl.spec.training import OptimizerName
 
 SHAPES = ((5, 3), (4,), (2, 3, 3, 3), ())
 RATE = 0.1
@@ -131,7 +131,10 @@ def test_a_parameter_without_gradient_keeps_still_and_counts_no_step() -> None:
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([{"params": [], "nesterov": True}], "may hold momentum, params, weight_decay, and scale .got nesterov"),
+        (
+            [{"params": [], "dampening": 0.5}],
+            "may hold momentum, nesterov, params, weight_decay, and scale .got dampening",
+        ),
         ([{"params": [torch.zeros(1)] * 2}], "in one group once"),
         ([{"params": [nn.Parameter(torch.zeros(1)) * 2]}], "a tensor that was computed"),
     ],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raycl.learning.fused import FusedOptimizer
 from raycl.learning.lookahead import lookahead
-from raycl.spec.options import TrainingConfig
+from raycl.spec.training import TrainingConfig
 from raycl.strategies.base import Trainable
 from raycl.trial.optimizers import OptimizerSet
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from raycl.learning.path_integral import PathIntegral
 from raycl.learning.path_penalty import PathPenalty, PathPenaltyOptions, without_norms
 from raycl.learning.quadratic import StepSizes
-from raycl.spec.options import TrainingConfig
+from raycl.spec.training import TrainingConfig
 from raycl.strategies.base import Trainable
 from raycl.trial.optimizers import OptimizerSet
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raycl.errors import MethodError
 from raycl.learning.quadratic import Quadratic, StepSizes, require_finite
-from raycl.spec.options import TrainingConfig
+from raycl.spec.training import TrainingConfig
 from raycl.strategies.base import Trainable
 from raycl.trial.optimizers import OptimizerSet
 

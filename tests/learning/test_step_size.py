@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raycl.spec.options import TrainingConfig
+from raycl.spec.training import TrainingConfig
 from raycl.strategies.base import Trainable
 from raycl.trial.optimizers import OptimizerSet
 
@@ -21,7 +21,7 @@ def steady(name: str, momentum: float = 0.0, rows: list[range] | None = None) ->
     )
     optimizers = OptimizerSet(settings)
     optimizers.build({"network": Trainable.of([parameter])}, None if rows is None else {parameter: rows})
-    optimizers.scale_learning_rate(0.5)
+    optimizers.set_rates(lambda settings: 0.5)
     for _ in range(1000):
         before = parameter.detach().clone()
         parameter.grad = GRADIENT.double()

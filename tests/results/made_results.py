@@ -16,8 +16,8 @@ from raycl.results.outcomes import Record
 from raycl.results.store import ResultsFolder
 from raycl.results.trackers.mlflow import MLflowMirror
 from raycl.spec.memory import MemoryConfig
-from raycl.spec.options import TrainingConfig
 from raycl.spec.sweep import SweepSpec
+from raycl.spec.training import TrainingConfig
 from raycl.spec.trial import SweepPhase, TrialSpec
 
 HEAD = """

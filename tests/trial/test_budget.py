@@ -10,7 +10,7 @@ from support import counts, finish, trainer, trial
 from torch import nn
 
 from raycl.errors import MethodError
-from raycl.spec.options import BudgetConfig
+from raycl.spec.training import BudgetConfig
 from raycl.strategies.phases import Epochs, Phase, Share
 from raycl.trial.budget import Allowance, TaskBudget, Ticks, Turn
 from raycl.trial.meter import Meter

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from raycl.spec.options import TrainingConfig
+from raycl.spec.training import TrainingConfig
 from raycl.strategies.base import Trainable
 from raycl.trial import checkpoint
 from raycl.trial.optimizers import OptimizerSet
@@ -37,7 +37,7 @@ def test_groups_scale_and_schedules_multiply_the_rate() -> None:
     slow, fast = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     optimizers = OptimizerSet(training(optimizer="sgd"))
     optimizers.build({"network": Trainable([{"params": [slow], "scale": 0.5}, {"params": [fast]}])})
-    optimizers.scale_learning_rate(0.1)
+    optimizers.set_rates(lambda settings: 0.1)
     slow.grad, fast.grad = torch.ones(1), torch.ones(1)
     optimizers.step()
     assert (slow.item(), fast.item()) == pytest.approx((-0.005, -0.01))

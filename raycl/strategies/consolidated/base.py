@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -48,6 +48,7 @@ class Consolidated(Strategy):
         learning_rate: factor on the learning rate of the settled lower part; 0 freezes it.
     """
 
+    keeps_best: ClassVar[bool] = False
     config: ConsolidatedConfig
 
     def __init__(

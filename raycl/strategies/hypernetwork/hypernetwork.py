@@ -133,7 +133,7 @@ class Hypernetwork(Strategy):
         scenario, task = self.context.scenario, self.task
         weights = self.protected.current()
         logits = self.target.forward(weights, self._states[task], batch.x)[:, : scenario.sizes[task]]
-        return {"task": nn.functional.cross_entropy(logits, batch.y - scenario.offset(task))}
+        return {"task": self.label_loss(logits, batch.y - scenario.offset(task))}
 
     # -- prediction --------------------------------------------------------------------------------------------
 

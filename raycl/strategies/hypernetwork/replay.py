@@ -76,6 +76,7 @@ class HypernetworkReplay(Strategy):
     """A classifier that learns from new images and from those that the old tasks' generators draw."""
 
     Config = HypernetworkReplayConfig
+    keeps_best: ClassVar[bool] = False
     acts_from = {  # what is held is seen in what it draws, while the next task is learned
         **dict.fromkeys(_OF_REPLAYS, 2),
         **dict.fromkeys(PROTECTION, 3),

@@ -69,6 +69,7 @@ class HypernetworkTIR(Hypernetwork):
     """Generated networks, selected by a classifier of tasks."""
 
     Config = HypernetworkTIRConfig
+    keeps_best: ClassVar[bool] = False
     acts_from = {
         **Hypernetwork.acts_from,
         **dict.fromkeys(("replay_share", "replay_batch_size"), 2),
