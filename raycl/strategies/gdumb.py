@@ -104,6 +104,10 @@ class GDumb(Strategy):
                 "training.momentum",
                 "training.weight_decay",
                 "training.gradient_clip",
+                "training.schedule",
+                "training.warm_up",
+                "training.nesterov",
+                "training.betas",
             ),
             "the method has its own; set those, or optimizer: training",
             lambda at: at.options.optimizer == "sgd",
@@ -125,7 +129,8 @@ class GDumb(Strategy):
         if options.optimizer == "training":
             return super().trainable(task)
         own = options.model_dump(include={"learning_rate", "momentum", "weight_decay", "gradient_clip"})
-        training = self.context.training.model_copy(update={"optimizer": "sgd", **own})
+        plain = {"optimizer": "sgd", "schedule": "constant", "warm_up": 0.0, "nesterov": False}
+        training = self.context.training.model_copy(update=plain | own)
         return {"network": Trainable([{"params": list(self.network.parameters())}], training)}
 
     def phases(self, task: int) -> Sequence[Phase]:
