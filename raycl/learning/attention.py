@@ -245,6 +245,7 @@ _PASSED = (
     nn.Flatten,
     nn.Identity,
     nn.Dropout,
+    nn.Dropout2d,
     nn.MaxPool2d,
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,

@@ -10,14 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raycl.spec.schedule import Cosine, Multistep, OneCycle, Plateau, Schedule, Step
+from raycl.spec.schedule import Cosine, Multistep, OneCycle, Plateau, Schedule, Steps
 
 REACHED = 1e-9
 """A share of the updates is reached where it is but for rounding."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Whereabouts:
     """Where in a phase an update stands.
 
     Attributes:
@@ -36,46 +36,46 @@ class Place:
         return math.isfinite(self.updates)
 
 
-def rate(schedule: Schedule | None, warm_up: float, place: Place) -> float:
+def rate(schedule: Schedule | None, warm_up: float, at: Whereabouts) -> float:
     """The factor on the learning rate; of :class:`raycl.spec.schedule.Plateau` without its drops.
 
     Args:
         warm_up: share of the updates in which the factor rises evenly to 1: over n updates by 1/n each, or from 0 where
             their number is not known. The schedule takes what is left.
     """
-    if warm_up and place.counted:
-        rising = round(warm_up * place.updates)
-        if place.update < rising:
-            return (place.update + 1) / rising
-        update, updates = place.update - rising, place.updates - rising
-        place = Place(update, updates, update / updates)
+    if warm_up and at.counted:
+        rising = round(warm_up * at.updates)
+        if at.update < rising:
+            return (at.update + 1) / rising
+        update, updates = at.update - rising, at.updates - rising
+        at = Whereabouts(update, updates, update / updates)
     elif warm_up:
-        if place.fraction < warm_up:
-            return place.fraction / warm_up
-        place = Place(place.update, place.updates, (place.fraction - warm_up) / (1 - warm_up))
+        if at.fraction < warm_up:
+            return at.fraction / warm_up
+        at = Whereabouts(at.update, at.updates, (at.fraction - warm_up) / (1 - warm_up))
     if schedule is None or isinstance(schedule, Plateau):
         return 1.0
     if isinstance(schedule, OneCycle):
-        return _one_cycle(schedule, place)
+        return _one_cycle(schedule, at)
     if isinstance(schedule, Cosine):
-        return _between(1.0, schedule.floor, place.fraction)
-    return math.prod(_dropped(schedule, place.fraction))
+        return _between(1.0, schedule.floor, at.fraction)
+    return math.prod(_dropped(schedule, at.fraction))
 
 
-def _dropped(schedule: Step | Multistep, done: float) -> Sequence[float]:
+def _dropped(schedule: Steps | Multistep, done: float) -> Sequence[float]:
     """The factors of the drops so far."""
-    if isinstance(schedule, Step):
+    if isinstance(schedule, Steps):
         return [schedule.factor] * math.floor(done / schedule.every + REACHED)
-    drops = sum(at <= done + REACHED for at in schedule.at)
+    drops = sum(drop <= done + REACHED for drop in schedule.at)
     return schedule.factor[:drops] if isinstance(schedule.factor, tuple) else [schedule.factor] * drops
 
 
-def _one_cycle(schedule: OneCycle, place: Place) -> float:
+def _one_cycle(schedule: OneCycle, at: Whereabouts) -> float:
     """Up to the peak, and down to the last update; torch counts both ends among a phase's steps."""
-    if place.counted:
-        now, peak, last = float(place.update), schedule.peak_at * place.updates - 1, place.updates - 1
+    if at.counted:
+        now, peak, last = float(at.update), schedule.peak_at * at.updates - 1, at.updates - 1
     else:
-        now, peak, last = place.fraction, schedule.peak_at, 1.0
+        now, peak, last = at.fraction, schedule.peak_at, 1.0
     if now <= peak:
         return _between(schedule.start, 1.0, now / peak if peak > 0 else 1.0)
     return _between(1.0, schedule.end, (now - peak) / (last - peak) if last > peak else 1.0)

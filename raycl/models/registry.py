@@ -44,6 +44,7 @@ MODELS: Registry[Model] = Registry(
         "resnet18": "raycl.models.resnet:RESNET18",
         "resnet18_imagenet": "raycl.models.resnet:RESNET18_IMAGENET",
         "resnet32": "raycl.models.resnet:RESNET32",
+        "zenkenet": "raycl.models.zenkenet:ZENKENET",
     },
 )
 

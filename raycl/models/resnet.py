@@ -4,13 +4,14 @@ He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016 (ar
 layout of section 4.2: three stages of five blocks, shortcuts without parameters (option A). ``resnet18`` is the layout
 of table 1 with 1 x 1 projections (option B), whose first layer is 3 x 3 with stride 1 and without pooling, as is usual
 for small images; ``width: 20`` gives the reduced ResNet-18 of Lopez-Paz and Ranzato 2017.
+``biases: true`` gives the ResNet-32 of von Oswald et al. 2020, 468,540 weights with their 60 output units.
 ``resnet18_imagenet`` is that table's network itself, as torchvision has it, so that weights trained on ImageNet fit.
 Departure: weights are uniform within 1/sqrt(fan_in), torch's default, not He-normal; norm layers undo the difference.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,9 +21,10 @@ from raycl.errors import Problem, SpecError
 from raycl.models.cnn import FirstConvolution, Norm, norm_layer
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
-from raycl.spec.options import MODEL_HELP, ModelConfig, Width
+from raycl.spec.options import MODEL_HELP, Later, ModelConfig, Width
 
 MIN_PIXELS = 16
+BIASES_HELP = "of convolutions before a norm, which takes them off again; those without one have them in any case"
 
 
 class ResNet18Config(ModelConfig):
@@ -31,6 +33,7 @@ class ResNet18Config(ModelConfig):
     name: Literal["resnet18"] = Field("resnet18", description=MODEL_HELP)
     width: Width = Field(64, description="channels of the first stage")
     norm: Norm = Field("batch", description="after each convolution")
+    biases: Annotated[bool, Later()] = Field(False, description=BIASES_HELP)
 
     widths: ClassVar[tuple[str, ...]] = ("width",)
 
@@ -47,6 +50,7 @@ class ResNet32Config(ModelConfig):
     name: Literal["resnet32"] = Field("resnet32", description=MODEL_HELP)
     width: Width = Field(16, description="channels of the first stage")
     norm: Norm = Field("batch", description="after each convolution")
+    biases: Annotated[bool, Later()] = Field(False, description=BIASES_HELP)
 
     widths: ClassVar[tuple[str, ...]] = ("width",)
 
@@ -69,25 +73,28 @@ class PaddedShortcut(nn.Module):
 class Block(nn.Module):
     """Two 3 x 3 convolutions around which a shortcut leads."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, projection: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, projection: bool, biases: bool) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            *_convolution(inputs, outputs, 3, stride, norm),
+            *_convolution(inputs, outputs, 3, stride, norm, biases),
             nn.ReLU(),
-            *_convolution(outputs, outputs, 3, 1, norm),
+            *_convolution(outputs, outputs, 3, 1, norm, biases),
         )
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            padded = PaddedShortcut(stride, outputs - inputs)
-            self.shortcut = nn.Sequential(*_convolution(inputs, outputs, 1, stride, norm)) if projection else padded
+        if (stride != 1 or inputs != outputs) and projection:
+            self.shortcut = nn.Sequential(*_convolution(inputs, outputs, 1, stride, norm, biases))
+        elif stride != 1 or inputs != outputs:
+            self.shortcut = PaddedShortcut(stride, outputs - inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, inputs, height, width]`` -> ``[batch, outputs, height / stride, width / stride]``."""
         return nn.functional.relu(self.residual(x) + self.shortcut(x))
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int, norm: Norm) -> tuple[nn.Module, nn.Module]:
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=norm == "none")
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int, norm: Norm, biases: bool
+) -> tuple[nn.Module, nn.Module]:
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=biases or norm == "none")
     return layer, norm_layer(norm, outputs)
 
 
@@ -101,9 +108,9 @@ def _resnet(
     if min(image_shape[1:]) < MIN_PIXELS:
         rule = f"needs images of at least {MIN_PIXELS} x {MIN_PIXELS} pixels; set stream.pad, or take model cnn or mlp"
         raise SpecError([Problem("model.name", rule, f"{config.name} on {image_shape[1]} x {image_shape[2]}")])
-    first = FirstConvolution(image_shape[0], config.width, 3, padding=1, bias=config.norm == "none")
+    first = FirstConvolution(image_shape[0], config.width, 3, padding=1, bias=config.biases or config.norm == "none")
     stem = [first, norm_layer(config.norm, config.width), nn.ReLU()]
-    return _stages(stem, blocks, config.width, config.norm, generator, projection)
+    return _stages(stem, blocks, config.width, config.norm, generator, projection, config.biases)
 
 
 def _stages(
@@ -113,6 +120,7 @@ def _stages(
     norm: Norm,
     generator: torch.Generator,
     projection: bool,
+    biases: bool = False,
 ) -> Network:
     """Stages of blocks on a stem that puts out ``width`` channels, each with twice the channels of the one before."""
     inputs = width
@@ -121,7 +129,7 @@ def _stages(
         outputs = width << stage
         for place in range(count):
             stride = 2 if stage > 0 and place == 0 else 1
-            layers.append(Block(inputs, outputs, stride, norm, projection))
+            layers.append(Block(inputs, outputs, stride, norm, projection, biases))
             inputs = outputs
     backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     initialize(backbone, generator)

@@ -16,11 +16,11 @@ from pydantic import Field, model_validator
 from raycl.spec.options import CountFromZero, Fraction, OneOf, Options
 
 Factor = Annotated[float, Field(gt=0, le=1)]
-Part = Annotated[float, Field(gt=0, lt=1)]
+BelowOne = Annotated[float, Field(gt=0, lt=1)]
 ScheduleName = Literal["constant", "cosine", "one_cycle", "plateau"]
 
 
-class Step(Options):
+class Steps(Options):
     """Drops at equal distances (torch's ``StepLR``)."""
 
     every: Factor = Field(description="share of the updates between two drops")
@@ -30,7 +30,7 @@ class Step(Options):
 class Multistep(Options):
     """Drops at given places (torch's ``MultiStepLR``)."""
 
-    at: Annotated[tuple[Part, ...], Field(min_length=1, max_length=64)] = Field(
+    at: Annotated[tuple[BelowOne, ...], Field(min_length=1, max_length=64)] = Field(
         description="shares of the updates after which the rate drops, in order"
     )
     factor: Factor | Annotated[tuple[Factor, ...], Field(min_length=1, max_length=64)] = Field(
@@ -58,7 +58,7 @@ class OneCycle(Options):
     Departure: momentum stays as it is.
     """
 
-    peak_at: Part = Field(0.3, description="share of the updates after which the full rate is reached")
+    peak_at: BelowOne = Field(0.3, description="share of the updates after which the full rate is reached")
     start: Factor = Field(0.04, description="factor in the first update")
     end: Fraction = Field(4e-6, description="factor in the last update")
 
@@ -79,14 +79,14 @@ class Plateau(Options):
 class ScheduleConfig(OneOf):
     """A schedule with options of its own: ``{multistep: {at: [0.5, 0.75]}}``."""
 
-    step: Step | None = Field(None, description="drops at equal distances")
+    step: Steps | None = Field(None, description="drops at equal distances")
     multistep: Multistep | None = Field(None, description="drops at given places")
     cosine: Cosine | None = Field(None, description="half a cosine down")
     one_cycle: OneCycle | None = Field(None, description="up and down again")
     plateau: Plateau | None = Field(None, description="drops when passes bring nothing more")
 
 
-Schedule = Step | Multistep | Cosine | OneCycle | Plateau
+Schedule = Steps | Multistep | Cosine | OneCycle | Plateau
 
 
 def scheduled(schedule: ScheduleName | ScheduleConfig) -> Schedule | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from raycl.learning.schedules import Place, PlateauDrops, rate
+from raycl.learning.schedules import PlateauDrops, Whereabouts, rate
 from raycl.spec.schedule import Plateau
 from raycl.spec.training import TrainingConfig
 from raycl.strategies.base import Losses, Phase, Position, Source, Strategy, total
@@ -50,12 +50,12 @@ class Course:
             return
         own = 1.0 if self._own is None else self._own(at)
         dropped = 1.0 if self._plateau is None else self._plateau.factor
-        place = Place(at.update, at.updates, at.fraction)
+        where = Whereabouts(at.update, at.updates, at.fraction)
 
         def factor(settings: TrainingConfig) -> float:
             scheduled = settings.scheduled
             drops = dropped if isinstance(scheduled, Plateau) else 1.0
-            return own * drops * rate(scheduled, settings.warm_up, place)
+            return own * drops * rate(scheduled, settings.warm_up, where)
 
         self._optimizers.set_rates(factor)
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn, optim
 from torch.optim import lr_scheduler as theirs
 
-from raycl.learning.schedules import Place, PlateauDrops, rate
-from raycl.spec.schedule import Cosine, Multistep, OneCycle, Plateau, Schedule, Step
+from raycl.learning.schedules import PlateauDrops, Whereabouts, rate
+from raycl.spec.schedule import Cosine, Multistep, OneCycle, Plateau, Schedule, Steps
 
 UPDATES, RATE = 60, 0.4
 Scheduler = theirs.LRScheduler
 SCHEDULES: dict[str, tuple[Schedule, Callable[[optim.Optimizer, int], Scheduler]]] = {
-    "step": (Step(every=0.2, factor=0.5), lambda at, n: theirs.StepLR(at, n // 5, 0.5)),
+    "step": (Steps(every=0.2, factor=0.5), lambda at, n: theirs.StepLR(at, n // 5, 0.5)),
     "multistep": (
         Multistep(at=(0.4, 0.6, 0.9), factor=0.3),
         lambda at, n: theirs.MultiStepLR(at, [round(0.4 * n), round(0.6 * n), round(0.9 * n)], 0.3),
@@ -48,7 +48,7 @@ def stepped(scheduler: Scheduler, optimizer: optim.Optimizer, updates: int) -> l
 
 
 def ours(schedule: Schedule | None, warm_up: float = 0.0, updates: int = UPDATES) -> list[float]:
-    return [RATE * rate(schedule, warm_up, Place(update, updates, update / updates)) for update in range(updates)]
+    return [RATE * rate(schedule, warm_up, Whereabouts(update, updates, update / updates)) for update in range(updates)]
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -81,23 +81,23 @@ def test_warm_up_alone_rises_to_the_full_rate() -> None:
 def test_a_drop_falls_on_its_update(share: float, updates: int) -> None:
     """A share such as .4 is no exact number, and neither is 80/200 of the updates done."""
     drop = round(share * updates)
-    factors = [rate(Multistep(at=(share,)), 0.0, Place(at, updates, at / updates)) for at in (drop - 1, drop)]
+    factors = [rate(Multistep(at=(share,)), 0.0, Whereabouts(at, updates, at / updates)) for at in (drop - 1, drop)]
     assert factors == [1.0, pytest.approx(0.1)]
 
 
 def test_steps_are_equal() -> None:
-    factors = [rate(Step(every=0.1, factor=0.5), 0.0, Place(at, 30, at / 30)) for at in range(30)]
+    factors = [rate(Steps(every=0.1, factor=0.5), 0.0, Whereabouts(at, 30, at / 30)) for at in range(30)]
     assert factors == [0.5 ** (at // 3) for at in range(30)]
 
 
-@pytest.mark.parametrize("schedule", [None, Cosine(), OneCycle(), Step(every=0.5), Multistep(at=(0.5,))])
+@pytest.mark.parametrize("schedule", [None, Cosine(), OneCycle(), Steps(every=0.5), Multistep(at=(0.5,))])
 @pytest.mark.parametrize("warm_up", [0.0, 0.2])
 def test_where_a_budget_ends_a_phase_the_share_done_decides(schedule: Schedule | None, warm_up: float) -> None:
     """As for a phase of very many updates."""
     many = 10**6
     for done in (0.0, 0.1, 0.199, 0.3, 0.5, 0.9, 0.99):
-        counted = rate(schedule, warm_up, Place(round(done * many), many, done))
-        assert rate(schedule, warm_up, Place(17, math.inf, done)) == pytest.approx(counted, abs=1e-5)
+        counted = rate(schedule, warm_up, Whereabouts(round(done * many), many, done))
+        assert rate(schedule, warm_up, Whereabouts(17, math.inf, done)) == pytest.approx(counted, abs=1e-5)
 
 
 LOSSES = [1.0, 0.9, 0.9, 0.89995, 0.91, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.79, 0.8, 0.8, 0.8, 0.8, 0.8]

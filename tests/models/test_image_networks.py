@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from raycl.errors import SpecError
 from raycl.models.network import Network, frozen_statistics
@@ -48,6 +49,35 @@ def test_resnets_have_the_published_numbers_of_parameters() -> None:
     large.grow_head(10)
     assert size(small) == 464_154
     assert size(large) == 11_173_962
+
+
+def test_networks_of_the_hypernetwork_paper_have_its_numbers_of_parameters() -> None:
+    """Of the authors' own classes with the 60 output units of CIFAR-10 and five slices of CIFAR-100."""
+    for name, options, published in [("resnet32", {"biases": True}, 468_540), ("zenkenet", {}, 1_276_508)]:
+        network = built(name, (3, 32, 32), **options)
+        network.grow_head(60)
+        assert size(network) == published
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 10), (1, 28, 28), (3, 32, 32)])
+def test_zenkenet_drops_channels_and_units_in_training_alone(shape: tuple[int, int, int]) -> None:
+    network = built("zenkenet", shape, dropout=0.25)
+    network.grow_head(3)
+    kinds = [(type(layer), layer.p) for layer in network.backbone if "Dropout" in type(layer).__name__]
+    assert kinds == [(nn.Dropout2d, 0.25), (nn.Dropout2d, 0.25), (nn.Dropout, 0.5)]
+    x = torch.rand(2, *shape)
+    assert network.eval()(x).shape == (2, 3)
+    assert torch.equal(network(x), network(x))
+    network.train()
+    assert not torch.equal(network(x), network(x))
+
+
+@pytest.mark.parametrize(("name", "places"), [("mlp", [nn.Dropout] * 2), ("cnn", [nn.Dropout] * 3)])
+def test_dropout_stands_after_every_layer(name: str, places: list[type[nn.Module]]) -> None:
+    network = built(name, (1, 16, 16), dropout=0.4)
+    assert [type(layer) for layer in network.backbone if "Dropout" in type(layer).__name__] == places
+    assert type(network.backbone[-1]) is nn.Dropout
+    assert not any("Dropout" in type(layer).__name__ for layer in built(name, (1, 16, 16)).backbone)
 
 
 def test_padded_shortcuts_have_no_parameters_and_keep_the_image() -> None:
@@ -106,6 +136,8 @@ def test_images_that_are_too_small_are_refused() -> None:
         built("cnn", (1, 8, 8), channels=[8, 8, 8, 8])
     with pytest.raises(SpecError, match=r"at least 16 x 16 .*resnet32 on 8 x 8"):
         built("resnet32", (1, 8, 8))
+    with pytest.raises(SpecError, match=r"at least 10 x 10 .*zenkenet on 9 x 12"):
+        built("zenkenet", (1, 9, 12))
 
 
 @pytest.mark.parametrize(
