@@ -15,13 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from raycl.errors import Problem, SpecError
 from raycl.learning.fused import FusedOptimizer
 from raycl.learning.lookahead import lookahead
 from raycl.learning.output_regulariser import OutputRegulariser
 from raycl.learning.precision import exactly
 from raycl.models.hypernetwork import Activation, Theta, WeightGenerator
 from raycl.spec.needs import Idle
-from raycl.spec.options import Count, NonNegative, Options, Width, Widths
+from raycl.spec.options import Count, Dropped, Later, NonNegative, Options, Width, Widths
 
 GeneratorActivation = Annotated[Activation, Field(description="after each hidden layer of the generator")]
 
@@ -42,7 +43,12 @@ class GeneratorOptions(Options):
     }
 
     ignores: ClassVar[tuple[Idle, ...]] = (
-        Idle(("chunk_size", "chunk_embedding_dim"), "there are no chunks", lambda at: not at.options.chunked),
+        Idle(
+            ("chunk_size", "chunk_embedding_dim", "chunk_embedding_std"),
+            "there are no chunks",
+            lambda at: not at.options.chunked,
+        ),
+        Idle(("dropout",), "the generator has no hidden units", lambda at: not at.options.hidden),
         Idle(
             ("sampled_tasks",), "only regulariser: sampled draws tasks", lambda at: at.options.regulariser != "sampled"
         ),
@@ -62,6 +68,22 @@ class GeneratorOptions(Options):
         "gram", description="all old tasks by Gram matrices or network by network; or some at random in every update"
     )
     sampled_tasks: Count = Field(1, description="old tasks per update where the regulariser is sampled")
+    init: Annotated[Literal["xavier", "hyperfan"], Later()] = Field(
+        "xavier",
+        description="how the generator starts: as in the authors' experiments, or so that generated weights have the "
+        "variance of a direct start (Chang et al. 2020)",
+    )
+    task_embedding_std: Annotated[NonNegative, Later()] = Field(1.0, description="of a task embedding's start")
+    chunk_embedding_std: Annotated[NonNegative, Later()] = Field(1.0, description="of a chunk embedding's start")
+    new_embedding: Annotated[Literal["drawn", "last"], Later()] = Field(
+        "drawn", description="where a task's embedding starts: anew, or at that of the task before"
+    )
+    embedding_noise: Annotated[NonNegative, Later()] = Field(
+        0.0, description="deviation of what is added to the embedding in every update of its task"
+    )
+    dropout: Annotated[Dropped, Later()] = Field(
+        0.0, description="of the generator's hidden units, for the task's loss; what is kept of old tasks is whole"
+    )
 
 
 StartAndDraws = tuple[torch.Generator, torch.Generator]
@@ -73,6 +95,7 @@ class ProtectedGenerator:
 
     Args:
         sizes: numbers of weights of the target's tensors, in order.
+        variances: with which they would start by themselves, for ``init: hyperfan``; None where nothing says so.
         random: draws initial values and embeddings; draws sampled tasks.
 
     Attributes:
@@ -81,8 +104,18 @@ class ProtectedGenerator:
     """
 
     def __init__(
-        self, sizes: Sequence[int], options: GeneratorOptions, random: StartAndDraws, device: torch.device
+        self,
+        sizes: Sequence[int],
+        variances: Sequence[float] | None,
+        options: GeneratorOptions,
+        random: StartAndDraws,
+        device: torch.device,
     ) -> None:
+        if options.init == "hyperfan" and variances is None:
+            rule = (
+                "hyperfan draws layers for ReLUs, and the scales of a norm start at 1; use xavier, or model.norm: none"
+            )
+            raise SpecError([Problem("init", rule, "hyperfan")])
         self.options = options
         self._start, self._random = random
         self._device = device
@@ -94,14 +127,22 @@ class ProtectedGenerator:
             self._start,
             options.chunk_size if options.chunked else None,
             options.chunk_embedding_dim,
+            options.task_embedding_std,
+            options.chunk_embedding_std,
+            variances if options.init == "hyperfan" else None,
         )
         self.generator = generator.to(device)
         self.embeddings: list[nn.Parameter] = []
         self._regulariser: OutputRegulariser | None = None
 
     def grow(self) -> None:
-        """Draw the next task's embedding."""
-        embedding = torch.randn(self.options.task_embedding_dim, generator=self._start)
+        """Make the next task's embedding."""
+        options = self.options
+        if options.new_embedding == "last" and self.embeddings:
+            self.embeddings.append(nn.Parameter(self.embeddings[-1].detach().clone()))
+            return
+        embedding = torch.randn(options.task_embedding_dim, generator=self._start)
+        embedding = embedding if options.task_embedding_std == 1 else embedding * options.task_embedding_std
         self.embeddings.append(nn.Parameter(embedding.to(self._device)))
 
     def parameters(self) -> dict[str, list[nn.Parameter]]:
@@ -111,10 +152,13 @@ class ProtectedGenerator:
     # -- what is generated -------------------------------------------------------------------------------------
 
     def current(self) -> Tensor:
-        """The current task's weights ``[numel]``, with their graph."""
+        """The current task's weights ``[numel]`` as an update takes them, with their graph."""
+        embedding, theta, options = self.embeddings[-1][None], self.generator.theta, self.options
+        if options.embedding_noise:
+            noise = torch.randn(embedding.shape, generator=self._random).to(self._device)
+            embedding = embedding + options.embedding_noise * noise
         with exactly(self._device):
-            weights: Tensor = self.generator(self.embeddings[-1][None])[0]
-        return weights
+            return self.generator.assemble(theta, self.generator.features(theta, embedding, options.dropout))[0]
 
     @torch.no_grad()
     def weights(self, tasks: Sequence[int]) -> Tensor:

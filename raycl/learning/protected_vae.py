@@ -64,7 +64,7 @@ class ProtectedVAE:
         initialize(encoder, start)
         self.encoder = encoder.to(device)
         self.decoder = GeneratedDecoder(image_shape, options.decoder_hidden, options.latent_dim)
-        self.protected = ProtectedGenerator(self.decoder.sizes, options, random, device)
+        self.protected = ProtectedGenerator(self.decoder.sizes, self.decoder.variances, options, random, device)
         self._pixels = math.prod(image_shape)
         self._old: Layers = ()  # of all old decoders side by side, while a task is learned
         self.origins = torch.empty(0, dtype=torch.int64, device=device)

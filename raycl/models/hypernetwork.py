@@ -20,6 +20,9 @@ from torch import Tensor, nn
 Theta = Mapping[str, Tensor]
 """The generator's weights by name: its parameters, or other values of the same shapes (lookahead, snapshot)."""
 
+EMBEDDINGS = 256
+"""Drawn to tell how large the features are from which weights are made."""
+
 Activation = Literal["relu", "elu", "tanh", "sigmoid"]
 
 _ACTIVATIONS = {"relu": torch.relu, "elu": nn.functional.elu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
@@ -29,7 +32,11 @@ class WeightGenerator(nn.Module):
     """h(e; theta): task embeddings -> flat target weights.
 
     The methods are pure functions of the ``theta`` they are given; the parameters are only its usual value.
-    Initialisation as in the authors' experiments: matrices Xavier-uniform, biases zero, chunk embeddings N(0, 1).
+    Initialisation as in the authors' experiments: matrices Xavier-uniform, biases zero, chunk embeddings normal. With
+    ``variances`` the last layer starts by hyperfan-in instead (Chang, Flokas and Lipson, "Principled weight
+    initialization for hypernetworks", ICLR 2020, section 4.2): what is generated has the variance with which the
+    target's own layers would start. A row of the last layer that makes weights of several tensors, chunk after chunk,
+    has their mean.
 
     Args:
         sizes: numbers of weights of the target's tensors, in order.
@@ -38,6 +45,8 @@ class WeightGenerator(nn.Module):
         generator: draws the initial values.
         chunk_size: weights per chunk; None generates all weights at once (full hypernetwork).
         chunk_embedding_dim: n_c, length of a chunk embedding.
+        embedding_std, chunk_std: of the entries of task embeddings, which are drawn elsewhere, and of chunk embeddings.
+        variances: for each of the target's tensors, of its weights as they are to start; None: as Xavier has it.
 
     Attributes:
         numel: D, weights generated per task.
@@ -55,6 +64,9 @@ class WeightGenerator(nn.Module):
         generator: torch.Generator,
         chunk_size: int | None = None,
         chunk_embedding_dim: int = 0,
+        embedding_std: float = 1.0,
+        chunk_std: float = 1.0,
+        variances: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.numel = sum(sizes)
@@ -66,7 +78,8 @@ class WeightGenerator(nn.Module):
         chunk_dim = chunk_embedding_dim if chunk_size else 0
         widths = (embedding_dim + chunk_dim, *hidden)
         self.features_dim = widths[-1]
-        self.chunks = nn.Parameter(torch.randn(self.num_chunks, chunk_dim, generator=generator))
+        drawn = torch.randn(self.num_chunks, chunk_dim, generator=generator)
+        self.chunks = nn.Parameter(drawn if chunk_std == 1 else drawn * chunk_std)
         self.trunk_weight = nn.ParameterList(
             _xavier((outputs,), inputs, generator) for inputs, outputs in pairwise(widths)
         )
@@ -74,20 +87,44 @@ class WeightGenerator(nn.Module):
         parts = (self.chunk_size,) if chunk_size else sizes
         self.weight = _xavier(parts, self.features_dim, generator)
         self.bias = nn.Parameter(torch.zeros(self.chunk_size))
+        if variances is not None:
+            self._start_by_hyperfan(sizes, variances, embedding_std, generator)
+
+    @torch.no_grad()
+    def _start_by_hyperfan(
+        self, sizes: Sequence[int], variances: Sequence[float], embedding_std: float, generator: torch.Generator
+    ) -> None:
+        """Draw the last layer for weights of given variances: those of a row are d times its own times E[feature^2]."""
+        embeddings = torch.randn(EMBEDDINGS, self.embedding_dim, generator=generator) * embedding_std
+        square = float(self.features(self.theta, embeddings).square().mean())
+        surplus = self.num_chunks * self.chunk_size - self.numel
+        wanted = torch.cat(
+            [torch.full((size,), variance) for size, variance in zip(sizes, variances, strict=True)]
+            + [torch.full((surplus,), math.nan)]
+        )
+        each = wanted.view(self.num_chunks, self.chunk_size).nanmean(0)
+        bound = (3 * each / (self.features_dim * square)).sqrt()
+        self.weight.uniform_(-1, 1, generator=generator).mul_(bound[:, None])
 
     @property
     def theta(self) -> dict[str, nn.Parameter]:
         """The parameters by name."""
         return dict(self.named_parameters())
 
-    def features(self, theta: Theta, embeddings: Tensor) -> Tensor:
-        """Embeddings ``[tasks, embedding_dim]`` -> features ``[tasks, num_chunks, features_dim]``."""
+    def features(self, theta: Theta, embeddings: Tensor, dropout: float = 0.0) -> Tensor:
+        """Embeddings ``[tasks, embedding_dim]`` -> features ``[tasks, num_chunks, features_dim]``.
+
+        Args:
+            dropout: share of the units left out after each layer of the trunk, while the task's loss is learned.
+        """
         chunks = theta["chunks"]
         own = embeddings[:, None, :].expand(-1, len(chunks), -1)
         features = torch.cat([own, chunks.expand(len(embeddings), -1, -1)], dim=2)
         for layer in range(self._depth):
             weight, bias = theta[f"trunk_weight.{layer}"], theta[f"trunk_bias.{layer}"]
             features = self._activation(nn.functional.linear(features, weight, bias))
+            if dropout:
+                features = nn.functional.dropout(features, dropout)
         return features
 
     def assemble(self, theta: Theta, features: Tensor) -> Tensor:

@@ -36,6 +36,18 @@ class TargetNetwork:
         self.floats_per_row = _activations(network, image_shape)
         self.network = network.to("meta")
 
+    @property
+    def variances(self) -> list[float] | None:
+        """With which its tensors would start by themselves: 2 / fan_in before a ReLU (He et al. 2015), 1 / fan_in in
+        the head, 0 for biases. None where a norm has weights, whose start is no draw."""
+        found = []
+        for name, shape in self.shapes.items():
+            if name.endswith("weight") and len(shape) == 1:
+                return None
+            fan_in = shape[1:].numel()
+            found.append(0.0 if len(shape) == 1 else (1.0 if name.startswith("head.") else 2.0) / fan_in)
+        return found
+
     def new_state(self, device: torch.device) -> Buffers:
         """Buffers as a new network has them; empty for models without any."""
         return {name: buffer.to(device, copy=True) for name, buffer in self._state.items()}

@@ -106,6 +106,13 @@ class GeneratedDecoder(nn.Module):
         self.sizes = [size for inputs, outputs in self._widths for size in (inputs * outputs, outputs)]
         self.numel = sum(self.sizes)
 
+    @property
+    def variances(self) -> list[float]:
+        """With which its tensors would start by themselves: 2 / fan_in, 1 / fan_in in the last layer, 0 for biases."""
+        last = len(self._widths) - 1
+        gains = [1.0 if place == last else 2.0 for place in range(len(self._widths))]
+        return [found for gain, (fan_in, _) in zip(gains, self._widths, strict=True) for found in (gain / fan_in, 0.0)]
+
     def layers(self, flat: Tensor) -> Layers:
         """Cut up sets ``[sets, numel]``; views."""
         parts = iter(flat.split(self.sizes, dim=1))

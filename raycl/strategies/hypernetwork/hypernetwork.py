@@ -52,7 +52,7 @@ class Hypernetwork(Strategy):
     """Learn the weights of each task's network through a shared generator."""
 
     Config: ClassVar[type[StrategyConfig]] = HypernetworkConfig
-    acts_from = {**dict.fromkeys(PROTECTION, 2), "sampled_tasks": 3}
+    acts_from = {**dict.fromkeys((*PROTECTION, "new_embedding"), 2), "sampled_tasks": 3}
     between_tasks: ClassVar[tuple[str, ...]] = PROTECTION
     stability: ClassVar[tuple[Decay, ...] | None] = (Decay(option="beta"),)
     plastic: ClassVar[Mapping[str, Any] | None] = {"beta": 0.0}
@@ -77,7 +77,7 @@ class Hypernetwork(Strategy):
         self.network = self.target.network
         sizes = [shape.numel() for shape in self.target.shapes.values()]
         random = context.generator.start_and_draws("hypernetwork")
-        self.protected = ProtectedGenerator(sizes, config, random, context.device)
+        self.protected = ProtectedGenerator(sizes, self.target.variances, config, random, context.device)
         self._states: list[Buffers] = []
         self._generated: dict[int, Tensor] = {}
 
@@ -145,6 +145,16 @@ class Hypernetwork(Strategy):
             chosen, logits = torch.full((len(x),), task, device=x.device), self._logits([task], x)[0]
         return placed(logits, chosen, self.context.scenario, self.task)
 
+    @torch.no_grad()
+    def at_embedding(self, embedding: Tensor, x: Tensor, task: int) -> Tensor:
+        """Logits ``[batch, units]`` of the network that any embedding ``[task_embedding_dim]`` makes, to evaluate.
+
+        Args:
+            task: whose running statistics and output units it has.
+        """
+        weights = self.generator(embedding[None])[0]
+        return self.target.forward(weights, self._states[task], x)[:, : self.context.scenario.sizes[task]]
+
     def infer_task(self, x: Tensor) -> Tensor:
         """int64 ``[batch]``: the task each row is taken to belong to, from that row alone."""
         return self._inferred(x)[0]
@@ -196,6 +206,10 @@ class Hypernetwork(Strategy):
     def compression_ratio(self) -> float:
         """Trainable weights, all task embeddings included, over the weights of one target network."""
         return self.parameter_count() / self.target.numel
+
+    def measures(self) -> dict[str, float]:
+        """``compression_ratio``, and ``target_parameters``: the weights of one generated network."""
+        return {"compression_ratio": self.compression_ratio(), "target_parameters": self.target.numel}
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.protected.state_dict(), "states": list(self._states)}

@@ -70,6 +70,7 @@ class HypernetworkReplayConfig(ProtectedVAEOptions, StrategyConfig):
 
 
 _OF_REPLAYS = ("replay_share", "replay_batch_size", "temperature", "new_units")
+_OF_GENERATORS = ("task_embedding_dim", "chunk_embedding_dim", "chunk_size", "init", "new_embedding", "dropout")
 
 
 class HypernetworkReplay(Strategy):
@@ -78,7 +79,7 @@ class HypernetworkReplay(Strategy):
     Config = HypernetworkReplayConfig
     keeps_best: ClassVar[bool] = False
     acts_from = {  # what is held is seen in what it draws, while the next task is learned
-        **dict.fromkeys(_OF_REPLAYS, 2),
+        **dict.fromkeys((*_OF_REPLAYS, *_OF_GENERATORS), 2),
         **dict.fromkeys(PROTECTION, 3),
         "sampled_tasks": 4,
     }

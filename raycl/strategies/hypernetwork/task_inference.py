@@ -72,7 +72,7 @@ class HypernetworkTIR(Hypernetwork):
     keeps_best: ClassVar[bool] = False
     acts_from = {
         **Hypernetwork.acts_from,
-        **dict.fromkeys(("replay_share", "replay_batch_size"), 2),
+        **dict.fromkeys(("replay_share", "replay_batch_size", "vae.new_embedding"), 2),
         **dict.fromkeys(_OF_IMAGES, 3),
         "vae.sampled_tasks": 4,
     }

@@ -1,0 +1,114 @@
+"""Starts, noise and dropout of a hypernetwork, and the network of any embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from strategies.every_method import assert_equal_state, small, stopped_after_every_task
+from support import counts, evaluation_rows, finish, trainer
+
+from raycl.errors import SpecError
+from raycl.strategies.hypernetwork.hypernetwork import Hypernetwork
+from raycl.trial.trainer import Trainer
+
+METHODS = ("hypernetwork", "hypernetwork_tir", "hypernetwork_replay")
+NOISY = {"embedding_noise": 0.1, "dropout": 0.1, "hidden": [20, 20]}
+
+
+def made(**options: Any) -> Trainer:
+    return trainer(small("hypernetwork", "task", options=options))
+
+
+def method(running: Trainer) -> Hypernetwork:
+    strategy = running.strategy
+    assert isinstance(strategy, Hypernetwork)
+    return strategy
+
+
+@pytest.mark.parametrize(("option", "read"), [("task_embedding_std", "task"), ("chunk_embedding_std", "chunk")])
+def test_embeddings_start_with_their_deviation(option: str, read: str) -> None:
+    plain, wide = made(), made(**{option: 5.0})
+    found = []
+    for running in (plain, wide):
+        running.strategy.grow(0)
+        own = method(running)
+        found.append((own.embeddings[0] if read == "task" else own.generator.chunks).detach())
+    assert torch.equal(found[1], 5 * found[0])
+
+
+def test_a_new_embedding_may_start_at_the_last_one() -> None:
+    drawn, last = made(), made(new_embedding="last")
+    for running in (drawn, last):
+        running.run_task()
+        running.strategy.grow(1)
+    assert not torch.equal(method(drawn).embeddings[0], method(drawn).embeddings[1])
+    assert torch.equal(method(last).embeddings[0], method(last).embeddings[1])
+
+
+def test_noise_and_dropout_are_in_updates_alone() -> None:
+    running = made(**NOISY)
+    running.run_task()
+    protected = method(running).protected
+    assert not torch.equal(protected.current(), protected.current())
+    assert torch.equal(protected.weights([0]), protected.weights([0]))
+
+
+@pytest.mark.parametrize("option", ["embedding_noise", "dropout"])
+def test_each_of_them_disturbs_by_itself(option: str) -> None:
+    running = made(**{"hidden": [20, 20], option: NOISY[option]})
+    running.run_task()
+    protected = method(running).protected
+    assert not torch.equal(protected.current(), protected.current())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resuming_equals_never_having_stopped(name: str) -> None:
+    options = {**NOISY, "new_embedding": "last", "init": "hyperfan", "task_embedding_std": 0.5}
+    if name == "hypernetwork_tir":
+        options["vae"] = {
+            **options,
+            "chunk_size": 1000,
+            "latent_dim": 10,
+            "encoder_hidden": [64],
+            "decoder_hidden": [32],
+        }
+    spec = small(name, "class", options=options)
+    whole = trainer(spec)
+    rows = finish(whole)
+    resumed, resumed_rows = stopped_after_every_task(spec)
+    assert counts(resumed_rows) == counts(rows)
+    assert_equal_state(resumed.state_dict(), whole.state_dict())
+
+
+def test_hyperfan_learns_and_keeps() -> None:
+    running = made(init="hyperfan")
+    rows = finish(running)
+    assert (rows[-1].correct / rows[-1].total).mean() > 0.9
+
+
+def test_hyperfan_is_refused_where_a_norm_has_scales() -> None:
+    with pytest.raises(SpecError, match="scales of a norm start at 1; use xavier"):
+        trainer(small("hypernetwork", "task", options={"init": "hyperfan"}, model={"hidden": [16], "norm": "batch"}))
+
+
+def test_the_network_of_a_tasks_embedding_is_that_tasks() -> None:
+    running = made()
+    finish(running)
+    own = method(running)
+    own.train(False)
+    x = evaluation_rows(running, 1).x
+    with torch.no_grad():
+        expected = own.predict(x, 1)[:, 2:4]
+    found = own.at_embedding(own.embeddings[1].detach(), x, 1)
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(own.at_embedding(torch.zeros_like(own.embeddings[1]), x, 1), expected)
+
+
+def test_ratio_and_size_of_the_target_are_told_with_each_row() -> None:
+    running = made()
+    rows = running.run_task()
+    own = method(running)
+    assert rows[-1].measures["target_parameters"] == 64 * 32 + 32 + 32 * 2 + 2
+    assert rows[-1].measures["compression_ratio"] == pytest.approx(own.parameter_count() / own.target.numel)
