@@ -23,7 +23,7 @@ from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Options
 from raycl.spec.protocols import Decay
 from raycl.spec.revisions import Change
-from raycl.strategies.context import Context, NewNetwork, Optimizers, TaskData
+from raycl.strategies.context import Context, NewNetwork, Optimizers, TaskData, nested_bytes
 from raycl.strategies.phases import (
     Epochs,
     Length,
@@ -395,14 +395,3 @@ class Strategy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict` into a fresh strategy that has grown through the same tasks."""
         self.network.load_state_dict(state["network"])
-
-
-def nested_bytes(state: Any) -> int:
-    """Bytes of all tensors in nested dicts and lists."""
-    if isinstance(state, Tensor):
-        return state.numel() * state.element_size()
-    if isinstance(state, Mapping):
-        return sum(nested_bytes(value) for value in state.values())
-    if isinstance(state, (list, tuple)):
-        return sum(nested_bytes(value) for value in state)
-    return 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -122,3 +122,14 @@ class Context:
     watch: Callable[..., None]
     device: torch.device
     precision: Bfloat16 | None = None
+
+
+def nested_bytes(state: Any) -> int:
+    """Bytes of all tensors in nested dicts and lists."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(nested_bytes(value) for value in state.values())
+    if isinstance(state, (list, tuple)):
+        return sum(nested_bytes(value) for value in state)
+    return 0
