@@ -147,6 +147,7 @@ results
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_lines_of_a_notebook_give_equal_matrices_on_both_backends(place: Path) -> None:
     texts = [f"FILE = {str(place / 'x.yaml')!r}\n" + LINES]
