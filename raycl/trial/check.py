@@ -283,13 +283,21 @@ def _extremes(entry: Entry) -> Iterator[dict[str, Scalar]]:
 
 def _broken(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar]) -> str:
     resolved, outline = sweep.resolved(entry, point), outline_of(sweep, entry)
-    limited = resolved.limits.max_state_bytes is not None or resolved.limits.max_parameters is not None
-    if not limited or outline is None or resolved.model.weights is not None or resolved.stream.encode is not None:
+    if (
+        resolved.limits == LimitsConfig()
+        or outline is None
+        or resolved.model.weights is not None
+        or resolved.stream.encode is not None
+    ):
         return ""
     trial, unread = _unread(sweep.trial(entry, point, 0, "final"), outline)
+    ratios: list[float | None] = []
 
     def rehearse(brief: TrialSpec, blank: TaskSource) -> Sequence[Cost]:
-        return TrialRehearsal(brief, blank, catalog=sweep.catalog).costs()
+        rehearsal = TrialRehearsal(brief, blank, catalog=sweep.catalog)
+        costs = rehearsal.costs()
+        ratios.append(rehearsal.strategy.compression_ratio())
+        return costs
 
     extent = Extents(sweep.catalog).of(resolved.stream)
     try:
@@ -298,7 +306,7 @@ def _broken(sweep: SweepSpec, entry: Entry, point: Mapping[str, Scalar]) -> str:
         found = needs(trial, resolved, unread.layout, rehearse, extent.rows if extent else None)
     except (TooLarge, MethodError, SpecError):  # seen, and told, when a trial runs
         return ""
-    return trial.limits.broken(found)
+    return trial.limits.broken({**found, "max_compression_ratio": ratios[-1]})
 
 
 def _check_weights(sweep: SweepSpec, entry: Entry) -> None:

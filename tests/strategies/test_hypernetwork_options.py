@@ -9,8 +9,11 @@ import torch
 from strategies.every_method import assert_equal_state, small, stopped_after_every_task
 from support import counts, evaluation_rows, finish, trainer
 
+from raycl.catalog import catalog
 from raycl.errors import SpecError
+from raycl.spec.sweep import SweepSpec
 from raycl.strategies.hypernetwork.hypernetwork import Hypernetwork
+from raycl.trial.check import over_limits
 from raycl.trial.trainer import Trainer
 
 METHODS = ("hypernetwork", "hypernetwork_tir", "hypernetwork_replay")
@@ -112,3 +115,25 @@ def test_ratio_and_size_of_the_target_are_told_with_each_row() -> None:
     own = method(running)
     assert rows[-1].measures["target_parameters"] == 64 * 32 + 32 + 32 * 2 + 2
     assert rows[-1].measures["compression_ratio"] == pytest.approx(own.parameter_count() / own.target.numel)
+
+
+def test_a_ratio_over_its_limit_is_known_before_training() -> None:
+    """Trainable weights after the last task, all embeddings included, over those of the target."""
+    text = """
+name: ratios
+stream: {name: split, dataset: digits, tasks: 5, scenario: task}
+model: {name: mlp, hidden: [32]}
+training: {iterations: 5}
+strategies:
+  hypernetwork: {task_embedding_dim: 4, chunk_embedding_dim: 4, hidden: [8], chunk_size: {lograndint: [50, 3000]}}
+search: {trials: 2}
+final: {seeds: [1]}
+limits: {max_compression_ratio: 1.0}
+"""
+    sweep = SweepSpec.parse(text, catalog())
+    broken = over_limits(sweep, sweep.entries[0])
+    target, theta = 64 * 32 + 32 + 32 * 2 + 2, (8 * 8 + 8) + (8 * 100 + 100) + 22 * 4
+    assert not broken({"chunk_size": 100})
+    assert (theta + 5 * 4) / target < 1
+    wide = (8 * 8 + 8) + (8 * 2146 + 2146) + 4
+    assert broken({"chunk_size": 3000}) == f"limits.max_compression_ratio is 1.0 (got {(wide + 5 * 4) / target})"
