@@ -278,14 +278,16 @@ def expected_best(comparison: Comparison, title: str = "") -> Figure:
     return figure
 
 
-COSTS: dict[str, tuple[tuple[str, ...], str]] = {
+Price = Literal["compute", "memory", "compression"]
+COSTS: dict[Price, tuple[tuple[str, ...], str]] = {
     "compute": (("gradient_examples",), "examples backward through networks, all tasks"),
     "memory": (("state_bytes", "buffer_bytes"), "bytes kept after the last task, replay memory included"),
+    "compression": (("measure.compression_ratio",), "trainable weights over those of one target network"),
 }
 """What accuracy is paid with: columns of the table of trials, whose sum it is, and in words."""
 
 
-def trade_off(trials: pa.Table, cost: Literal["compute", "memory"] = "compute", title: str = "") -> Figure:
+def trade_off(trials: pa.Table, cost: Price = "compute", title: str = "") -> Figure:
     """Final average accuracy against what it costs: a point a method, bars of one deviation over seeds.
 
     The variants of a sweep, and the points of a search with several objectives, are points of one line. Filled are
@@ -293,13 +295,18 @@ def trade_off(trials: pa.Table, cost: Literal["compute", "memory"] = "compute", 
 
     Args:
         trials: :func:`raycl.results.reading.read_trials`; the finished trials of the final phase are taken.
+        cost: the axis; ``compression`` shows the methods that generate weights, as others have no ratio.
     """
     figure, axes = _figure(7.6, 4.4, title)
-    columns, label = COSTS[cost]
+    known, label = COSTS[cost]
+    columns = [name for name in known if name in trials.column_names]
     final = trials.filter((pc.field("phase") == "final") & (pc.field("status") == "finished"))
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for row in final.select(["alias", "variant", "average_accuracy", "spec", *columns]).to_pylist():
-        spent = sum(row[name] or 0 for name in columns)
+        paid = [row[name] for name in columns if row[name] is not None]
+        if not paid:
+            continue
+        spent = sum(paid)
         point = json.dumps(json.loads(row["spec"])["point"], sort_keys=True)
         found.setdefault((row["alias"], row["variant"], point), []).append((spent, row["average_accuracy"]))
     points = {key: np.array(values, dtype=float) for key, values in found.items()}  # [seeds, 2]

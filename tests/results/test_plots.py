@@ -124,6 +124,13 @@ def test_accuracy_against_compute_has_a_line_a_method_and_fills_the_pareto_set()
     assert axes.get_xscale() == "log"
     kept = plots.trade_off(table, "memory").axes[0]
     assert {float(x) for line in kept.get_lines() for x in line.get_xdata()} == {120}
+    assert not plots.trade_off(table, "compression").axes[0].get_lines(), "no method generates its weights"
+    ratios = [0.5 if row["alias"] == "clever" else None for row in table.to_pylist()]
+    told = table.append_column("measure.compression_ratio", pa.array(ratios, pa.float64()))
+    (line,) = [
+        line for line in plots.trade_off(told, "compression").axes[0].get_lines() if line.get_label() == "clever"
+    ]
+    assert set(line.get_xdata()) == {0.5}
 
 
 def test_the_expected_best_of_a_search_is_a_curve_for_each_method(tmp_path: Path) -> None:
