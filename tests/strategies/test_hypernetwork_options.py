@@ -58,6 +58,14 @@ def test_noise_and_dropout_are_in_updates_alone() -> None:
     assert torch.equal(protected.weights([0]), protected.weights([0]))
 
 
+def test_decoders_have_a_ratio_of_their_own() -> None:
+    running = trainer(small("hypernetwork_replay", "class"))
+    told = running.run_task()[-1].measures
+    pixels = 64
+    assert told["target_parameters"] == 10 * 32 + 32 + 32 * pixels + pixels
+    assert told["compression_ratio"] == pytest.approx(running.strategy.compression_ratio())
+
+
 @pytest.mark.parametrize("option", ["embedding_noise", "dropout"])
 def test_each_of_them_disturbs_by_itself(option: str) -> None:
     running = made(**{"hidden": [20, 20], option: NOISY[option]})

@@ -181,6 +181,10 @@ class HypernetworkReplay(Strategy):
         """Trainable weights of the hypernetwork, all task embeddings included, over the weights of one decoder."""
         return self.vae.protected.parameter_count() / self.vae.decoder.numel
 
+    def measures(self) -> dict[str, float]:
+        """``compression_ratio``, and ``target_parameters``: the weights of one decoder."""
+        return {"compression_ratio": self.compression_ratio(), "target_parameters": self.vae.decoder.numel}
+
     def state_bytes(self) -> int:
         """The copy is charged, though checkpoints lack it: the next task makes it anew from the classifier."""
         copy = nested_bytes(self.previous.state_dict()) if self.previous is not None else 0
