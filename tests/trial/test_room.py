@@ -142,6 +142,14 @@ def test_what_is_foretold_is_what_is_held(
     check_foretold(name, scenario, capacity, unit, stream)
 
 
+@pytest.mark.parametrize("name", ["replay", "icarl", "derpp"])
+def test_rows_that_are_held_out_change_nothing_of_what_is_foretold(name: str) -> None:
+    """Rehearsals hold rows out as well, of blank images of which there are few."""
+    training = {"epochs": 1, "held_out": 0.2, "keep_best": True, "schedule": "cosine"}
+    told, costs = sizes(small(name, "class", training=training, memory={"capacity": 101}))
+    assert told["max_state_bytes"] == max(cost.state_bytes + cost.buffer_bytes for cost in costs)
+
+
 def test_the_bytes_of_prototypes_by_hand() -> None:
     """ExStream with 101 rows: 51 and 50 of two classes after the first task, with the squared distances in each."""
     told, costs = sizes(
