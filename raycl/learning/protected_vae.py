@@ -14,8 +14,8 @@ other, since nobody knows that it is the last.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from raycl.learning.fused import FusedOptimizer
 from raycl.learning.protected_generator import GeneratorActivation, GeneratorOptions, ProtectedGenerator, StartAndDraws
+from raycl.memory.buffer import Table
 from raycl.models.network import initialize
 from raycl.models.vae import Encoder, GeneratedDecoder, Layers, evidence_loss
-from raycl.spec.options import Count, Width, Widths
+from raycl.spec.options import Count, Later, Width, Widths
 
 Hidden = Annotated[Widths, Field(min_length=1)]
 
@@ -38,15 +39,21 @@ class ProtectedVAEOptions(GeneratorOptions):
     latent_dim: Width = Field(100, description="length of the latent vectors from which images are drawn")
     encoder_hidden: Hidden = Field((400, 400), description="units per layer of the encoder")
     decoder_hidden: Hidden = Field((250, 350), description="units per layer of a decoder, from the latent vector on")
+    replays: Annotated[Literal["drawn", "stored"], Later()] = Field(
+        "drawn",
+        description="old images that are rehearsed: drawn by the generators, or the real ones, all of them stored, as "
+        "perfect generators would draw them (the authors' upper bound)",
+    )
 
 
 class ProtectedVAE:
     """An encoder, a decoder per task, and replays of all old ones at once.
 
     Args:
-        random: draws initial values and embeddings; draws noise and latent vectors.
+        random: draws initial values and embeddings; draws noise, latent vectors, and stored images.
 
     Attributes:
+        stored: whether real images stand in place of drawn ones; then nothing is generated.
         origins: int64 ``[replays]``, the old task that draws each row of :meth:`replay`.
     """
 
@@ -57,6 +64,8 @@ class ProtectedVAE:
         random: StartAndDraws,
         device: torch.device,
     ) -> None:
+        self.stored = options.replays == "stored"
+        self._images: list[Tensor] = []  # of each old task, where they are stored
         self._latent_dim = options.latent_dim
         start, self._random = random
         self._device = device
@@ -89,13 +98,19 @@ class ProtectedVAE:
         old = len(self.protected.embeddings) - 1
         self.protected.protect([()] * old)
         if old:
-            self._old = self.decoder.layers(self.protected.weights(range(old)))
+            self._old = () if self.stored else self.decoder.layers(self.protected.weights(range(old)))
             self.origins = torch.arange(old, device=self._device).repeat_interleave(math.ceil(replays / old))
 
-    def end(self) -> None:
-        """Let go of what was made for the task."""
+    def end(self, table: Callable[[], Table]) -> None:
+        """Let go of what was made for the task.
+
+        Args:
+            table: reads all rows of the task.
+        """
         self.protected.release()
         self._old = ()
+        if self.stored:
+            self._images.append(table()["image"].clone())
 
     # -- learning and drawing ----------------------------------------------------------------------------------
 
@@ -128,11 +143,20 @@ class ProtectedVAE:
 
     @torch.no_grad()
     def replay(self) -> Tensor:
-        """New images of the old decoders ``[replays, channels, height, width]``, the means of pixels in [0, 1]."""
+        """Images of old tasks ``[replays, channels, height, width]``, pixels in [0, 1]: the means that old decoders
+        draw, or stored ones at random."""
+        if self.stored:
+            return self._chosen()
         weight, _ = self._old[0]  # [old tasks, inputs, outputs] of the first layer
         z = self._noise(len(self.origins)).view(len(weight), -1, self._latent_dim)  # every old task draws as many
         drawn: Tensor = self.decoder(self._old, z)
         return drawn.flatten(0, 1).sigmoid()
+
+    def _chosen(self) -> Tensor:
+        """Of every old task as many stored images."""
+        count = len(self.origins) // len(self._images)
+        chosen = [own[torch.randint(len(own), (count,), generator=self._random)] for own in self._images]
+        return torch.cat(chosen).to(self._device).float() * (1 / 255)
 
     def _noise(self, rows: int) -> Tensor:
         noise = torch.randn(rows, self._latent_dim, generator=self._random)
@@ -145,8 +169,10 @@ class ProtectedVAE:
         return self.protected.parameter_count() + sum(parameter.numel() for parameter in self.encoder.parameters())
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.protected.state_dict(), "encoder": self.encoder.state_dict()}
+        kept = {"images": list(self._images)} if self.stored else {}
+        return {**self.protected.state_dict(), "encoder": self.encoder.state_dict(), **kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.protected.load_state_dict(state)
         self.encoder.load_state_dict(state["encoder"])
+        self._images = list(state.get("images", ()))

@@ -13,6 +13,7 @@ from raycl.catalog import catalog
 from raycl.errors import SpecError
 from raycl.spec.sweep import SweepSpec
 from raycl.strategies.hypernetwork.hypernetwork import Hypernetwork
+from raycl.strategies.phases import Source
 from raycl.trial.check import over_limits
 from raycl.trial.trainer import Trainer
 
@@ -145,3 +146,55 @@ limits: {max_compression_ratio: 1.0}
     assert (theta + 5 * 4) / target < 1
     wide = (8 * 8 + 8) + (8 * 2146 + 2146) + 4
     assert broken({"chunk_size": 3000}) == f"limits.max_compression_ratio is 1.0 (got {(wide + 5 * 4) / target})"
+
+
+# -- real images in place of drawn ones --------------------------------------------------------------------------------
+
+
+def storing(name: str, **blocks: Any) -> Trainer:
+    options: dict[str, Any] = {"replays": "stored"}
+    if name == "hypernetwork_tir":
+        vae = {"chunk_size": 1000, "latent_dim": 10, "encoder_hidden": [64], "decoder_hidden": [32]}
+        options = {"vae": {**vae, **options}}
+    return trainer(small(name, "class", options=options, **blocks))
+
+
+@pytest.mark.parametrize("name", ["hypernetwork_replay", "hypernetwork_tir"])
+def test_stored_replays_are_rows_of_every_old_task_alike(name: str) -> None:
+    running = storing(name)
+    images = [running._rows.pool(Source.CURRENT, task)[0] for task in range(2)]
+    rows = [{tuple(row) for row in pool.gather(torch.arange(len(pool))).x.flatten(1).tolist()} for pool in images]
+    for _ in range(2):
+        running.run_task()
+    vae = running.strategy.vae  # type: ignore[attr-defined]
+    running.strategy.grow(2)
+    vae.begin(10)
+    drawn = [tuple(row) for row in vae.replay().flatten(1).tolist()]
+    assert vae.origins.tolist() == [0] * 5 + [1] * 5
+    assert all(row in rows[task] for row, task in zip(drawn, vae.origins.tolist(), strict=True))
+    assert drawn != [tuple(row) for row in vae.replay().flatten(1).tolist()]
+
+
+@pytest.mark.parametrize("name", ["hypernetwork_replay", "hypernetwork_tir"])
+def test_stored_images_are_state_and_nothing_is_drawn(name: str) -> None:
+    running = storing(name)
+    rows = finish(running)
+    vae = running.strategy.vae  # type: ignore[attr-defined]
+    kept = sum(len(own) for own in vae._images)
+    assert kept == sum(len(running._rows.pool(Source.CURRENT, task)[0]) for task in range(3))
+    assert rows[-1].cost.state_bytes > kept * 64
+    assert "draw" not in [phase.name for phase in running.strategy.phases(2)]
+    resumed, resumed_rows = stopped_after_every_task(running.trial)
+    assert counts(resumed_rows) == counts(rows)
+    assert_equal_state(resumed.state_dict(), running.state_dict())
+
+
+def test_real_images_keep_what_was_learned() -> None:
+    row = finish(storing("hypernetwork_replay", training={"epochs": 8}))[-1]
+    assert (row.correct / row.total).min() > 0.85
+
+
+def test_without_generators_there_is_no_ratio() -> None:
+    running = storing("hypernetwork_replay")
+    assert running.run_task()[-1].measures == {}
+    assert running.strategy.compression_ratio() is None

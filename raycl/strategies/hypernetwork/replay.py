@@ -71,6 +71,8 @@ class HypernetworkReplayConfig(ProtectedVAEOptions, StrategyConfig):
 
 _OF_REPLAYS = ("replay_share", "replay_batch_size", "temperature", "new_units")
 _OF_GENERATORS = ("task_embedding_dim", "chunk_embedding_dim", "chunk_size", "init", "new_embedding", "dropout")
+UNDRAWN = tuple(name for name in ProtectedVAEOptions.model_fields if name != "replays")
+"""What says how images are drawn."""
 
 
 class HypernetworkReplay(Strategy):
@@ -79,14 +81,17 @@ class HypernetworkReplay(Strategy):
     Config = HypernetworkReplayConfig
     keeps_best: ClassVar[bool] = False
     acts_from = {  # what is held is seen in what it draws, while the next task is learned
-        **dict.fromkeys((*_OF_REPLAYS, *_OF_GENERATORS), 2),
+        **dict.fromkeys((*_OF_REPLAYS, *_OF_GENERATORS, "replays"), 2),
         **dict.fromkeys(PROTECTION, 3),
         "sampled_tasks": 4,
     }
     between_tasks = (*PROTECTION, *_OF_REPLAYS)
     divisible: ClassVar[bool] = False
     one_pass: ClassVar[bool] = False
-    ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        NEW_OPTIMIZERS,
+        Idle(UNDRAWN, "images are stored, and nothing draws them", lambda at: at.options.replays == "stored"),
+    )
     compresses: ClassVar[bool] = True
     paper: ClassVar[str] = "von Oswald et al. 2020, Continual learning with hypernetworks (arXiv 1906.00695)"
     naive_when: ClassVar[Mapping[str, Any] | None] = {"replay_share": 0.0}
@@ -134,10 +139,10 @@ class HypernetworkReplay(Strategy):
 
     def phases(self, task: int) -> Sequence[Phase]:
         train = Phase("train", self.length(), new_optimizers=True)
-        return (train, draw_phase(self.vae, self.context, self.length())) if self.config.replay_share else (train,)
+        return (train, *draw_phases(self.vae, self.context, self.length())) if self.config.replay_share else (train,)
 
     def end_task(self, task: int, data: TaskData) -> None:
-        self.vae.end()
+        self.vae.end(data.table)
 
     def train(self, mode: bool) -> None:
         super().train(mode)
@@ -177,13 +182,15 @@ class HypernetworkReplay(Strategy):
     def parameter_count(self) -> int:
         return super().parameter_count() + self.vae.parameter_count()
 
-    def compression_ratio(self) -> float:
-        """Trainable weights of the hypernetwork, all task embeddings included, over the weights of one decoder."""
-        return self.vae.protected.parameter_count() / self.vae.decoder.numel
+    def compression_ratio(self) -> float | None:
+        """Trainable weights of the hypernetwork, all task embeddings included, over the weights of one decoder; None
+        where images are stored."""
+        return None if self.vae.stored else self.vae.protected.parameter_count() / self.vae.decoder.numel
 
     def measures(self) -> dict[str, float]:
-        """``compression_ratio``, and ``target_parameters``: the weights of one decoder."""
-        return {"compression_ratio": self.compression_ratio(), "target_parameters": self.vae.decoder.numel}
+        """``compression_ratio``, where there is one, and ``target_parameters``: the weights of one decoder."""
+        ratio = self.compression_ratio()
+        return {} if ratio is None else {"compression_ratio": ratio, "target_parameters": self.vae.decoder.numel}
 
     def state_bytes(self) -> int:
         """The copy is charged, though checkpoints lack it: the next task makes it anew from the classifier."""
@@ -198,8 +205,10 @@ class HypernetworkReplay(Strategy):
         self.vae.load_state_dict(state["vae"])
 
 
-def draw_phase(vae: ProtectedVAE, context: Context, length: Length) -> Phase:
-    """The phase in which the current task's generator is learned."""
+def draw_phases(vae: ProtectedVAE, context: Context, length: Length) -> Sequence[Phase]:
+    """The phase in which the current task's generator is learned; none where images are stored."""
+    if vae.stored:
+        return ()
 
     loss = vae.loss if context.precision is None else context.precision(vae.loss)
 
@@ -209,4 +218,4 @@ def draw_phase(vae: ProtectedVAE, context: Context, length: Length) -> Phase:
         optimizers.step(*vae.parameters())
         return {name: value.detach() for name, value in losses.items()}
 
-    return Phase("draw", length, step=step)
+    return (Phase("draw", length, step=step),)

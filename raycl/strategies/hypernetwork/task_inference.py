@@ -35,7 +35,7 @@ from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Losses, Phase, Position, StrategyConfig, TaskData, Trainable, total
 from raycl.strategies.generative_replay import check_pixels
 from raycl.strategies.hypernetwork.hypernetwork import Hypernetwork
-from raycl.strategies.hypernetwork.replay import draw_phase
+from raycl.strategies.hypernetwork.replay import UNDRAWN, draw_phases
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
 
@@ -72,7 +72,7 @@ class HypernetworkTIR(Hypernetwork):
     keeps_best: ClassVar[bool] = False
     acts_from = {
         **Hypernetwork.acts_from,
-        **dict.fromkeys(("replay_share", "replay_batch_size", "vae.new_embedding"), 2),
+        **dict.fromkeys(("replay_share", "replay_batch_size", "vae.new_embedding", "vae.replays"), 2),
         **dict.fromkeys(_OF_IMAGES, 3),
         "vae.sampled_tasks": 4,
     }
@@ -83,7 +83,14 @@ class HypernetworkTIR(Hypernetwork):
     idle_rows = "never"
     passes: ClassVar[tuple[str, ...]] = (*Hypernetwork.passes, "inference_loss")
     needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"),)
-    ignores: ClassVar[tuple[Idle, ...]] = (NEW_OPTIMIZERS,)
+    ignores: ClassVar[tuple[Idle, ...]] = (
+        NEW_OPTIMIZERS,
+        Idle(
+            tuple(f"vae.{name}" for name in UNDRAWN),
+            "images are stored, and nothing draws them",
+            lambda at: at.options.vae.replays == "stored",
+        ),
+    )
     scenarios: ClassVar[frozenset[str]] = frozenset({"domain", "class"})
 
     config: HypernetworkTIRConfig
@@ -121,11 +128,11 @@ class HypernetworkTIR(Hypernetwork):
         """The task's network, the inference network where there is more than one task, and the images' generator."""
         classify = super().phases(task)
         infer = (Phase("infer", self.length(), step=self._learn_to_infer),) if task else ()
-        return (*classify, *infer, draw_phase(self.vae, self.context, self.length()))
+        return (*classify, *infer, *draw_phases(self.vae, self.context, self.length()))
 
     def end_task(self, task: int, data: TaskData) -> None:
         super().end_task(task, data)
-        self.vae.end()
+        self.vae.end(data.table)
 
     # -- task inference ----------------------------------------------------------------------------------------
 
@@ -172,8 +179,17 @@ class HypernetworkTIR(Hypernetwork):
 
     def compression_ratio(self) -> float:
         """Trainable weights of both hypernetworks over the weights of one classifier and one decoder."""
-        made = self.target.numel + self.vae.decoder.numel
-        return (self.protected.parameter_count() + self.vae.protected.parameter_count()) / made
+        drawing = 0 if self.vae.stored else self.vae.protected.parameter_count()
+        return (self.protected.parameter_count() + drawing) / self._made
+
+    @property
+    def _made(self) -> int:
+        """Weights that are generated for a task."""
+        return self.target.numel + (0 if self.vae.stored else self.vae.decoder.numel)
+
+    def measures(self) -> dict[str, float]:
+        """``compression_ratio``, and ``target_parameters``: the weights of one classifier and one decoder."""
+        return {**super().measures(), "target_parameters": self._made}
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "inference": self.inference.state_dict(), "vae": self.vae.state_dict()}
