@@ -51,7 +51,8 @@ def lines(folder: Path) -> Iterator[str]:
     options = " ".join(f"--{name} {value}" for name, value in SEARCH.items())
     yield f"{MEASURED}test accuracy in percent of what {SEARCH['repeats']} simulated searches choose, mean ± half-width"
     yield f"{INDENT}of the 95 % t-interval over the searches; best point: by test data, as no search may look for it."
-    yield f"{PACK}{(PACKS / folder.name).as_posix()}; raycl simulate PACK --protocol PROTOCOL {options}"
+    yield f"{PACK}{(PACKS / folder.name).as_posix()}"
+    yield f"{INDENT}raycl simulate PACK --protocol PROTOCOL {options}"
     table = measured(folder)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:

@@ -146,7 +146,7 @@ def test_what_a_page_shows_runs(path: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_the_sweep_files_of_the_pages_are_valid() -> None:
     shown = [text for path in WRITTEN for text in blocks(path.read_text(), "a sweep")]
-    assert len(shown) == 2
+    assert len(shown) == 3
     assert all(SweepSpec.parse(text, catalog()).warnings == () for text in shown)
 
 

@@ -9,7 +9,7 @@ so that a file holds for any number of passes: the drops of a paper after 80 and
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -43,6 +43,8 @@ class Multistep(Options):
             raise ValueError("at must name each drop once, in order")
         if isinstance(self.factor, tuple) and len(self.factor) != len(self.at):
             raise ValueError("factor must be a number, or a list of as many as at has")
+        if isinstance(self.factor, tuple) and len(set(self.factor)) == 1:
+            object.__setattr__(self, "factor", self.factor[0])
         return self
 
 
@@ -87,6 +89,14 @@ class ScheduleConfig(OneOf):
 
 
 Schedule = Steps | Multistep | Cosine | OneCycle | Plateau
+
+
+def shortest_schedule(schedule: ScheduleName | ScheduleConfig) -> ScheduleName | ScheduleConfig:
+    """The one form of a schedule: a word where its options stand at their defaults."""
+    if isinstance(schedule, str):
+        return schedule
+    words: tuple[ScheduleName, ...] = get_args(ScheduleName)
+    return next((word for word in words if scheduled(word) == schedule.chosen), schedule)
 
 
 def scheduled(schedule: ScheduleName | ScheduleConfig) -> Schedule | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from raycl.spec.needs import Idle, Need
 from raycl.spec.options import Count, Fraction, Later, NonNegative, Options, Positive, one_of
-from raycl.spec.schedule import OneCycle, Plateau, Schedule, ScheduleConfig, ScheduleName, scheduled
+from raycl.spec.schedule import OneCycle, Plateau, Schedule, ScheduleConfig, ScheduleName, scheduled, shortest_schedule
 
 ActiveLogits = Literal["auto", "own", "current", "seen", "all"]
 OptimizerName = Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"]
@@ -136,7 +136,7 @@ class TrainingConfig(Options):
     learning_rate: Positive = Field(
         1e-3, description="the optimiser's step size: in every update, or where a schedule is highest"
     )
-    schedule: Annotated[ScheduleName | ScheduleConfig, Later()] = Field(
+    schedule: Annotated[ScheduleName | ScheduleConfig, AfterValidator(shortest_schedule), Later()] = Field(
         "constant", description="of the learning rate over the updates of a task: a word, or one with its options"
     )
     warm_up: Annotated[float, Field(ge=0, lt=1), Later()] = Field(

@@ -41,7 +41,7 @@ class TestExport:
         network = whole.strategy.network
         for key, tensor in network.backbone.state_dict().items():
             assert torch.equal(tensor, weights.tensors[key])
-        assert weights.model == {"name": "mlp", "hidden": [12], "norm": "none"}
+        assert weights.model == {"name": "mlp", "hidden": [12], "norm": "none", "dropout": 0.0}
         assert (weights.image_shape, weights.mean, weights.std) == ((1, 8, 8), (0.0,), (1.0,))
         assert (weights.origin["strategy"], weights.origin["seed"]) == ("replay", 11)
         assert weights.origin["trial"] == spec.hash

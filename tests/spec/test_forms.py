@@ -32,6 +32,8 @@ CONDITIONAL = SEARCHED.replace(
     WITHIN, "ewc: {mode: {choice: [separate, online]}, online_decay: {uniform: [.8, 1], when: {mode: %s}}}"
 ).replace("trials: 2, %s", "trials: 2")
 
+SCHEDULED = HEAD.replace("training: {", "training: {schedule: %s, ") + "strategies: {naive: {}}\nfinal: {seeds: [10]}\n"
+
 FORMS: list[tuple[str, str, str, str]] = [
     ("search.protocol", SEARCHED, "protocol: current_task", "protocol: {current_task: {}}"),
     ("search.protocol", SEARCHED, "protocol: current_task", "protocol: {current_task: {retrain: false}}"),
@@ -52,6 +54,14 @@ FORMS: list[tuple[str, str, str, str]] = [
     ("final.seeds", FINAL, "seeds: {model: [1, 2], split: [5]}", "seeds: {model: [1, 2], split: [5, 5], others: 0}"),
     ("table.seeds", TABLE, "seeds: [7]", "seeds: {model: [7], others: 7}"),
     ("when", CONDITIONAL, "online", "[online]"),
+    ("training.schedule", SCHEDULED, "cosine", "{cosine: {floor: 0.0}}"),
+    ("training.schedule", SCHEDULED, "plateau", "{plateau: {watch: loss}}"),
+    (
+        "training.schedule.multistep.factor",
+        SCHEDULED,
+        "{multistep: {at: [.2, .6], factor: .5}}",
+        "{multistep: {at: [.2, .6], factor: [.5, .5]}}",
+    ),
 ]
 """Where the option stands, a sweep, and two ways to write the option in it."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raycl.catalog import catalog
 from raycl.learning.precision import Bfloat16, exactly
 from raycl.matrix import AccuracyMatrix, TaskRow
-from raycl.spec.options import TrainingConfig
+from raycl.spec.training import TrainingConfig
 from raycl.spec.trial import TrialSpec
 from raycl.strategies.base import Strategy
 from raycl.trial.trainer import Trainer
