@@ -104,7 +104,7 @@ def learn(vae: ProtectedVAE, kind: int, updates: int = 150) -> None:
         vae.backward(vae.loss(images(kind)), optimizers["decoder_theta"], 0.0)
         for optimizer in optimizers.values():
             optimizer.step()
-    vae.end()
+    vae.end(dict)
 
 
 def brightness(vae: ProtectedVAE, task: int) -> Tensor:
