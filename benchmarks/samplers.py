@@ -9,10 +9,10 @@ paired; intervals are 95 % t-intervals.
     python benchmarks/samplers.py [landscapes]
 
 With a table of real trials (``table: {points: ...}``; its results folder, or its pack) its methods are the landscapes:
-each suggestion is moved to the nearest unused point of the table, a search sees the validation data of one seed, by
-turns, and what it chooses is scored by test data of the others. Regret is what the best point of the table has more. A
-search is paired with that of the same number by another sampler; intervals are over searches, each the mean over all
-methods.
+each suggestion is moved to the nearest unused point of the table, of which a search tries half at the most (those that
+try all choose alike); it sees the validation data of one seed, by turns, and what it chooses is scored by test data of
+the others. Regret is what the best point of the table has more. A search is paired with that of the same number by
+another sampler; intervals are over searches, each the mean over all methods.
 
     python benchmarks/samplers.py TABLE [searches]
 """
@@ -41,6 +41,8 @@ from raycl.sweep.over_table import Answers
 from raycl.sweep.suggestions import Suggester, sampler_seed
 
 TRIALS, GENERATION, STARTUP = 20, 5, 5
+PART = 0.5
+"""Of a table's points, so many are tried at the most."""
 OVER: Space = {"learning_rate": space.LogUniform(1e-4, 1e-1), "penalty": space.LogUniform(1.0, 1e6)}
 Draw = Callable[[int, Sequence[Outcome], Sequence[Point]], Point]
 Make = Callable[[Space, SearchConfig, str], Draw]
@@ -129,7 +131,7 @@ def regret_on(method: Landscape, seeds: Sequence[str], make: Make, search: Searc
         verdict, curve = answers.ended(method.index(point), seeds[0])
         return Outcome.of(point, [verdict], [curve])
 
-    found = tried(moved, outcome, min(TRIALS, len(method.points)), generation)
+    found = tried(moved, outcome, min(TRIALS, int(PART * len(method.points))), generation)
     chosen = ranked(found, range(len(found)))
     scores = [method.tested(index, seeds[1:], search.metric) for index in range(len(method.points))]
     score = scores[method.index(found[chosen[0]].point)] if chosen else None
@@ -197,7 +199,7 @@ def main(place: str | None, count: int) -> None:
         table = shown(title, over_ridges(count))
     else:
         known = read_table(place)
-        title = f"Choice of {TRIALS} trials, accuracy %, {count} searches on {known.sweep.name}"
+        title = f"Choice of {TRIALS} trials, or half of the points, accuracy %, {count} searches on {known.sweep.name}"
         table = shown(title, over_table(known, count))
     Console(width=120).print(table)
 

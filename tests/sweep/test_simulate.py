@@ -350,6 +350,7 @@ def test_the_benchmark_of_samplers_takes_a_table(monkeypatch: pytest.MonkeyPatch
     samplers = importlib.util.module_from_spec(found)
     monkeypatch.setitem(sys.modules, "samplers", samplers)
     found.loader.exec_module(samplers)
+    monkeypatch.setattr(samplers, "PART", 1.0)
     regrets = samplers.over_table(WORKED, 2)
     assert set(regrets) == set(samplers.SAMPLERS)
     for regret in regrets.values():
