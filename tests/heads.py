@@ -19,7 +19,7 @@ import math
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,13 +185,23 @@ def rewritten(text: str, pack: Pack) -> str:
         ValueError: the head has no line for them, or a row names no entry of the pack.
     """
     lines = text.splitlines()
-    starts = [place for place, line in enumerate(lines) if line.startswith(MEASURED)]
-    if not starts:
-        raise ValueError(f"{pack.name}: a head with a pack has a line that starts with {MEASURED!r}")
-    after = starts[0] + 1 + lines[starts[0] + 1].startswith(PACK)
+    start = measured_at(lines, pack.name)
+    after = start + 1 + lines[start + 1].startswith(PACK)
     end = next(place for place, line in enumerate(lines) if not line.startswith("#"))
     below = list(_with_tables(lines[after:end], pack))
-    return "\n".join((*lines[: starts[0]], *_opening(pack, below), *below, *lines[end:])) + "\n"
+    return "\n".join((*lines[:start], *_opening(pack, below), *below, *lines[end:])) + "\n"
+
+
+def measured_at(lines: Sequence[str], name: str) -> int:
+    """Where the figures of a head begin.
+
+    Raises:
+        ValueError: it has no line for them.
+    """
+    for place, line in enumerate(lines):
+        if line.startswith(MEASURED):
+            return place
+    raise ValueError(f"{name}: a head with a pack has a line that starts with {MEASURED!r}")
 
 
 def _opening(pack: Pack, below: Sequence[str]) -> tuple[str, str]:
@@ -254,16 +264,27 @@ def _pointed(column: Sequence[str]) -> list[str]:
     return [" " * (max(map(len, whole)) - len(own)) + text for own, text in zip(whole, column, strict=True)]
 
 
-def kept() -> dict[str, Path]:
+def kept(packs: Path = PACKS) -> dict[str, Path]:
     """Name -> the folder of every pack."""
-    return {path.parent.name: path.parent for path in sorted((ROOT / PACKS).glob(f"*/{TRIALS_FILE}"))}
+    return {path.parent.name: path.parent for path in sorted((ROOT / packs).glob(f"*/{TRIALS_FILE}"))}
 
 
-def sweep_file(name: str) -> Path:
-    return ROOT / "sweeps" / "papers" / f"{name}.yaml"
+def sweep_file(name: str, packs: Path = PACKS) -> Path:
+    """The sweep that a pack answers: in the folder of the same name."""
+    return ROOT / "sweeps" / packs.name / f"{name}.yaml"
+
+
+def rewrite(names: Sequence[str], packs: Path, anew: Callable[[str, Path, Path], str]) -> None:
+    """Write the heads of sweeps anew, by default of all that have a pack.
+
+    Args:
+        anew: a file's text, its pack and its path -> its text with the figures of the pack.
+    """
+    folders = kept(packs)
+    for name in names or folders:
+        file = sweep_file(name, packs)
+        file.write_text(anew(file.read_text(), folders[name], file))
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or kept():
-        file = sweep_file(name)
-        file.write_text(rewritten(file.read_text(), read_pack(kept()[name], file)))
+    rewrite(sys.argv[1:], PACKS, lambda text, folder, file: rewritten(text, read_pack(folder, file)))

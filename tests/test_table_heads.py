@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+import heads
 import pyarrow.parquet as pq
 import pytest
 import table_heads
@@ -15,14 +16,14 @@ from raycl.results.landscapes import read_table
 from raycl.results.packing import TESTED_FILE
 from raycl.spec.sweep import SweepSpec
 
-KEPT = table_heads.kept()
-ALL = sorted((table_heads.ROOT / "sweeps" / "tables").glob("*.yaml"))
+KEPT = heads.kept(table_heads.PACKS)
+ALL = sorted((heads.ROOT / "sweeps" / "tables").glob("*.yaml"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KEPT)
 def test_a_head_is_what_the_program_writes(name: str) -> None:
-    text = table_heads.sweep_file(name).read_text()
+    text = heads.sweep_file(name, table_heads.PACKS).read_text()
     assert table_heads.rewritten(text, KEPT[name]) == text
 
 
@@ -40,7 +41,7 @@ def test_the_pack_answers_the_file_whole_and_fast(name: str) -> None:
     started = time.process_time()
     table = read_table(folder)
     assert time.process_time() - started < 1
-    assert table.sweep.hash == SweepSpec.load(table_heads.sweep_file(name), catalog()).hash
+    assert table.sweep.hash == SweepSpec.load(heads.sweep_file(name, table_heads.PACKS), catalog()).hash
     asked = table.sweep.table
     assert asked is not None
     for method in table.methods.values():

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.errors import Problem, SpecError
-from raycl.models.network import Network, initialize
+from raycl.models.network import Network, dropout, initialize
 from raycl.models.registry import Model
 from raycl.spec.options import DROPOUT_HELP, MODEL_HELP, Dropped, Later, ModelConfig, Width, Widths
 
@@ -41,6 +41,18 @@ class CNNConfig(ModelConfig):
     widths: ClassVar[tuple[str, ...]] = ("channels", "hidden")
 
 
+def require_pixels(model: str, least: int, image_shape: tuple[int, int, int]) -> None:
+    """Refuse images that a model has no layers for.
+
+    Raises:
+        SpecError: height or width is below ``least``.
+    """
+    _, height, width = image_shape
+    if min(height, width) < least:
+        rule = f"needs images of at least {least} x {least} pixels; set stream.pad, or take model cnn or mlp"
+        raise SpecError([Problem("model.name", rule, f"{model} on {height} x {width}")])
+
+
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
     """Batch norm, group norm of (up to) eight groups, or nothing."""
     if norm == "batch":
@@ -67,18 +79,14 @@ def build(config: CNNConfig, image_shape: tuple[int, int, int], generator: torch
             norm_layer(config.norm, outputs),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            *_dropout(config),
+            *dropout(config.dropout),
         ]
         inputs = outputs
     pixels = (height >> halvings) * (width >> halvings)
-    layers += [nn.Flatten(), nn.Linear(inputs * pixels, config.hidden), nn.ReLU(), *_dropout(config)]
+    layers += [nn.Flatten(), nn.Linear(inputs * pixels, config.hidden), nn.ReLU(), *dropout(config.dropout)]
     backbone = nn.Sequential(*layers)
     initialize(backbone, generator)
     return Network(backbone, config.hidden, generator)
-
-
-def _dropout(config: CNNConfig) -> list[nn.Module]:
-    return [nn.Dropout(config.dropout)] if config.dropout else []
 
 
 CNN = Model(CNNConfig, build, revision=2)  # channels last rounds otherwise

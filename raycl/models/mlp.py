@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from raycl.models.network import Network, initialize
+from raycl.models.network import Network, dropout, initialize
 from raycl.models.registry import Model
 from raycl.spec.options import DROPOUT_HELP, MODEL_HELP, Dropped, Later, ModelConfig, Widths
 
@@ -45,8 +45,7 @@ def build(config: MLPConfig, image_shape: tuple[int, int, int], generator: torch
         if config.norm == "batch":
             layers.append(nn.BatchNorm1d(outputs))
         layers.append(nn.ReLU())
-        if config.dropout:
-            layers.append(nn.Dropout(config.dropout))
+        layers += dropout(config.dropout)
     backbone = nn.Sequential(*layers)
     initialize(backbone, generator)
     return Network(backbone, widths[-1], generator)

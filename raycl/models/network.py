@@ -142,6 +142,11 @@ class Network(nn.Module):
         return logits
 
 
+def dropout(share: float) -> list[nn.Module]:
+    """What leaves out a share of a layer's outputs in training; nothing where it is 0."""
+    return [nn.Dropout(share)] if share else []
+
+
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Draw every linear and convolutional layer from ``generator``, as torch's own defaults would.
 

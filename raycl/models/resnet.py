@@ -17,8 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raycl.errors import Problem, SpecError
-from raycl.models.cnn import FirstConvolution, Norm, norm_layer
+from raycl.models.cnn import FirstConvolution, Norm, norm_layer, require_pixels
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
 from raycl.spec.options import MODEL_HELP, Later, ModelConfig, Width
@@ -105,9 +104,7 @@ def _resnet(
     generator: torch.Generator,
     projection: bool,
 ) -> Network:
-    if min(image_shape[1:]) < MIN_PIXELS:
-        rule = f"needs images of at least {MIN_PIXELS} x {MIN_PIXELS} pixels; set stream.pad, or take model cnn or mlp"
-        raise SpecError([Problem("model.name", rule, f"{config.name} on {image_shape[1]} x {image_shape[2]}")])
+    require_pixels(config.name, MIN_PIXELS, image_shape)
     first = FirstConvolution(image_shape[0], config.width, 3, padding=1, bias=config.biases or config.norm == "none")
     stem = [first, norm_layer(config.norm, config.width), nn.ReLU()]
     return _stages(stem, blocks, config.width, config.norm, generator, projection, config.biases)

@@ -13,8 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from raycl.errors import Problem, SpecError
-from raycl.models.cnn import FirstConvolution
+from raycl.models.cnn import FirstConvolution, require_pixels
 from raycl.models.network import Network, initialize
 from raycl.models.registry import Model
 from raycl.spec.options import MODEL_HELP, ModelConfig
@@ -37,12 +36,8 @@ def build(config: ZenkeNetConfig, image_shape: tuple[int, int, int], generator: 
     Raises:
         SpecError: the images are too small.
     """
+    require_pixels(config.name, LEAST_PIXELS, image_shape)
     channels, height, width = image_shape
-    if min(height, width) < LEAST_PIXELS:
-        rule = (
-            f"needs images of at least {LEAST_PIXELS} x {LEAST_PIXELS} pixels; set stream.pad, or take model cnn or mlp"
-        )
-        raise SpecError([Problem("model.name", rule, f"zenkenet on {height} x {width}")])
     layers: list[nn.Module] = []
     for inputs, outputs in ((channels, 32), (32, 64)):
         first = nn.Conv2d if layers else FirstConvolution
