@@ -21,6 +21,9 @@ from raycl.trial.session import TrialSession
 
 NOTEBOOK = Path(__file__).parents[1] / "analysis" / "01_compare_strategies.ipynb"
 TABLES = NOTEBOOK.with_name("02_simulate_searches.ipynb")
+EMBEDDINGS = NOTEBOOK.with_name("hypernetwork_embeddings.ipynb")
+SHOWN = (EMBEDDINGS,)
+"""Stored as they ran on real data."""
 TABLE = """
 name: tiny
 stream: {name: split, dataset: digits, tasks: 3, classes_per_task: 2, scenario: class}
@@ -111,8 +114,35 @@ def test_the_notebook_of_tables_simulates_searches_on_a_pack(tmp_path: Path, mon
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
-@pytest.mark.parametrize("path", [NOTEBOOK, TABLES], ids=lambda path: path.stem)
-def test_a_notebook_is_stored_without_outputs(path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_plane_of_embeddings_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RAYCL_DATASET": "digits", "RAYCL_UPDATES": "30", "RAYCL_POINTS": "3"}.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(EMBEDDINGS, as_version=4)
+    NotebookClient(notebook, timeout=120).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert "after task 5: [" in "".join(output.get("text", "") for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+    return notebook
+
+
+@pytest.mark.parametrize("path", [NOTEBOOK, TABLES], ids=lambda path: path.stem)
+def test_a_notebook_that_needs_a_sweep_is_stored_without_outputs(path: Path) -> None:
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in _read(path).cells)
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.stem)
+def test_a_notebook_with_outputs_is_stored_as_it_ran(path: Path) -> None:
+    code = [cell for cell in _read(path).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "from top to bottom, once"
+    assert not any(
+        output.output_type == "error" or output.get("name") == "stderr" for cell in code for output in cell.outputs
+    )
+    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+    assert sum(len([line for line in cell.source.splitlines() if line.strip()]) for cell in code) <= 60

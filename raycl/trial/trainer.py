@@ -26,7 +26,7 @@ from raycl.strategies.base import Losses, Phase, Position, Rows, Source, Updates
 from raycl.streams.contents import seen
 from raycl.streams.held_out import HeldOut
 from raycl.streams.later import later_tasks
-from raycl.streams.task import Layout, TaskSource
+from raycl.streams.task import Batch, Layout, TaskSource
 from raycl.trial.batching import BatchPlan, refuse_single_row
 from raycl.trial.budget import Allowance, TaskBudget, Ticks
 from raycl.trial.build import build
@@ -248,8 +248,8 @@ class Trainer:
         losses: Losses = {}
         epoch = 0
         for batch, at in self._plan(phase, task, allowance).batches(self._told(task)):
-            if at.epoch > epoch:
-                self._check_finite(losses, at)
+            if at.epoch > epoch:  # not in every update: a look at the losses costs more than the update
+                check_finite(self.trial, strategy, self._optimizers, losses, at)
                 course.passed()
                 epoch = at.epoch
             course.before(at)
@@ -268,7 +268,8 @@ class Trainer:
                 self._ticks.learned(len(batch))
             if inside is not None:
                 inside.updated()
-        self._check_finite(losses, Position(task, phase.name, epoch, 0, 0.0, True))
+        end = Position(task, phase.name, epoch, 0, 0.0, True)
+        check_finite(self.trial, strategy, self._optimizers, losses, end)
         course.passed()
         course.ended()
         self._meter.settle()
@@ -293,10 +294,6 @@ class Trainer:
             raise MethodError(
                 f"{self.trial.strategy}: only upper bounds may ask for data of other tasks (got {source})"
             )
-
-    def _check_finite(self, losses: Losses, at: Position) -> None:
-        """Once per epoch: a synchronisation per update would cost more than the update."""
-        check_finite(self.trial, self.strategy, self._optimizers, losses, at)
 
     # -- measuring ---------------------------------------------------------------------------------------------
 
@@ -338,6 +335,10 @@ class Trainer:
             forward_examples=forwards,
             gradient_examples=gradients,
         )
+
+    def evaluation_rows(self, task: int, limit: int | None = None) -> Batch:
+        """A task's rows that the matrix is measured on: all of them, or the first so many."""
+        return Batch.cat([batch for _, batch in self._evaluator.batches(self.strategy, [task], limit)])
 
     def remembered(self) -> Table:
         """All rows of the replay memory."""

@@ -142,6 +142,18 @@ def test_a_permuted_stream_is_learned_task_by_task() -> None:
     assert last.correct[1] / last.total[1] > 0.85
 
 
+def test_the_rows_of_the_matrix_can_be_had() -> None:
+    """Of a permuted stream: a task's own pixels, and the labels by which its cell was counted."""
+    running = trainer(trial("naive", "domain", stream={"name": "permuted", "tasks": 2}))
+    last = finish(running)[-1]
+    running.strategy.train(False)
+    for task in range(2):
+        rows = running.evaluation_rows(task)
+        found = running.strategy.predict(rows.x, None).argmax(1)
+        assert (int((found == rows.y).sum()), len(rows)) == (last.correct[task], last.total[task])
+        assert torch.equal(running.evaluation_rows(task, 5).x, rows.x[:5])
+
+
 @pytest.mark.parametrize("method", ["naive", "replay", "gdumb"])
 def test_hidden_boundaries_are_not_told(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = trial(method, stream={"boundaries": "hidden"}, training={"reset_optimizer": True})
