@@ -126,6 +126,19 @@ def test_the_plane_of_embeddings_is_looked_at(monkeypatch: pytest.MonkeyPatch) -
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_sweep_that_runs_in_a_notebook_has_one_table_there(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    code = f"import raycl\nfinished = raycl.run({str(tmp_path / 'tiny.yaml')!r}, {str(tmp_path / 'results')!r})"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=120).execute()
+    tables = [output.data["text/html"] for output in notebook.cells[0].outputs if "text/html" in output.get("data", {})]
+    (table,) = tables
+    assert "elapsed" in table
+    assert table.count("2/2") == 3, "of each method both final trials have ended"
+
+
 def _read(path: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)

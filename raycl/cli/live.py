@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
+from raycl.addresses import shown
 from raycl.cli.terminal import standard_output
 from raycl.sweep.status import EntryStatus, SweepStatus
+from raycl.sweep.status_table import StatusTable, clock, task_of
 
 if TYPE_CHECKING:
     from raycl.spec.sweep import SweepSpec
+
+
+class Heard(logging.Handler):
+    """Keeps the warnings that would scroll away above a table, and hands them on to whoever shows them otherwise.
+
+    Attributes:
+        told: all so far.
+    """
+
+    def __init__(self, before: logging.Handler | None) -> None:
+        super().__init__(logging.WARNING)
+        self.before = before
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(shown(record.getMessage()))
+        if self.before is not None:
+            self.before.handle(record)
 
 
 class LiveTable:
@@ -36,10 +55,13 @@ class LiveTable:
         self._status: SweepStatus | None = None
         self._received = 0.0
         self._said: dict[str, tuple[float, EntryStatus]] = {}
+        self._doing = ""
         self._live: Live | None = None
+        self._heard = Heard(logging.lastResort)
 
     def __enter__(self) -> LiveTable:
         if self._console.is_terminal:
+            logging.lastResort = self._heard
             self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
             self._live.start()
         return self
@@ -49,6 +71,7 @@ class LiveTable:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+            logging.lastResort = self._heard.before
         elif self._status is not None:
             self._say(self._status, at_once=True)
 
@@ -60,6 +83,10 @@ class LiveTable:
 
     def _say(self, status: SweepStatus, at_once: bool) -> None:
         """A line for each entry whose counts changed; while only tasks advance, ten times as seldom."""
+        if status.doing != self._doing:
+            self._doing = status.doing
+            if self._doing:
+                self._print(status.elapsed, self._doing)
         for entry in status.entries:
             if at_once or self._worth_saying(entry):
                 self._speak(entry, status.elapsed)
@@ -82,58 +109,9 @@ class LiveTable:
     def _render(self) -> RenderableType:
         status = self._status
         if status is None:
-            return Text(f"{self._name}: starting", style="dim")
+            return Text(f"{self._name}: looking into the results folder", style="dim")
         passed = time.monotonic() - self._received
-        return Group(*table(self._name, status, passed))
-
-
-def table(name: str, status: SweepStatus, passed: float = 0.0) -> tuple[RenderableType, ...]:
-    """The status as a rich table with a line of times under it; ``passed``: seconds since the status was taken."""
-    grid = Table(
-        title=name,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
-    grid.add_column("strategy", no_wrap=True)
-    grid.add_column("phase", no_wrap=True)
-    grid.add_column("", width=12)
-    for heading in ("done", "running", "pruned", "failed", "task", "best"):
-        grid.add_column(heading, justify="right", no_wrap=True)
-    for entry in status.entries:
-        grid.add_row(*_cells(entry))
-    times = Text(f"{clock(status.elapsed + passed)} elapsed", style="dim")
-    if status.remaining is not None:
-        times.append(f", about {clock(max(0.0, status.remaining - passed))} to go")
-    return grid, times
-
-
-def _cells(entry: EntryStatus) -> list[RenderableType]:
-    if entry.barred is not None:
-        return [Text(entry.key, style="dim"), Text("n/a", style="dim"), *[Text("")] * 7]
-    complete = entry.phase in ("final", "table") and bool(entry.total) and entry.ended >= entry.total
-    return [
-        Text(entry.key, style="red" if entry.failure else "green" if complete else ""),
-        Text("failed", style="red") if entry.failure else Text(entry.phase, style="dim"),
-        ProgressBar(total=max(1, entry.total), completed=entry.ended + _share(entry), width=12),
-        Text(f"{entry.done}/{entry.total}"),
-        Text(str(entry.running or "")),
-        Text(str(entry.pruned or "")),
-        Text(str(entry.failed + entry.failed_before or ""), style="red"),
-        Text(_task(entry)),
-        Text("" if entry.best is None else f"{100 * entry.best:.2f} %"),
-    ]
-
-
-def _share(entry: EntryStatus) -> float:
-    """Running trials, in whole trials, by the tasks they have learned."""
-    return sum(entry.tasks) / max(1, entry.num_tasks)
-
-
-def _task(entry: EntryStatus) -> str:
-    """``"2 of 5"``: the task that is being learned, of the trial that is furthest."""
-    return f"{min(max(entry.tasks) + 1, entry.num_tasks)} of {entry.num_tasks}" if entry.tasks else ""
+        return StatusTable(self._name, status, passed, self._heard.told, self._console.height - 1)
 
 
 def plain(entry: EntryStatus) -> str:
@@ -144,16 +122,11 @@ def plain(entry: EntryStatus) -> str:
         return f"{entry.key}: failed, {entry.failure}"
     parts = [f"{entry.done} of {entry.total} done"]
     if entry.running:
-        parts.append(f"{entry.running} running" + (f" (task {_task(entry)})" if entry.tasks else ""))
+        parts.append(f"{entry.running} running" + (f" (task {task_of(entry)})" if entry.tasks else ""))
+    if entry.waiting:
+        parts.append(f"{entry.waiting} waiting")
     counts = ((entry.pruned, "pruned"), (entry.failed, "failed"), (entry.failed_before, "failed before"))
     parts += [f"{count} {word}" for count, word in counts if count]
     if entry.best is not None:
         parts.append(f"best {100 * entry.best:.2f} %")
     return f"{entry.phase} {entry.key}: {', '.join(parts)}"
-
-
-def clock(seconds: float) -> str:
-    """``"1:05"``, ``"2:03:09"``."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from raycl.addresses import expanded
+from raycl.addresses import expanded, shown
 from raycl.cli.arguments import (
     Address,
     BackendOption,
@@ -65,8 +66,9 @@ def run(
         raise typer.BadParameter("--in-process runs one trial; --max-concurrent does nothing beside it")
     if in_process and (results or force or retry_failed or rerun_changed or reuse):
         raise typer.BadParameter("--in-process runs one trial and saves nothing; --backend here runs the sweep here")
-    import_own(code)
-    sweep = _load(file)
+    with standard_output().status(f"reading {escape(str(file))}"):  # imports torch, which takes seconds
+        import_own(code)
+        sweep = _load(file)
     if in_process:
         from raycl.cli.run import run_in_process
 
@@ -90,12 +92,13 @@ def resume(
     code: Import = None,
 ) -> None:
     """Go on with a sweep from its results folder alone."""
-    from raycl.catalog import catalog
-    from raycl.results.store import ResultsFolder
-    from raycl.spec.sweep import SweepSpec
+    with standard_output().status(f"reading {escape(shown(results))}"):
+        from raycl.catalog import catalog
+        from raycl.results.store import ResultsFolder
+        from raycl.spec.sweep import SweepSpec
 
-    import_own(code)
-    sweep = SweepSpec.loads(ResultsFolder.open(results).sweep_json, catalog())
+        import_own(code)
+        sweep = SweepSpec.loads(ResultsFolder.open(results).sweep_json, catalog())
     _run(sweep, results, backend, _options(data_root, address, force, retry_failed, rerun_changed, max_concurrent))
 
 

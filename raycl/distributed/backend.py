@@ -13,7 +13,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from raycl.distributed import cluster
+from raycl.addresses import shown
+from raycl.distributed import address, cluster
 from raycl.distributed.asha import EntryASHA
 from raycl.distributed.carried import packed
 from raycl.distributed.environment import environment, for_ray, quiet, uncounted
@@ -32,6 +33,12 @@ class OnRay:
 
     def refuse(self, sweep: SweepSpec, options: RunOptions) -> None:
         """Ray can do all that a sweep file may ask for."""
+
+    def opening(self, options: RunOptions) -> str:
+        if ray.is_initialized():
+            return ""
+        target = address.target(options.address)
+        return "starting Ray" if target is None else f"joining the Ray cluster at {shown(target)}"
 
     @contextmanager
     def open(

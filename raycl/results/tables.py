@@ -24,6 +24,7 @@ from raycl.matrix import AccuracyMatrix
 from raycl.results import notes, scored
 from raycl.results.baseline import Baseline, baselines
 from raycl.results.comparison import Line, compared, lines
+from raycl.results.html import WIDEST, as_html
 from raycl.results.layout import TableColumn, columns, name_headings, spared_in_order
 from raycl.results.pareto import pareto_rows
 from raycl.results.pooled import with_pooled
@@ -36,8 +37,6 @@ from raycl.spec.sweep import SweepSpec
 
 WIDEST_MATRIX = 12
 """Matrices of more tasks do not fit a terminal."""
-WIDEST = 160
-"""Columns of what is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +147,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """The table as a notebook shows it."""
-        console = Console(file=io.StringIO(), record=True, width=WIDEST, force_jupyter=False)
-        console.print(self)
-        return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.2'>{code}</pre>")
+        return as_html(self)
 
     def __str__(self) -> str:
         """The table as plain text."""

@@ -95,6 +95,10 @@ class Backend(Protocol):
         """
         ...
 
+    def opening(self, options: RunOptions) -> str:
+        """What :meth:`open` does first, in a few words; empty where it takes no time."""
+        ...
+
     def open(
         self, sweep: SweepSpec, options: RunOptions, data_root: str | None, interruption: Interruption
     ) -> AbstractContextManager[Engine]:

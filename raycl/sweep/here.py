@@ -37,6 +37,9 @@ class Here:
         if problems:
             raise SpecError(problems)
 
+    def opening(self, options: RunOptions) -> str:
+        return ""
+
     @contextmanager
     def open(
         self, sweep: SweepSpec, options: RunOptions, data_root: str | None, interruption: Interruption

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from raycl.results.trackers.tracker import TRACKERS
 from raycl.results.view import Results
 from raycl.spec.sweep import SweepSpec
 from raycl.sweep.backend import RunOptions
+from raycl.sweep.notebook import NotebookTable
 from raycl.sweep.run import Ending, run_sweep
 from raycl.sweep.status import SweepStatus
 from raycl.trial.check import load_sweep
@@ -27,7 +30,7 @@ def run(
     rerun_changed: bool = False,
     max_concurrent: int | None = None,
     reuse: Sequence[str | Path] = (),
-    on_status: Callable[[SweepStatus], None] = lambda status: None,
+    on_status: Callable[[SweepStatus], None] | None = None,
 ) -> Finished:
     """Run what a results folder still lacks of a sweep, and read it.
 
@@ -42,7 +45,8 @@ def run(
         rerun_changed: run trials again whose method's code has changed since they ended.
         max_concurrent: trials at the same time; default: the sweep's, else what fits.
         reuse: other results folders, whose finished trials are taken in place of being run.
-        on_status: shown where the sweep stands, at most four times a second.
+        on_status: shown where the sweep stands, at most four times a second; default: a table in a notebook, elsewhere
+            nothing.
 
     Raises:
         SpecError: with every problem of the sweep.
@@ -54,7 +58,11 @@ def run(
     root = None if data_root is None else str(data_root)
     options = RunOptions(root, address, force, retry_failed, rerun_changed, max_concurrent, tuple(map(str, reuse)))
     trackers = TRACKERS.names()
-    ending = run_sweep(asked, folder, backend=backend, options=options, trackers=trackers, on_status=on_status)
+    table = NotebookTable(asked.name) if on_status is None and Console().is_jupyter else None
+    shown = on_status or table or (lambda status: None)
+    ending = run_sweep(asked, folder, backend=backend, options=options, trackers=trackers, on_status=shown)
+    if table is not None:
+        table.finish()
     return Finished(ending)
 
 

@@ -138,7 +138,9 @@ def run_sweep(
         plans = [plan(sweep, entry, ledger, over_limits(sweep, entry)) for entry in able]
         watch = Watch(sweep, ledger, plans, look)
         known = [trials, *elsewhere.trials()]
-        run = _Run(sweep, ledger, plans, known, elsewhere, options, watch, lease, interruption)
+        run = _Run(
+            sweep, ledger, plans, known, elsewhere, options, watch, lease, interruption, runs_on.opening(options)
+        )
         try:
             with ExitStack() as block:
                 reason = run(lambda: block.enter_context(runs_on.open(sweep, options, root, interruption)))
@@ -199,6 +201,7 @@ class _Run:
     Attributes:
         trials: that the folder's earlier runs have ended, and those of folders that are reused.
         elsewhere: asked for what is missing, once its data are known to be those of today.
+        opening: what opening the backend is, in words.
     """
 
     sweep: SweepSpec
@@ -210,6 +213,7 @@ class _Run:
     watch: Watch
     lease: Lease
     interruption: Interruption
+    opening: str
     began: bool = False
 
     def __call__(self, opened: Callable[[], Engine]) -> str:
@@ -218,7 +222,9 @@ class _Run:
         if Dispatcher(self.plans, self.ledger, slots=0).wanted() is None:
             self.watch.show(None, {})
             return ""
+        self.watch.prepare(self.opening)
         engine = opened()
+        self.watch.prepare("reading the data")
         known = recorded_data(self.trials, self.sweep.catalog)
         engine.check(reads(self.sweep, [plan.entry for plan in self.plans], known))
         self.ledger.ask(lambda spec: self.elsewhere.bring(spec, self.ledger.results))
@@ -228,6 +234,7 @@ class _Run:
         if dispatcher.wanted() is None:  # all of it has been brought
             self.watch.show(None, {})
             return ""
+        self.watch.prepare("starting the first trials")
         self.watch.start()
         self.began = True
         errand = Errand(self.ledger.results, self.ledger.metric)

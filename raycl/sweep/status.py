@@ -31,6 +31,7 @@ class EntryStatus:
         key: ``"variant/alias"``, or ``"alias"`` where the sweep has no variants.
         done: trials that finished with a value; pruned and failed ones are counted on their own.
         total: trials that the phase will have run in the end.
+        waiting: trials that are handed out and have no slot yet; ``running`` are those that learn.
         tasks: for each running trial, the number of tasks it has learned so far.
         failed_before: trials of the phases before this one that failed.
         failure: why the method has ended without its result, or with a part of it.
@@ -44,6 +45,7 @@ class EntryStatus:
     total: int = 0
     done: int = 0
     running: int = 0
+    waiting: int = 0
     pruned: int = 0
     failed: int = 0
     tasks: tuple[int, ...] = ()
@@ -66,11 +68,13 @@ class SweepStatus:
         entries: in the order of the sweep file.
         elapsed: seconds since this run began.
         remaining: estimated seconds to the end of the sweep; None while nothing can be told.
+        doing: what comes before the first trial, such as ``starting Ray``; empty once trials run.
     """
 
     entries: tuple[EntryStatus, ...]
     elapsed: float = 0.0
     remaining: float | None = None
+    doing: str = ""
 
 
 @dataclass
@@ -123,11 +127,17 @@ class Watch:
     plans: Sequence[EntryPlan]
     shown: Callable[[SweepStatus], None]
     began: float = field(default_factory=time.monotonic)
+    _doing: str = ""
     _last: float = float("-inf")
     _started: float = 0.0
     _ended_before: int = 0
     _tasks: dict[str, int] = field(default_factory=dict)
     _tallies: dict[str, Tally] = field(default_factory=dict)
+
+    def prepare(self, doing: str) -> None:
+        """Show what is done before the first trial."""
+        self._doing = doing
+        self.show(None, {})
 
     def start(self) -> None:
         """Trials begin to run: what has ended by now took no time of this run."""
@@ -158,12 +168,15 @@ class Watch:
             for entry in self.sweep.entries
         )
         elapsed = time.monotonic() - self.began
-        return SweepStatus(entries, elapsed, self._remaining())
+        doing = "" if any(entry.running for entry in entries) else self._doing
+        return SweepStatus(entries, elapsed, self._remaining(), doing)
 
     def _entry(self, plan: EntryPlan, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> EntryStatus:
         tally = self._tally(plan)
         running = dispatcher.running if dispatcher else {}
-        ids = [trial_id for trial_id, job in running.items() if job.spec.hash in tally.trials]
+        known = dispatcher.statuses() if dispatcher and dispatcher.statuses else {}
+        handed = [trial_id for trial_id, job in running.items() if job.spec.hash in tally.trials]
+        ids = [trial_id for trial_id in handed if known.get(trial_id) != "PENDING"]
         return EntryStatus(
             key=plan.entry.key,
             phase=plan.phase,
@@ -171,6 +184,7 @@ class Watch:
             total=plan.total,
             done=tally.ended["finished"],
             running=len(ids),
+            waiting=len(handed) - len(ids),
             pruned=tally.ended["pruned"],
             failed=tally.ended["failed"],
             tasks=tuple(tasks.get(trial_id, 0) for trial_id in ids),

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from raycl.cli.live import LiveTable, clock, plain, table
+from raycl.cli.live import LiveTable, plain
 from raycl.sweep.status import EntryStatus, SweepStatus
+from raycl.sweep.status_table import StatusTable, clock
 
 EWC = EntryStatus("ewc", "search", num_tasks=5, total=10, done=3, running=2, pruned=1, tasks=(1, 0), best=0.812)
 NAIVE = EntryStatus("naive", "search", num_tasks=5, total=1)
@@ -107,13 +108,13 @@ def test_a_terminal_shows_every_strategy_with_its_progress() -> None:
 
 def test_the_clock_goes_on_between_two_looks() -> None:
     screen = Screen(terminal=False)
-    screen.console.print(*table("demo", STATUS, passed=10))
+    screen.console.print(StatusTable("demo", STATUS, passed=10))
     assert "1:15 elapsed, about 1:01:30 to go" in screen.file.getvalue()
 
 
 def test_markup_in_names_is_text() -> None:
     screen = Screen(terminal=False)
-    screen.console.print(*table("demo", replace(STATUS, entries=(replace(EWC, key="small/[ewc]"),))))
+    screen.console.print(StatusTable("demo", replace(STATUS, entries=(replace(EWC, key="small/[ewc]"),))))
     assert "small/[ewc]" in screen.file.getvalue()
 
 
@@ -128,9 +129,9 @@ def test_a_method_without_a_result_says_why_and_is_not_green() -> None:
     )
     assert plain(failed) == "ewc: failed, no winner: boom"
     screen = Screen(terminal=False)
-    screen.console.print(*table("demo", replace(STATUS, entries=(failed,))))
+    screen.console.print(StatusTable("demo", replace(STATUS, entries=(failed,))))
     (line,) = [line for line in screen.lines if line.startswith("ewc")]
-    assert line.split()[:2] == ["ewc", "failed"]
+    assert line.rstrip().endswith("failed")
     assert " 3 " in line, "failures of earlier phases stay"
 
 
@@ -138,7 +139,7 @@ def test_failures_of_earlier_phases_stay_in_the_table() -> None:
     entry = replace(EWC, phase="final", failed=1, failed_before=2)
     assert "1 failed, 2 failed before" in plain(entry)
     screen = Screen(terminal=False)
-    screen.console.print(*table("demo", replace(STATUS, entries=(entry,))))
+    screen.console.print(StatusTable("demo", replace(STATUS, entries=(entry,))))
     assert " 3 " in next(line for line in screen.lines if line.startswith("ewc"))
 
 
