@@ -52,9 +52,10 @@ def _notes(found: Contrast) -> Iterator[str]:
     if found.asked_otherwise:
         yield f"The two differ in {'; '.join(found.asked_otherwise)}: their figures are not compared."
     elif found.figures:
+        count = len(found.figures)
         yield (
             f"± : half-width of the {100 * LEVEL:.0f} % t-interval. Paired: over the seeds that both have; independent "
-            f"(Welch's t) where they share fewer than two. p corrected for {len(found.figures)} comparisons (Holm)."
+            f"(Welch's t) where they share fewer than two. p corrected for {count} comparison{'s' * (count != 1)} (Holm)."
         )
     for name, alone in zip("AB", found.alone, strict=True):
         if alone:
