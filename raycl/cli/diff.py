@@ -55,7 +55,7 @@ def _notes(found: Contrast) -> Iterator[str]:
         count = len(found.figures)
         yield (
             f"± : half-width of the {100 * LEVEL:.0f} % t-interval. Paired: over the seeds that both have; independent "
-            f"(Welch's t) where they share fewer than two. p corrected for {count} comparison{'s' * (count != 1)} (Holm)."
+            f"(Welch's t) where they share fewer than two. p corrected for {count} comparison{'s' * (count > 1)} (Holm)."
         )
     for name, alone in zip("AB", found.alone, strict=True):
         if alone:
