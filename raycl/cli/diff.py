@@ -54,8 +54,8 @@ def _notes(found: Contrast) -> Iterator[str]:
     elif found.figures:
         count = len(found.figures)
         yield (
-            f"± : half-width of the {100 * LEVEL:.0f} % t-interval. Paired: over the seeds that both have; independent "
-            f"(Welch's t) where they share fewer than two. p corrected for {count} comparison{'s' * (count > 1)} (Holm)."
+            f"± : half-width of the {100 * LEVEL:.0f} % t-interval. Paired: over seeds that both have; independent "
+            f"(Welch's t) with fewer than two; p corrected for {count} comparison{'s' * (count > 1)} (Holm)."
         )
     for name, alone in zip("AB", found.alone, strict=True):
         if alone:
