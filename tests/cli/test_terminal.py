@@ -194,7 +194,7 @@ def test_pack_into_a_file_is_one_line(tmp_path: Path, made: Path) -> None:
 
 
 def test_a_variable_that_is_set_to_nothing_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from raycl.cli.app import _default_folder
+    from raycl.cli.run_commands import _default_folder
 
     monkeypatch.setenv("RAYCL_RESULTS", "")
     assert _default_folder("x") == "results/x"
