@@ -34,7 +34,8 @@ OF_EVERY_TRIAL = ("cells", "trials")
 """Kinds of which every trial that has ended has a part."""
 AT_ONCE = 16
 """Trials whose rows are held, and lie side by side in a file, so that those of a few can be read alone."""
-_COLLECTED = "raycl.collected"
+COLLECTED = "raycl.collected"
+"""Of the notes in the file of the trials: the digests of verdicts, and sizes of the other files."""
 _PART = re.compile(r"([0-9a-f]{16})\.parquet")
 _FORMS = {
     "cells": schema.CELLS,
@@ -106,7 +107,7 @@ def _notes(files: Files) -> Mapping[str, Any]:
     path = part_name("trials", ALL)
     if not files.exists(path):
         return {"verdicts": {}, "sizes": {}}
-    told: Mapping[str, Any] = json.loads(schema.notes_of(files.opened(path), files.name(path)).get(_COLLECTED, "null"))
+    told: Mapping[str, Any] = json.loads(schema.notes_of(files.opened(path), files.name(path)).get(COLLECTED, "null"))
     if told is None:
         raise TornFile(f"{files.name(path)}: not a file of raycl's; delete it and run `raycl resume` on the folder")
     return told
@@ -146,7 +147,7 @@ def _write(files: Files, ended: Sequence[str]) -> None:
         verdicts = list(pool.map(lambda name: digest(files.read(f"trials/{name}/verdict.json") or b""), ended))
     notes = json.dumps({"verdicts": dict(zip(ended, verdicts, strict=True)), "sizes": sizes}, sort_keys=True)
     table = unified([schema.TRIALS.empty_table(), *parts_of(files, "trials", ended).values()])
-    files.write(part_name("trials", ALL), schema.to_parquet(table, notes={_COLLECTED: notes}))
+    files.write(part_name("trials", ALL), schema.to_parquet(table, notes={COLLECTED: notes}))
 
 
 def _in_turn(files: Files, kind: str, ended: Sequence[str]) -> Iterator[pa.Table]:

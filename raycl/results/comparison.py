@@ -16,6 +16,8 @@ from raycl.matrix import Verdict
 from raycl.results.failures import Failure, failures_of
 from raycl.results.objectives import costs_of
 from raycl.results.outcomes import Record
+from raycl.results.packed import Pack
+from raycl.results.packed_standing import packed_standings
 from raycl.results.pareto import ParetoPoint, pareto_points
 from raycl.results.reading import matrices, read_trials, unfinished
 from raycl.results.remarks import remarks
@@ -131,7 +133,7 @@ def compared(results: ResultsFolder) -> Compared:
     if sweep is None:
         found = _lines_by_alias(results, trials, bool(begun))
     else:
-        standing = standings(sweep, results, Told(sweep, results, trials))
+        standing = standings_of(sweep, results, trials)
         costs = sweep.search.costs if sweep.search else ()
         found = [_line(one, results, trials, sweep.metric, costs) for one in standing]
         asked = owners(standing)
@@ -151,7 +153,7 @@ def owners_of(results: ResultsFolder) -> dict[str, tuple[str, ...]]:
     if sweep is None:
         return {}
     trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
-    return owners(standings(sweep, results, Told(sweep, results, trials)))
+    return owners(standings_of(sweep, results, trials))
 
 
 def failures(results: ResultsFolder) -> list[Failure]:
@@ -166,6 +168,18 @@ def failures(results: ResultsFolder) -> list[Failure]:
             asked = Asked(TrialSpec.loads(trial["spec"]), verdict=Verdict("failed", trial["reason"] or ""))
             (merged[trial["trial"]],) = failures_of(results, [asked], ())
     return list(merged.values())
+
+
+def standings_of(sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, EndedTrial]) -> list[Standing]:
+    """How each entry of a folder's sweep stands, or of a pack's.
+
+    Args:
+        trials: rows of the trials table by hash.
+    """
+    told = Told(sweep, results, trials)
+    if isinstance(results, Pack):
+        return packed_standings(sweep, list(trials.values()), told)
+    return standings(sweep, results, told)
 
 
 class Told:

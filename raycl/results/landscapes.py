@@ -19,7 +19,8 @@ from raycl.errors import StoreError
 from raycl.matrix import AccuracyMatrix
 from raycl.results.collected import by_trial
 from raycl.results.comparison import owners_of
-from raycl.results.packing import CELLS_FILE, SWEEP, TESTED_FILE, TRIALS_FILE
+from raycl.results.packed import CELLS_FILE, SWEEP, TRIALS_FILE
+from raycl.results.packing import TESTED_FILE
 from raycl.results.reading import Folder, matrix_of, opened, read_cells, read_tested, read_trials
 from raycl.results.schema import CELLS
 from raycl.results.seed_columns import seeds_in

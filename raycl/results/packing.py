@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from raycl.errors import StoreError
 from raycl.results.comparison import owners_of
+from raycl.results.packed import CELLS_FILE, SWEEP, TRIALS_FILE
 from raycl.results.reading import (
     Folder,
     opened,
@@ -21,7 +22,6 @@ from raycl.results.reading import (
     read_trials,
 )
 
-CELLS_FILE, TRIALS_FILE, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
 TESTED_FILE = "tested.parquet"
 MORE = {
     "inside.parquet": read_inside,

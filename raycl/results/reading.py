@@ -12,6 +12,8 @@ from raycl.matrix import AccuracyMatrix
 from raycl.results import schema
 from raycl.results.choices import CHOICES
 from raycl.results.collected import parts_of, unified
+from raycl.results.files import Files
+from raycl.results.packed import Pack, is_pack
 from raycl.results.seed_columns import with_seeds
 from raycl.results.store import ResultsFolder
 
@@ -19,8 +21,15 @@ Folder: TypeAlias = str | Path | ResultsFolder
 
 
 def opened(folder: Folder) -> ResultsFolder:
-    """The folder as an object, whichever way it is named."""
-    return folder if isinstance(folder, ResultsFolder) else ResultsFolder.open(folder)
+    """The folder as an object, whichever way it is named; what ``raycl pack`` has written of one will do.
+
+    Raises:
+        StoreError: there is neither.
+    """
+    if isinstance(folder, ResultsFolder):
+        return folder
+    files = Files.at(folder)
+    return Pack(files) if is_pack(files) else ResultsFolder.open(folder)
 
 
 def read_trials(folder: Folder) -> pa.Table:

@@ -191,7 +191,7 @@ def _standing(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall
         final = _final(sweep, entry, {}, recall) if not entry.space else ()
         return Standing(entry, winner={"point": {}}, final=final, planned=planned, ended=_all_ended(final))
     suggested = _suggested(sweep, entry, decided, recall)
-    outcomes = tuple(_outcome(trials) for trials in suggested)
+    outcomes = tuple(outcome_of(trials) for trials in suggested)
     again = _again(sweep, entry, suggested, outcomes, recall)
     winner = read_winner(decided.get, sweep, entry)
     others = {}
@@ -236,7 +236,7 @@ def _laid_out(sweep: SweepSpec, entry: Entry, decided: Decisions, recall: Recall
     return tuple(found)
 
 
-def _outcome(trials: Sequence[Asked]) -> Outcome | None:
+def outcome_of(trials: Sequence[Asked]) -> Outcome | None:
     """How a suggestion ended; None while one of its trials has to run."""
     verdicts = [asked.verdict for asked in trials if asked.verdict is not None]
     curves = [asked.record.curve_under(asked.cutoffs) if asked.record else {} for asked in trials]
