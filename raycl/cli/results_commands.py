@@ -72,6 +72,18 @@ def show(
         emit(text(results, form, view))
 
 
+def winner(
+    results: FolderArgument,
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A method of the sweep, by its name there.")],
+    code: Import = None,
+) -> None:
+    """Print a sweep file with a method's winner in place of its search: its final trials, and no others."""
+    import_own(code)
+    from raycl.results.winner_file import winner_file
+
+    emit(winner_file(results, strategy))
+
+
 def simulate(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Results of a table, or what pack wrote of them.")],
     protocol: Annotated[str, typer.Option(help="end_of_training, or first_tasks=K.")] = "end_of_training",
