@@ -21,6 +21,12 @@ SweepFileArgument = Annotated[
 FolderArgument = Annotated[
     str, typer.Argument(metavar="RESULTS", help="A sweep's results folder: a path or a URI.", show_default=False)
 ]
+FoldersArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="RESULTS...", help="Results folders, or what pack wrote of them.", show_default=False),
+]
+FORMAT_NAMES = ("csv", "json", "markdown", "latex")
+"""Of ``raycl show``, beside the table; those of :data:`raycl.results.printed.FORMATS`, which takes time to import."""
 DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", envvar="RAYCL_DATA", help="Folder of the data sets.", show_default="./data"),

@@ -8,12 +8,20 @@ from typing import Annotated
 import typer
 
 from raycl.addresses import expanded
-from raycl.cli.arguments import DataRoot, FolderArgument, Import, data_root_of, import_own
-from raycl.cli.terminal import standard_output, tell
+from raycl.cli.arguments import (
+    FORMAT_NAMES,
+    DataRoot,
+    FolderArgument,
+    FoldersArgument,
+    Import,
+    data_root_of,
+    import_own,
+)
+from raycl.cli.terminal import emit, standard_output, tell
 
 
 def show(
-    results: FolderArgument,
+    results: FoldersArgument,
     failures: Annotated[
         bool, typer.Option("--failures", help="Show why and where trials failed, with their tracebacks.")
     ] = False,
@@ -21,11 +29,59 @@ def show(
         str | None,
         typer.Option(metavar="NAME", help="Compare methods with this one.", show_default="the best on validation data"),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Compare methods by this metric.", show_default="average_accuracy"),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Show this method only; may be given more than once.", show_default="all"),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Order of the lines: rank, name, validation, seconds, memory, parameters, or a metric.",
+            show_default="rank",
+        ),
+    ] = None,
+    points: Annotated[
+        bool | None,
+        typer.Option("--points/--no-points", help="The winners' hyperparameters.", show_default="where they fit"),
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="NAME", help="table, or csv, json, markdown, latex: nothing else printed."),
+    ] = "table",
 ) -> None:
-    """Print the comparison table of a results folder."""
-    from raycl.cli.show import failure_report, report
+    """Print the comparison table of results folders, and of what pack wrote."""
+    from raycl.cli.show import View, failure_report, report, text
 
-    standard_output().print(failure_report(results) if failures else report(results, baseline))
+    view = View(baseline, metric, tuple(strategy or ()), sort, points)
+    if form not in ("table", *FORMAT_NAMES):
+        raise typer.BadParameter(f"--format must be one of table, {', '.join(FORMAT_NAMES)} (got {form!r})")
+    if failures:
+        if form != "table" or view != View():
+            raise typer.BadParameter(
+                "--failures shows tracebacks, which no other option of the table changes; leave it"
+            )
+        standard_output().print(*(failure_report(folder) for folder in results))
+    elif form == "table":
+        standard_output().print(report(results, view))
+    else:
+        emit(text(results, form, view))
+
+
+def winner(
+    results: FolderArgument,
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A method of the sweep, by its name there.")],
+    code: Import = None,
+) -> None:
+    """Print a sweep file with a method's winner in place of its search: its final trials, and no others."""
+    import_own(code)
+    from raycl.results.winner_file import winner_file
+
+    emit(winner_file(results, strategy))
 
 
 def simulate(

@@ -74,7 +74,7 @@ def _tell_ending(ending: Ending, console: Console) -> None:
 
     if not ending.complete:
         console.print(Text(shown(ending.reason), style="yellow"), soft_wrap=True)
-    console.print(report(ending.folder))
+    console.print(report([ending.folder]))
     for note in ending.notes:
         console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)
     for name, told in (

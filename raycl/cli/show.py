@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -9,32 +13,91 @@ from rich.text import Text
 
 from raycl.addresses import shown
 from raycl.catalog import catalog
-from raycl.errors import RayclError
-from raycl.results.comparison import Told, failures
+from raycl.errors import RayclError, StoreError
+from raycl.results import notes
+from raycl.results.comparison import failures, standings_of
 from raycl.results.failures import Failure
-from raycl.results.reading import opened, read_trials
-from raycl.results.standing import standings
+from raycl.results.printed import FORMATS
+from raycl.results.reading import Folder, opened, read_trials
+from raycl.results.several import chosen, compared_folders
 from raycl.results.store import ResultsFolder
-from raycl.results.tables import comparison
+from raycl.results.tables import Comparison
 from raycl.spec.distribution import format_value
 from raycl.spec.sweep import SweepSpec
 
+log = logging.getLogger(__name__)
 
-def report(folder: str, baseline: str | None = None) -> RenderableType:
-    """The comparison of a results folder; of a table, which selects nothing, what is there of it.
 
-    Args:
+@dataclass(frozen=True)
+class View:
+    """How the table of some folders is shown.
+
+    Attributes:
         baseline: with which methods are compared; None: the sweep's own.
+        metric: by what; None: average accuracy.
+        strategies: the methods that are shown; empty: all.
+        sort: the order of the lines; None: by rank.
+        points: whether winners stand in it; None: where there is room.
+    """
+
+    baseline: str | None = None
+    metric: str | None = None
+    strategies: tuple[str, ...] = ()
+    sort: str | None = None
+    points: bool | None = None
+
+    def of(self, folders: Sequence[Folder]) -> Comparison:
+        table = compared_folders(folders, self.baseline, self.metric or "average_accuracy")
+        return replace(chosen(table, self.strategies, self.sort), points=self.points)
+
+
+def report(folders: Sequence[str], view: View = View()) -> RenderableType:
+    """The comparison of results folders and packs; of a table, which selects nothing, what is there of it.
 
     Raises:
-        StoreError: there is no results folder, or a part of it is damaged.
+        StoreError: one of them is neither, or a part of it is damaged.
+        UnknownName: what is asked for is not there.
     """
-    results = opened(folder)
+    found = [opened(folder) for folder in folders]
+    tables = [_sweep_of_table(results) for results in found]
+    if len(found) == 1 and tables[0] is not None:
+        return _table(tables[0], found[0])
+    _refuse_tables(found)
+    return view.of(found)
+
+
+def text(folders: Sequence[str], form: str, view: View = View()) -> str:
+    """The comparison in one of :data:`raycl.results.printed.FORMATS`; what is missing of it is logged.
+
+    Raises:
+        StoreError: one of the folders is none, or a table, which compares nothing.
+        UnknownName: what is asked for is not there.
+    """
+    found = [opened(folder) for folder in folders]
+    _refuse_tables(found)
+    table = view.of(found)
+    for note in (*notes.incomplete(table.shown, table.begun, table.refused), *table.failed):
+        log.warning("%s", note)
+    return FORMATS[form](table)
+
+
+def _refuse_tables(found: Sequence[ResultsFolder]) -> None:
+    for results in found:
+        if _sweep_of_table(results) is not None:
+            name = results.files.name("")
+            raise StoreError(
+                f"{name}: a table of everything selects nothing, so there are no winners to compare; show it alone, or "
+                f"ask `raycl simulate {name}` what a search would have chosen"
+            )
+
+
+def _sweep_of_table(results: ResultsFolder) -> SweepSpec | None:
+    """The sweep, where it is a table; a sweep of another installation is none, as far as one knows."""
     try:
         sweep = SweepSpec.loads(results.sweep_json, catalog())
-    except (RayclError, KeyError, ValueError):  # of another installation: the comparison says so
-        return comparison(results, baseline)
-    return comparison(results, baseline) if sweep.table is None else _table(sweep, results)
+    except (RayclError, KeyError, ValueError):
+        return None
+    return None if sweep.table is None else sweep
 
 
 def _table(sweep: SweepSpec, results: ResultsFolder) -> RenderableType:
@@ -43,7 +106,7 @@ def _table(sweep: SweepSpec, results: ResultsFolder) -> RenderableType:
     table.add_column("strategy", no_wrap=True)
     for heading in ("points", "trials", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for one in standings(sweep, results, Told(sweep, results, trials)):
+    for one in standings_of(sweep, results, trials):
         asked, planned = one.trials("table"), one.planned.get("table", 0)
         done, failed = sum(trial.verdict is not None for trial in asked), sum(trial.failed for trial in asked)
         counts = [str(len(one.table)), str(done) if done == planned else f"{done} of {planned}", str(failed or "")]

@@ -44,6 +44,11 @@ def tell(text: str) -> None:
     standard_output().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def emit(text: str) -> None:
+    """Write data to standard output, with no sign added, left out or taken for a mark."""
+    Output(sys.stdout).write(text)
+
+
 class Complaints(logging.Handler):
     """Writes warnings where complaints go, without the passwords of the addresses in them."""
 

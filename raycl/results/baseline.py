@@ -22,7 +22,7 @@ class Against:
     """A method beside the baseline of its variant, over the seeds that both have.
 
     Attributes:
-        difference: the method's average accuracy less the baseline's; its interval is of this one comparison.
+        difference: the method's metric less the baseline's; its interval is of this one comparison.
         p: two-sided, corrected for all comparisons of the variant; NaN where it is not defined, and of upper bounds,
             which are compared with nothing.
     """
@@ -41,6 +41,7 @@ class Baseline:
     """What the methods of one variant are compared with.
 
     Attributes:
+        family: of the lines that are compared with it: their variant, and their folder where others ask otherwise.
         key: of its line.
         chosen_by: whoever named it; validation data; or, where nothing was searched, the test data themselves: then
             every pair of methods is a comparison, whichever of them turn out to be looked at.
@@ -49,7 +50,7 @@ class Baseline:
         group: keys of the lines that are not told apart from the baseline, and its own; no upper bounds.
     """
 
-    variant: str
+    family: str
     key: str
     chosen_by: ChosenBy
     comparisons: int
@@ -62,23 +63,23 @@ class Baseline:
 
 
 def baselines(lines: Sequence[Line], named: str | None = None) -> dict[str, Baseline]:
-    """The baseline of each variant, and how the other methods stand to it.
+    """The baseline of each family of lines, and how the other methods stand to it.
 
     Variants in which no method has test figures have none, nor have those in which the method named has none.
 
     Args:
         lines: in the order of their rank.
-        named: alias of the method that is to be the baseline; default: the best on validation data of all that are no
-            upper bounds.
+        named: name or alias of the method that is to be the baseline; default: the best on validation data of all that
+            are no upper bounds.
     """
     found: dict[str, Baseline] = {}
-    for variant in dict.fromkeys(line.variant for line in lines):
-        scored = [line for line in lines if line.variant == variant and line.scored_on == "test" and line.by_seed]
+    for family in dict.fromkeys(line.family for line in lines):
+        scored = [line for line in lines if line.family == family and line.scored_on == "test" and line.by_seed]
         rivals = [line for line in scored if not line.upper_bound]
-        able = [line for line in scored if line.alias == named] if named is not None else rivals
+        able = [line for line in scored if named in (line.alias, line.name)] if named is not None else rivals
         if able:
             chosen_by: ChosenBy = "name" if named is not None else "validation" if able[0].search else "test"
-            found[variant] = _baseline(able[0], chosen_by, rivals, scored)
+            found[family] = _baseline(able[0], chosen_by, rivals, scored)
     return found
 
 
@@ -97,7 +98,7 @@ def _baseline(base: Line, chosen_by: ChosenBy, rivals: Sequence[Line], scored: S
             against[line.key] = Against(difference.interval, p_values.get(line.key, math.nan))
     apart = {key for key, found in against.items() if found.apart}
     tied = [line.key for line in scored if line is base or not (line.upper_bound or line.key in apart)]
-    return Baseline(base.variant, base.key, chosen_by, len(family), against, tuple(tied))
+    return Baseline(base.family, base.key, chosen_by, len(family), against, tuple(tied))
 
 
 def _p(difference: Difference | None) -> float:

@@ -12,14 +12,15 @@ from typing import Any, Literal, NamedTuple
 
 from raycl.catalog import catalog
 from raycl.errors import RayclError
-from raycl.matrix import Verdict
+from raycl.matrix import METRICS, Verdict
 from raycl.results.failures import Failure, failures_of
-from raycl.results.objectives import costs_of
-from raycl.results.outcomes import Record
+from raycl.results.inside import INSIDE_METRICS, WINDOWS
 from raycl.results.packed import Pack
 from raycl.results.packed_standing import packed_standings
 from raycl.results.pareto import ParetoPoint, pareto_points
+from raycl.results.questions import Question, question_of
 from raycl.results.reading import matrices, read_trials, unfinished
+from raycl.results.recalled import Told
 from raycl.results.remarks import remarks
 from raycl.results.searched import Searched, searched
 from raycl.results.seed_columns import seeds_in
@@ -34,6 +35,15 @@ from raycl.spec.trial import TrialSpec
 Scored = Literal["test", "validation", "nothing"]
 
 COMPARED = ("average_accuracy", "forgetting", "learning_accuracy", "backward_transfer")
+LESS_IS_BETTER = (
+    "forgetting",
+    "forgetting_all_rows",
+    "intransigence",
+    "stability_gap",
+    "windowed_forgetting_10",
+    "windowed_forgetting_100",
+)
+"""Metrics of which a method wants little."""
 REFERRED = "intransigence"
 """Compared too, where the sweep has cumulative training: its diagonal is the reference (Chaudhry et al. 2018)."""
 MACHINE = ("cpu_capability", "threads", "torch")
@@ -64,10 +74,11 @@ class Line:
         reference: alias of the cumulative training that intransigence is measured against.
         remarks: what must be known of the trials before their figures are believed.
         barred: why the method cannot run in this variant.
-        by_seed: average accuracy of each of ``trials`` by its run's seeds.
+        metric: what methods are compared by; ``by_seed``: that of each of ``trials``, by its run's seeds.
         search: what was searched, and what it came to; None where nothing was.
         pareto: of a search with several objectives, what its points come to on test data.
         optimism: search metric of the winner on validation data, less its mean on test data of the same tasks.
+        place: in a table of several folders, which of them it is of; ``alone``: compared with lines of that one alone.
     """
 
     variant: str
@@ -93,15 +104,36 @@ class Line:
     search: Searched | None = None
     optimism: float | None = None
     pareto: tuple[ParetoPoint, ...] = ()
+    metric: str = "average_accuracy"
+    place: str = ""
+    alone: bool = True
 
     @property
     def interval(self) -> Interval | None:
-        """Of average accuracy over the final seeds; None where there are none yet."""
+        """Of the metric over the final seeds; None where there are none yet."""
         return Interval.of(self.by_seed.values()) if self.scored_on == "test" else None
 
     @property
     def key(self) -> str:
-        return entry_key(self.variant, self.alias)
+        return entry_key(self.place, entry_key(self.variant, self.alias))
+
+    @property
+    def family(self) -> str:
+        """Equal for lines that are compared with one another: the variant, of one folder or of all."""
+        return "/".join(filter(None, (self.place if self.alone else "", self.variant)))
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others of its family."""
+        return self.alias if self.alone else entry_key(self.place, self.alias)
+
+    @property
+    def worth(self) -> float:
+        """The mean of its metric, with its sign turned where less is better; below all where it has none."""
+        spread = self.metrics.get(self.metric)
+        if spread is None:
+            return -math.inf
+        return -spread.mean if self.metric in LESS_IS_BETTER else spread.mean
 
 
 def lines(results: ResultsFolder) -> list[Line]:
@@ -118,16 +150,24 @@ class Compared(NamedTuple):
         begun: how many of their trials have begun and not ended.
         trials: rows of the trials table by hash, of all that have ended.
         baseline: the method that the sweep names to be compared with; None where it names none.
+        question: what was asked of all methods, by name: where it differs between folders, figures mean other things.
+        metrics: those that the final trials have.
     """
 
     lines: list[Line]
     begun: int
     trials: Mapping[str, EndedTrial]
     baseline: str | None
+    question: Question
+    metrics: Sequence[str]
 
 
-def compared(results: ResultsFolder) -> Compared:
-    """The lines of a folder, and what they come from."""
+def compared(results: ResultsFolder, metric: str = "average_accuracy") -> Compared:
+    """The lines of a folder, and what they come from.
+
+    Args:
+        metric: what methods are compared by, as the trials table names it.
+    """
     trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
     sweep, begun = _sweep(results), unfinished(results)
     if sweep is None:
@@ -139,9 +179,29 @@ def compared(results: ResultsFolder) -> Compared:
         asked = owners(standing)
         begun = [name for name in begun if name in asked]  # others are nobody's, and hold nobody up
     found = _referred(found, results, {name: seeds_in(trial) for name, trial in trials.items()})
+    found = [_by(line, trials, metric) for line in found]
     variants = list(dict.fromkeys(line.variant for line in found))
-    found = sorted(found, key=lambda line: (variants.index(line.variant), *_rank(line)))
-    return Compared(found, len(begun), trials, sweep.final.baseline if sweep and sweep.final else None)
+    found = sorted(found, key=lambda line: (variants.index(line.variant), *rank(line)))
+    named = sweep.final.baseline if sweep and sweep.final else None
+    return Compared(found, len(begun), trials, named, question_of(sweep, trials.values()), _known(trials.values()))
+
+
+def _known(trials: Iterable[EndedTrial]) -> list[str]:
+    """The metrics that some final trials have, as the trials table names them."""
+    inside = [f"{name}{window}" for name in INSIDE_METRICS for window in ("", *(f"_{size}" for size in WINDOWS))]
+    final = [trial for trial in trials if trial["phase"] == "final"]
+    return [name for name in (*METRICS, *inside) if any(trial.get(name) is not None for trial in final)]
+
+
+def _by(line: Line, trials: Mapping[str, EndedTrial], metric: str) -> Line:
+    """The line with another metric to be compared by."""
+    if metric == line.metric:
+        return line
+    own = {seeds_in(trials[name]): trials[name].get(metric) for name in line.trials}
+    known = {seeds: value for seeds, value in own.items() if value is not None}
+    spread = Spread.of(known.values())
+    metrics = {**line.metrics, **({} if spread is None else {metric: spread})}
+    return replace(line, metric=metric, by_seed=known, metrics=metrics)
 
 
 def owners_of(results: ResultsFolder) -> dict[str, tuple[str, ...]]:
@@ -182,29 +242,6 @@ def standings_of(sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, 
     return standings(sweep, results, told)
 
 
-class Told:
-    """What the folder's data set tells of ended trials: a :data:`raycl.results.outcomes.Recall`.
-
-    Args:
-        trials: rows of the trials table by hash.
-    """
-
-    def __init__(self, sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, EndedTrial]) -> None:
-        self._metric = sweep.metric
-        self._curves = _curves(results, self._metric) if sweep.pruner is not None else None
-        self._trials = trials
-
-    def __call__(self, spec: TrialSpec) -> Record | None:
-        trial = self._trials.get(spec.hash)
-        if trial is None:
-            return None
-        num_tasks = spec.learned(trial["num_tasks"] or trial["tasks_done"])
-        last = {} if trial["value"] is None or trial["status"] != "finished" else {num_tasks - 1: trial["value"]}
-        curve = last if self._curves is None else self._curves.get(spec.hash, {})
-        verdict = Verdict(trial["status"], trial["reason"] or "", trial["value"], trial["tasks_done"] - 1)
-        return Record(spec, verdict, curve, num_tasks, costs_of(trial))
-
-
 def _sweep(results: ResultsFolder) -> SweepSpec | None:
     """The folder's sweep; None where this installation cannot read it (a method of a package that is not here)."""
     try:
@@ -212,14 +249,6 @@ def _sweep(results: ResultsFolder) -> SweepSpec | None:
     except (RayclError, KeyError, ValueError) as error:
         log.info("the sweep file of %s cannot be read here: %s", results.files.name(""), error)
         return None
-
-
-def _curves(results: ResultsFolder, metric: str) -> dict[str, dict[int, float]]:
-    """Task -> metric after it, for every trial; tasks that were not measured are absent."""
-    return {
-        name: {task: value for task, value in enumerate(matrix.curve(metric)) if not math.isnan(value)}
-        for name, matrix in matrices(results).items()
-    }
 
 
 def _line(
@@ -349,9 +378,9 @@ def _best(trials: Sequence[EndedTrial]) -> list[EndedTrial]:
     return max(points.values(), key=lambda group: statistics.fmean(t["value"] for t in group), default=[])
 
 
-def _rank(line: Line) -> tuple[bool, bool, bool, float, str]:
-    accuracy = line.metrics.get("average_accuracy")
-    value = line.search.validation if line.search else accuracy.mean if accuracy else -math.inf
+def rank(line: Line) -> tuple[bool, bool, bool, float, str]:
+    """Sorts lines by what is known of them from validation data, else by their metric; see :func:`lines`."""
+    value = line.search.validation if line.search else line.worth
     return line.barred is not None, line.scored_on != "test", line.search is None, -value, line.alias
 
 

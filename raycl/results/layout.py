@@ -13,6 +13,9 @@ from raycl.results.statistics import Spread
 
 HEADINGS = {
     "average_accuracy": "average\naccuracy %",
+    "average_incremental_accuracy": "avg. incre-\nmental %",
+    "forward_transfer": "forward\ntransfer %",
+    "forgetting_all_rows": "forgetting,\nall rows %",
     "forgetting": "forgetting %",
     "learning_accuracy": "learning\naccuracy %",
     "backward_transfer": "backward\ntransfer %",
@@ -38,6 +41,15 @@ SPARED = (
     "interval",
 )
 """Columns that a terminal too narrow for all of them goes without, the first one first: no figure is cut short."""
+METRIC_COLUMNS = (
+    "average_accuracy",
+    "pooled_accuracy",
+    "pooled_average_incremental_accuracy",
+    "forgetting",
+    "learning_accuracy",
+    "backward_transfer",
+    "intransigence",
+)
 ALWAYS = ("average_accuracy", "forgetting", "learning_accuracy", "backward_transfer")
 """Metrics that have a column though no line has them; others have one where they say something."""
 
@@ -60,26 +72,45 @@ class TableColumn:
         return self.name in ALWAYS or any(self.cell(line).strip("-") for line in lines)
 
 
-def columns(lines: Sequence[Line], baselines: Mapping[str, Baseline]) -> list[TableColumn]:
-    """Every column that says something of these lines, from left to right."""
+def spared_in_order(lines: Sequence[Line], points: bool | None) -> Sequence[str]:
+    """:data:`SPARED` without what methods are compared by; with the winners last, where somebody asks for them."""
+    names = (*SPARED[:-1], "average_accuracy", SPARED[-1])  # which may stand beside another metric
+    found = [name for name in names if not any(line.metric == name for line in lines)]
+    return [*(name for name in found if name != "winner"), "winner"] if points else found
+
+
+def name_headings(lines: Sequence[Line]) -> Sequence[str]:
+    """The columns that say whose line it is: those in which lines differ."""
+    wanted = {"sweep": any(line.place for line in lines), "variant": any(line.variant for line in lines)}
+    return [*(name for name, there in wanted.items() if there), "strategy"]
+
+
+def columns(lines: Sequence[Line], baselines: Mapping[str, Baseline], points: bool | None = None) -> list[TableColumn]:
+    """Every column that says something of these lines, from left to right.
+
+    Args:
+        points: whether winners may stand there.
+    """
+
+    compared_by = lines[0].metric if lines else ALWAYS[0]
 
     def metric(name: str) -> TableColumn:
-        return TableColumn(name, HEADINGS[name], lambda line: percent(line, name))
+        return TableColumn(name, heading(name), lambda line: percent(line, name))
 
     def against(line: Line) -> str:
-        return _difference(line, baselines.get(line.variant))
+        return _difference(line, baselines.get(line.family))
 
     def p_value(line: Line) -> str:
-        return _p(line, baselines.get(line.variant))
+        return _p(line, baselines.get(line.family))
 
+    others = [name for name in METRIC_COLUMNS if name != compared_by]
     every = (
-        metric("average_accuracy"),
+        metric(compared_by),
         TableColumn("interval", "± 95 %", _interval),
         TableColumn("difference", "to base-\nline %", against),
         TableColumn("p", "p", p_value),
         TableColumn("optimism", "opti-\nmism %", _optimism),
-        *map(metric, ("pooled_accuracy", "pooled_average_incremental_accuracy", "forgetting", "learning_accuracy")),
-        *map(metric, ("backward_transfer", "intransigence")),
+        *map(metric, others),
         TableColumn("seconds", "seconds", lambda line: _seconds(line.seconds.mean if line.seconds else None)),
         TableColumn("memory", "memory", lambda line: "" if line.memory is None else human_bytes(line.memory.mean)),
         TableColumn("parameters", "parameters", lambda line: _count(line.parameters)),
@@ -90,7 +121,13 @@ def columns(lines: Sequence[Line], baselines: Mapping[str, Baseline]) -> list[Ta
         TableColumn("n", "n", seeds),
         TableColumn("winner", "winner", lambda line: "\n".join(winner(line)), figures=False),
     )
-    return [column for column in every if column.says(lines)]
+    return [column for column in every if column.says(lines) and (points is not False or column.name != "winner")]
+
+
+def heading(name: str) -> str:
+    """The heading of a metric's column, on two lines where it is long."""
+    words = name.replace("_", " ").rpartition(" ")
+    return HEADINGS.get(name) or f"{words[0]}\n{words[2]} %".lstrip()
 
 
 def human_bytes(count: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from raycl.results.baseline import Baseline
-from raycl.results.comparison import Line
+from raycl.results.comparison import LESS_IS_BETTER, Line
 from raycl.results.layout import human_bytes, seeds, winner
 from raycl.results.pareto import ParetoPoint
 from raycl.results.pooled import POOLED
@@ -33,6 +33,11 @@ def figures(lines: Sequence[Line]) -> list[str]:
     return notes
 
 
+def apart(differ: Sequence[str]) -> list[str]:
+    """Why methods of several sweeps are not compared with one another."""
+    return [f"The sweeps differ in {'; '.join(differ)}: methods are compared within each alone."] if differ else []
+
+
 def winners(lines: Sequence[Line]) -> list[str]:
     """The searched values of every winner, where they have no column."""
     told = [f"{line.key} {', '.join(winner(line))}" for line in lines if winner(line)]
@@ -53,9 +58,9 @@ def support(lines: Sequence[Line], baselines: Mapping[str, Baseline], named: str
         notes.append(
             "Seeds are crossed, so that runs share some; intervals and p take runs for independent, and are too narrow."
         )
-    for variant in dict.fromkeys(line.variant for line in lines if line.by_seed):
-        if named is not None and variant not in baselines:
-            notes.append(f"No comparison: the baseline {entry_key(variant, named)} has no test figures.")
+    for family in dict.fromkeys(line.family for line in lines if line.by_seed):
+        if named is not None and family not in baselines:
+            notes.append(f"No comparison: the baseline {entry_key(family, named)} has no test figures.")
     return notes
 
 
@@ -76,18 +81,19 @@ _HOW = f"paired t over equal seeds, {100 * (1 - LEVEL):.0f} %, Holm's correction
 
 def _group(found: Baseline, lines: Sequence[Line]) -> str:
     """What is told apart from a baseline, and what is not."""
-    own = {line.key: line for line in lines if line.variant == found.variant}
+    own = {line.key: line for line in lines if line.family == found.family}
+    sign = -1 if own[found.key].metric in LESS_IS_BETTER else 1
     apart = {key for key, against in found.against.items() if against.apart}
-    tied = [own[key].alias for key in found.group if key != found.key]
-    better = [own[key].alias for key in own if key in apart and found.against[key].difference.mean > 0]
-    untested = [own[key].alias for key in found.group if key != found.key and not found.tests(key)]
+    tied = [own[key].name for key in found.group if key != found.key]
+    better = [own[key].name for key in own if key in apart and sign * found.against[key].difference.mean > 0]
+    untested = [own[key].name for key in found.group if key != found.key and not found.tests(key)]
     parts = [
-        f"{own[found.key].alias} ({found.comparisons} comparison{'s' * (found.comparisons != 1)})",
+        f"{own[found.key].name} ({found.comparisons} comparison{'s' * (found.comparisons != 1)})",
         f"not told apart: {', '.join(tied)}" if tied else "all others are told apart",
         f"better: {', '.join(better)}" if better else "",
         f"too few seeds, or equal ones, to test: {', '.join(untested)}" if untested else "",
     ]
-    head = f"Baseline of {found.variant}" if found.variant else "Baseline"
+    head = f"Baseline of {found.family}" if found.family else "Baseline"
     return f"{head}: {'; '.join(filter(None, parts))}."
 
 
@@ -114,8 +120,8 @@ def searches(lines: Sequence[Line]) -> list[str]:
     if ends:
         remedy = "Widen it, and continue in the same folder."
         notes.append(f"Winners within {100 * EDGE:.0f} % of an end of their range: {', '.join(ends)}. {remedy}")
-    for variant in dict.fromkeys(line.variant for line in lines):
-        ended = [line for line in lines if line.variant == variant and line.search and line.search.ended]
+    for family in dict.fromkeys(line.family for line in lines):
+        ended = [line for line in lines if line.family == family and line.search and line.search.ended]
         most = max((line.search.points for line in ended if line.search), default=0)
         for line in ended:
             if line.search and line.search.points < most and not line.search.whole:
@@ -126,8 +132,9 @@ def searches(lines: Sequence[Line]) -> list[str]:
 def references(lines: Sequence[Line]) -> list[str]:
     """Which lines are no competitors, and what others were measured against."""
     notes = []
-    for variant, alias in {line.variant: line.reference for line in lines if line.reference}.items():
-        told = f" of {variant}" if variant else ""
+    referred = {entry_key(line.place, line.variant): line.reference for line in lines if line.reference}
+    for variant, alias in referred.items():
+        told = f" of {variant.rstrip('/')}" if variant else ""
         notes.append(f"Intransigence{told}: against the diagonal of {alias}, cumulative training of the same seed.")
     if any(line.upper_bound for line in lines):
         notes.append("†: upper bound, trains on the data of earlier or later tasks as well.")
@@ -149,8 +156,11 @@ def _failures(line: Line) -> list[str]:
 
 def machines(lines: Iterable[Line]) -> list[str]:
     """Whether trials ran on machines that round otherwise."""
-    found: set[tuple[Any, ...]] = {machine for line in lines for machine in line.machines}
-    if len(found) < 2:
+    families: dict[str, set[tuple[Any, ...]]] = {}
+    for line in lines:
+        families.setdefault(line.family, set()).update(line.machines)
+    found = set().union(*(own for own in families.values() if len(own) > 1))
+    if not found:
         return []
     told = "; ".join(f"{cpu}, {threads} threads, torch {torch}" for cpu, threads, torch in sorted(found, key=str))
     return [f"‡: mixed machines, so equal trials may differ in their last bits ({told})."]

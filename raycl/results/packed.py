@@ -59,7 +59,9 @@ def _trials(files: Files) -> pa.Table:
     try:
         return pq.read_table(io.BytesIO(files.read(TRIALS_FILE) or b""))
     except (pa.ArrowException, OSError) as error:
-        raise TornFile(f"{files.name(TRIALS_FILE)}: no complete Parquet file ({error}); pack the results anew") from error
+        raise TornFile(
+            f"{files.name(TRIALS_FILE)}: no complete Parquet file ({error}); pack the results anew"
+        ) from error
 
 
 class _Held(Files):

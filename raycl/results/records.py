@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from raycl.results.pooled import POOLED
 
 RECORDS = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("variant", "alias", "strategy", "scored_on")),
+        *(pa.field(name, pa.string()) for name in ("sweep", "variant", "alias", "strategy", "scored_on")),
         *(pa.field(name, pa.int32()) for name in ("seeds", "planned", "failed")),
         pa.field("upper_bound", pa.bool_()),
         *(
@@ -33,11 +34,21 @@ RECORDS = pa.schema(
         pa.field("winner", pa.string()),
         *(pa.field(name, pa.float64()) for name in ("validation", "optimism", "search_seconds")),
         *(pa.field(name, pa.int32()) for name in ("search_points", "search_trials")),
+        pa.field("complete", pa.bool_()),
+        pa.field("metric", pa.string()),
     ]
 )
-"""Undefined figures are null. ``*_margin``: half-width of the 95 % t-interval of a mean. ``difference``: average
-accuracy less the baseline's, over ``difference_seeds``; ``p_value``: corrected for ``comparisons``; ``in_group``: not
-told apart from the baseline, or it. ``winner``: its point as JSON; ``search_points``: distinct points tried."""
+"""Undefined figures are null. ``*_margin``: half-width of the 95 % t-interval of a mean. ``metric``: what methods are
+compared by; ``difference``: that of the method less the baseline's, over ``difference_seeds``; ``p_value``: corrected
+for ``comparisons``; ``in_group``: not told apart from the baseline, or it. ``winner``: its point as JSON;
+``search_points``: distinct points tried; ``complete``: nothing of it is left to run."""
+
+
+def records_of(lines: Sequence[Line]) -> pa.Schema:
+    """:data:`RECORDS` with columns for what the lines are compared by."""
+    names = dict.fromkeys(f"{line.metric}_{part}" for line in lines for part in ("mean", "std", "margin"))
+    more = [pa.field(name, pa.float64()) for name in names if name not in RECORDS.names]
+    return pa.schema([*RECORDS, *more])
 
 
 def record(line: Line, baseline: Baseline | None) -> dict[str, Any]:
@@ -51,7 +62,10 @@ def record(line: Line, baseline: Baseline | None) -> dict[str, Any]:
         figures |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
     means = {"seconds": line.seconds, "memory_bytes": line.memory, "parameters": line.parameters}
     row = {
-        **{name: getattr(line, name) for name in ("variant", "alias", "strategy", "scored_on", "planned")},
+        **{
+            name: getattr(line, name)
+            for name in ("variant", "alias", "strategy", "scored_on", "planned", "complete", "metric")
+        },
         "seeds": len(line.trials),
         "failed": len(line.failed),
         "upper_bound": line.upper_bound,
@@ -61,7 +75,7 @@ def record(line: Line, baseline: Baseline | None) -> dict[str, Any]:
         "optimism": line.optimism,
         **figures,
         **{name: spread.mean for name, spread in means.items() if spread is not None},
-        **({"average_accuracy_margin": line.interval.margin} if line.interval else {}),
+        **({f"{line.metric}_margin": line.interval.margin} if line.interval else {}),
         **_search(line),
         **_against(line, baseline),
     }

@@ -61,10 +61,19 @@ def _split(trials: list[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def told(splits: pa.Table) -> list[str]:
+def merged(tables: Iterable[pa.Table]) -> pa.Table:
+    """The counts of several folders as those of one; of methods the most that one of them has."""
+    found: dict[Any, dict[str, Any]] = {}
+    for row in (row for table in tables for row in table.to_pylist()):
+        known = found.setdefault(row["split_hash"] or len(found), {**row, "scored": 0, "methods": 0})
+        known |= {"scored": known["scored"] + row["scored"], "methods": max(known["methods"], row["methods"])}
+    return pa.Table.from_pylist(list(found.values()), schema=SPLITS)
+
+
+def told(splits: pa.Table, folders: int = 1) -> list[str]:
     """The table in a sentence; none where no test data were seen."""
     counts = splits["scored"].to_pylist()
     if not counts:
         return []
     where = f"over {len(counts)} splits, at most {max(counts)} on each" if len(counts) > 1 else "over one split"
-    return [f"Scores on test data in this folder: {sum(counts)}, {where}."]
+    return [f"Scores on test data in {'this folder' if folders == 1 else 'these folders'}: {sum(counts)}, {where}."]

@@ -15,7 +15,6 @@ from raycl.matrix import AccuracyMatrix
 from raycl.results.collected import unified
 from raycl.results.comparison import standings_of
 from raycl.results.decisions import read_winner
-from raycl.results.joining import joined
 from raycl.results.packed import Pack
 from raycl.results.points_tried import points_tried
 from raycl.results.reading import (
@@ -30,6 +29,7 @@ from raycl.results.reading import (
     read_tested,
     read_trials,
 )
+from raycl.results.several import joined
 from raycl.results.standing import Standing
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import Comparison, comparison

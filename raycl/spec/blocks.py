@@ -132,6 +132,15 @@ class Blocks:
         """For a method that keeps no examples: the memory block is left at its defaults."""
         return Blocks(self.strategy, {**self.data, "memory": {}}, self.origins, self.space, self.checked)
 
+    def fixed(self, values: Mapping[Path, Any]) -> dict[str, Any]:
+        """The data with every distribution replaced by its value; what is not given, or does not act, is left out."""
+        data = self.data
+        named = {point_path(path): value for path, value in values.items()}
+        for path, found in self.space.items():
+            given = path in values and acts(found, named)
+            data = _substituted(data, path, (values[path],) if given else None)
+        return data
+
     def resolve(self, catalog: Registries, values: Mapping[Path, Any]) -> Setting:
         """Replace every distribution by its value and check all blocks; options left open stay open.
 
@@ -140,11 +149,7 @@ class Blocks:
         Raises:
             BrokenRules: with paths in :attr:`data`.
         """
-        data = self.data
-        named = {point_path(path): value for path, value in values.items()}
-        for path, found in self.space.items():
-            given = path in values and acts(found, named)
-            data = _substituted(data, path, (values[path],) if given else None)
+        data = self.fixed(values)
         broken: list[Broken] = []
         checked = {block: self._check_once(block, data[block], catalog, broken) for block in BLOCK_NAMES}
         if broken:

@@ -174,10 +174,12 @@ class SweepSpec(SweepContents):
         named = sorted(path for path, found in entry.space.items() if acts(found, point))
         if named != sorted(point):
             raise ValueError(f"a point of {entry.key} must name exactly {named} (got {sorted(point)})")
-        blocks = self.blocks[entry.key]
-        searched = {path: found for path, found in blocks.space.items() if point_path(path) in point}
-        values = {path: found.decode(point[point_path(path)]) for path, found in searched.items()}
-        return blocks.resolve(self.catalog, values).as_published()
+        return self.blocks[entry.key].resolve(self.catalog, self.values(entry, point)).as_published()
+
+    def values(self, entry: Entry, point: Mapping[str, Scalar]) -> dict[tuple[str | int, ...], Any]:
+        """The values of a point of an entry, by their paths in its blocks."""
+        searched = {path: found for path, found in self.blocks[entry.key].space.items() if point_path(path) in point}
+        return {path: found.decode(point[point_path(path)]) for path, found in searched.items()}
 
     def trial(
         self,

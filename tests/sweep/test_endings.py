@@ -13,9 +13,9 @@ from sweeping import SWEEP, ledger, parsed, pretend
 
 from raycl.cli.live import plain
 from raycl.matrix import Verdict
-from raycl.results.comparison import Told
 from raycl.results.outcomes import Outcome
 from raycl.results.reading import read_trials
+from raycl.results.recalled import Told
 from raycl.results.standing import Standing, standings
 from raycl.results.tables import comparison
 from raycl.spec.sweep import SweepSpec

@@ -75,7 +75,7 @@ def differences(comparison: Comparison, title: str = "", shown: Callable[[str], 
     found = [
         (line, base, base.against[line.key])
         for line in comparison.lines
-        if (base := comparison.baselines.get(line.variant)) is not None and line.key in base.against and shown(line.key)
+        if (base := comparison.baselines.get(line.family)) is not None and line.key in base.against and shown(line.key)
     ]
     figure, axes = _listed([_named(line) for line, _, _ in found], title)
     for at, (line, _, against) in enumerate(found):
@@ -220,7 +220,7 @@ def _paid_axis(axes: Axes, cost: Price) -> None:
     low, high = axes.get_xlim()
     several = LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0))
     axes.xaxis.set_major_locator(several if high > 5 * low else MaxNLocator(5))
-    units: dict[Price, Callable[[float], str]] = {"memory": human_bytes, "compute": EngFormatter(sep=" ")}
+    units: dict[Price, Callable[[float], str]] = {"memory": human_bytes, "compute": EngFormatter(sep=" ").format_data}
     told = units.get(cost, lambda value: f"{value:g}")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: told(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
