@@ -8,12 +8,9 @@ from typing import Annotated
 import typer
 
 from raycl.addresses import expanded
+from raycl.cli.arguments import FoldersArgument
 from raycl.cli.terminal import tell
-
-FoldersArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="RESULTS...", help="Results folders, or what pack wrote of them.", show_default=False),
-]
+from raycl.errors import PathError
 
 
 def plot(
@@ -38,3 +35,20 @@ def plot(
 
     save(draw(Results(*results), kind, only or (), title), expanded(file))
     tell(str(file))
+
+
+def report(
+    results: FoldersArgument,
+    file: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="What to write.")] = Path("report.html"),
+) -> None:
+    """Write one page about the results that stands by itself: question, answer, table, pictures, costs, versions."""
+    from raycl.results.report import page
+    from raycl.results.view import Results
+
+    target = expanded(file)
+    text = page(Results(*results))
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PathError(f"{target}: cannot be written: {error.strerror}; give another file") from error
+    tell(f"{file}: {len(text.encode()) / 1e6:.1f} MB")

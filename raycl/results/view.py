@@ -66,6 +66,11 @@ class Results:
         self._sweeps = [_Sweep(one, label if len(found) > 1 else "") for one, label in zip(found, labels, strict=True)]
 
     @property
+    def folders(self) -> Sequence[ResultsFolder]:
+        """The folders themselves."""
+        return [one.folder for one in self._sweeps]
+
+    @property
     def uri(self) -> str:
         """Where the results lie; of several folders one after another."""
         return ", ".join(one.folder.uri for one in self._sweeps)

@@ -18,6 +18,8 @@ from raycl.results.plots.style import INK, LABEL, NULL, SMALL, TITLE, dress, new
 
 WRITTEN_OUT, SMALL_MAPS = 12, 6
 """Up to so many tasks each cell of a heat map says its figure, alone and among several."""
+LIGHT = "#FEFEFE"
+"""Of figures on dark cells: white that is no paper's."""
 CELL_BY_CELL, SQUARES = 100, 50
 """Up to so many tasks a heat map has a field for each cell; beyond, so many fields on each side."""
 
@@ -159,6 +161,6 @@ def _label_bar(bar: Colorbar, quantity: str) -> None:
 def _write_cells(axes: Axes, accuracy: np.ndarray) -> None:
     for (learned, evaluated), value in np.ndenumerate(accuracy):
         if np.isfinite(value):
-            colour = "white" if value < 0.55 else "black"
+            colour = LIGHT if value < 0.55 else "black"
             figures = f"{100 * value:.0f}" if len(accuracy) > 6 else f"{100 * value:.1f}"
             axes.text(evaluated + 1, learned + 1, figures, ha="center", va="center", color=colour, fontsize=SMALL - 1)

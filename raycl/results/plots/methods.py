@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from raycl.matrix import AccuracyMatrix
 from raycl.results.comparison import Line
@@ -220,10 +220,19 @@ def _paid_axis(axes: Axes, cost: Price) -> None:
     low, high = axes.get_xlim()
     several = LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0))
     axes.xaxis.set_major_locator(several if high > 5 * low else MaxNLocator(5))
-    units: dict[Price, Callable[[float], str]] = {"memory": human_bytes, "compute": EngFormatter(sep=" ").format_data}
-    told = units.get(cost, lambda value: f"{value:g}")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: told(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    units: dict[Price, Callable[[float], str]] = {"memory": human_bytes, "compute": _human_count}
+    told = units.get(cost, "{:g}".format)
+    axes.xaxis.set_major_formatter(lambda value, _: told(value))
+    axes.xaxis.set_minor_formatter("")
+
+
+def _human_count(count: float) -> str:
+    """``"2.5 M"``."""
+    for unit in ("", " k", " M", " G"):
+        if count < 999.5:
+            return f"{count:g}{unit}"
+        count /= 1000
+    return f"{count:g} T"
 
 
 def _beats(one: np.ndarray, other: np.ndarray) -> bool:
