@@ -84,7 +84,7 @@ def test_memory_is_that_of_the_methods(made: Results) -> None:
     assert names(figure) == ["first", "bound (upper bound)", "second"]
     assert figure.axes[0].get_xscale() == "log"
     assert set(figure.axes[0].get_lines()[0].get_xdata()) == {4500}
-    assert [label.get_text() for label in draw(made, "memory").axes[0].get_xticklabels()][0].endswith("B")
+    assert figure.axes[0].get_xticklabels()[0].get_text().endswith("B")
 
 
 def test_slices_mark_the_best_and_expected_best_ends_there(made: Results) -> None:
@@ -125,7 +125,9 @@ def test_importance_finds_the_value_that_decides() -> None:
 def test_inferred_tasks_are_those_after_the_last_one() -> None:
     rows = [("a", 0, "inferred.1.1", 1.0), ("a", 1, "inferred.1.1", 0.6), ("a", 1, "inferred.1.2", 0.4)]
     rows += [("b", 1, "inferred.1.1", 0.8), ("a", 1, "inferred.2.2", 1.0), ("a", 1, "dead_units", 3.0)]
-    measures = pa.table(dict(zip(("trial", "train_task", "name", "value"), map(list, zip(*rows)), strict=True)))
+    measures = pa.table(
+        dict(zip(("trial", "train_task", "name", "value"), map(list, zip(*rows, strict=True)), strict=True))
+    )
     found = inferred(measures, {"a": "tir", "b": "tir"})
     np.testing.assert_allclose(found["tir"], [[0.7, 0.4], [np.nan, 1.0]])
 

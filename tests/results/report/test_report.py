@@ -24,7 +24,11 @@ from raycl.results.view import Results
 METHOD = "{strategy: replay, memory.capacity: {choice: [50, 100, 200]}}"
 TEXT = f"""# What keeps <most> & best?
 {HEAD}
-strategies: {{first: {METHOD}, near: {{strategy: ewc, penalty: 1.0}}, far: {{strategy: naive}}, bound: {{strategy: joint}}}}
+strategies:
+  first: {METHOD}
+  near: {{strategy: ewc, penalty: 1.0}}
+  far: {{strategy: naive}}
+  bound: {{strategy: joint}}
 search: {{trials: 3, seeds: [0]}}
 final: {{seeds: [10, 11, 12]}}
 """
@@ -106,7 +110,7 @@ def test_the_validator_sees_what_is_no_html(text: str) -> None:
 
 
 def test_the_page_loads_nothing_and_runs_nothing(text: str) -> None:
-    asked = {link for link in re.findall(r'(?:src|href|action)="(?!#)([^"]*)"', text)}
+    asked = set(re.findall(r'(?:src|href|action)="(?!#)([^"]*)"', text))
     assert all(link.startswith("data:") for link in asked)
     assert not re.search(r"<script|<link (?!rel=\"icon\")|@import|url\((?!#)|https?://(?!www\.w3\.org)", text)
 
