@@ -97,7 +97,8 @@ def _draw_cells(axes: Axes, accuracy: np.ndarray, written_out: int = WRITTEN_OUT
     """The cells of a matrix ``[tasks, tasks]``, or squares of them."""
     tasks = len(accuracy)
     shown, size = _squares(accuracy)
-    colours = mpl.colormaps["cividis"].with_extremes(bad=NULL)
+    colours = mpl.colormaps["cividis"].with_extremes(bad="none")  # what lies behind is no part of the raster
+    axes.set_facecolor(NULL)
     end = size * len(shown) + 0.5
     image = axes.imshow(
         np.ma.masked_invalid(shown),
