@@ -16,7 +16,7 @@ SHOWN = ("final", "differences", "accuracy", "forgetting", "keeping", "memory", 
 """In this order, where there is anything to draw."""
 BY_VARIANT = {"accuracy", "forgetting", "keeping", "matrix"}
 """Drawn for each variant by itself: lines of one stream."""
-MOST = {"matrix": 16, "slices": 24, "importance": 12}
+MOST_SMALL = {"matrix": 16, "slices": 24, "importance": 12}
 """Small pictures in one, at most: of more none is drawn, as nobody reads them, and each weighs on the page."""
 FOLLOWED = {INK: "ink", RULE: "rule", AXIS: "axis", NULL: "null", COLOURS[6]: "dark"}
 """Colour -> the page's variable that takes its place, light or dark."""
@@ -43,7 +43,7 @@ def pictures(results: Results) -> list[Picture]:
     found: list[Picture] = []
     for kind in SHOWN:
         for variant in variants if kind in BY_VARIANT and len(variants) > 1 else [""]:
-            if _count(results, kind, variant) > MOST.get(kind, 1_000):
+            if _count(results, kind, variant) > MOST_SMALL.get(kind, 1_000):
                 continue
             try:
                 figure = draw(results, kind, [variant] if variant else (), title="")
@@ -59,7 +59,7 @@ def _count(results: Results, kind: str, variant: str) -> int:
     """Of how many small ones a picture would consist."""
     if kind == "matrix":
         return sum(not variant or key.startswith(f"{variant}/") for key in results.compared)
-    if kind in MOST:
+    if kind in MOST_SMALL:
         return sum(len(results.spaces[key]) if kind == "slices" else 1 for key in results.searches)
     return 1
 
