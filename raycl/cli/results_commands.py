@@ -72,6 +72,22 @@ def show(
         emit(text(results, form, view))
 
 
+def diff(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A results folder, or what pack wrote.", show_default=False)
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Compare figures of this metric.", show_default="average_accuracy"),
+    ] = None,
+) -> None:
+    """Say in what two results folders differ: settings, code, data, machines, and then in what figures."""
+    from raycl.cli.diff import difference
+
+    standard_output().print(difference(first, second, metric))
+
+
 def winner(
     results: FolderArgument,
     strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A method of the sweep, by its name there.")],
