@@ -29,7 +29,7 @@ def _part(title: str, changed: Sequence[Changed] | None) -> RenderableType:
     if not changed:
         return Text.assemble((title, "bold"), "  nothing is known of it" if changed is None else "  nothing differs")
     rows = [(one.name, one.first, one.second) for one in changed]
-    return Group(Text(title, style="bold"), Fitting(("", "A", "B"), rows, folded=("", "A", "B")))
+    return Group(Text(title, style="bold"), Fitting(("", "A", "B"), rows, folded=("", "A", "B"), narrowest=12))
 
 
 def _figures(found: Contrast) -> Iterator[RenderableType]:
@@ -42,7 +42,7 @@ def _figures(found: Contrast) -> Iterator[RenderableType]:
         shown = [place for place, name in enumerate(headings) if name not in spared]
         cells = [[row[place] for place in shown] for row in rows]
         names = [headings[place] for place in shown]
-        yield Fitting(names, cells, ("p", "seeds"), ("A", "B", "B - A", "p"))
+        yield Fitting(names, cells, ("p", "seeds", *(() if spared else "AB")), ("A", "B", "B - A", "p"), ("",), 8)
     else:
         yield Text("no method has figures on test data in both", style="dim")
     yield from (Text(note, style="dim") for note in _notes(found))

@@ -13,8 +13,6 @@ from rich.measure import Measurement
 from rich.table import Table
 
 WIDE = 10_000
-NARROWEST = 24
-"""Signs of a cell that takes several lines: no fewer stand on one."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,7 @@ class Fitting:
         spared: headings of the columns that go first where there is no room, the first one first.
         right: headings of columns of figures.
         folded: headings of columns whose cells may take several lines.
+        narrowest: signs of a line of these, at the least.
     """
 
     headings: Sequence[str]
@@ -32,6 +31,7 @@ class Fitting:
     spared: Sequence[str] = ()
     right: Sequence[str] = ()
     folded: Sequence[str] = ()
+    narrowest: int = 24
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for count in range(len(self.spared) + 1):
@@ -50,7 +50,7 @@ class Fitting:
     def _least(self, place: int) -> int:
         """Signs that a column must have room for."""
         longest = self._longest(place)
-        return min(NARROWEST, longest) if self.headings[place] in self.folded else longest
+        return min(self.narrowest, longest) if self.headings[place] in self.folded else longest
 
     def _of(self, kept: Sequence[int]) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

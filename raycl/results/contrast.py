@@ -96,10 +96,10 @@ def contrast(first: Folder, second: Folder, metric: str = "average_accuracy") ->
     return Contrast(
         (found[0].files.name(""), found[1].files.name("")),
         metric,
-        _changes(*map(_settings, found)),
-        _changes(*(_code(own.values()) for own in rows)),
-        _changes(*(_data(own.values()) for own in rows), only_common=True),
-        _changes(*(_told(own.values(), MACHINES) for own in rows)),
+        _changes(_settings(found[0]), _settings(found[1])),
+        _changes(_code(rows[0].values()), _code(rows[1].values())),
+        _changes(_data(rows[0].values()), _data(rows[1].values()), only_common=True),
+        _changes(_told(rows[0].values(), MACHINES), _told(rows[1].values(), MACHINES)),
         apart,
         _figures(lines[0], lines[1], bool(apart)),
         (tuple(lines[0].keys() - lines[1].keys()), tuple(lines[1].keys() - lines[0].keys())),
@@ -177,7 +177,9 @@ def _data(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         for row in rows
         if row["split_hash"] and row["seed"] is not None and row["phase"] == "final"
     }
-    return {name.replace("data", "content of the data"): told for name, told in _told(rows, ["data"]).items()} | splits
+    return {name.replace("data", "content of the data"): told for name, told in _told(rows, ["data"]).items()} | dict(
+        sorted(splits.items())
+    )
 
 
 # -- figures -------------------------------------------------------------------------------------------------------
