@@ -102,7 +102,7 @@ def contrast(first: Folder, second: Folder, metric: str = "average_accuracy") ->
         _changes(_told(rows[0].values(), MACHINES), _told(rows[1].values(), MACHINES)),
         apart,
         _figures(lines[0], lines[1], bool(apart)),
-        (tuple(lines[0].keys() - lines[1].keys()), tuple(lines[1].keys() - lines[0].keys())),
+        (tuple(sorted(lines[0].keys() - lines[1].keys())), tuple(sorted(lines[1].keys() - lines[0].keys()))),
         len(common),
         sum(any(rows[0][name].get(each) != rows[1][name].get(each) for each in METRICS) for name in common),
     )
