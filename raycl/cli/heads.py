@@ -36,7 +36,7 @@ _PUBLISHED = re.compile(r"(?:published|paper|authors) [^;]*")
 
 
 @dataclass(frozen=True)
-class Measured:
+class PaperRow:
     """A method of a paper's sweep, in one of its variants.
 
     Attributes:
@@ -73,30 +73,30 @@ def cells(row: Sequence[str], count: int) -> tuple[list[re.Match[str] | None], l
     return found, left
 
 
-def measured(strategy: str) -> list[Measured]:
+def measured(strategy: str) -> list[PaperRow]:
     """Every entry of a shipped paper's sweep that is of a method, in the order of the files; those whose head holds no
     figure of them too."""
-    found: list[Measured] = []
+    found: list[PaperRow] = []
     for name, file in shipped().items():
         if name.startswith(PAPERS):
             found += _of_file(name, file, strategy)
     return found
 
 
-def _of_file(name: str, file: Path, strategy: str) -> list[Measured]:
+def _of_file(name: str, file: Path, strategy: str) -> list[PaperRow]:
     data = read(file).data
     own = [alias for alias, block in data["strategies"].items() if _strategy(alias, block) == strategy]
     variants = list(data.get("variants", {}))
     keys = [entry_key(variant, alias) for variant in variants or [""] for alias in own]
     known = {one.key: one for one in _rows(name, file.read_text(encoding="utf-8").splitlines(), variants)}
-    return [known[key] for key in keys if key in known] or [Measured(name, alias) for alias in own]
+    return [known[key] for key in keys if key in known] or [PaperRow(name, alias) for alias in own]
 
 
 def _strategy(alias: str, block: object) -> object:
     return block.get("strategy", alias) if isinstance(block, dict) else alias
 
 
-def _rows(name: str, lines: Sequence[str], variants: Sequence[str]) -> Iterator[Measured]:
+def _rows(name: str, lines: Sequence[str], variants: Sequence[str]) -> Iterator[PaperRow]:
     """The rows of all tables of a head, one for each entry: a row over variants is several."""
     head = [line for line in lines if line.startswith("#")]
     titles: list[str] | None = None
@@ -110,7 +110,7 @@ def _rows(name: str, lines: Sequence[str], variants: Sequence[str]) -> Iterator[
             titles = None if titles is None or " - " not in row[0] else titles
 
 
-def _entries(name: str, row: Sequence[str], titles: Sequence[str]) -> Iterator[Measured]:
+def _entries(name: str, row: Sequence[str], titles: Sequence[str]) -> Iterator[PaperRow]:
     found, text = cells(row, len(titles))
     said = _PUBLISHED.search("   ".join(text))
     for title, cell in zip(titles, found, strict=True):
@@ -119,4 +119,4 @@ def _entries(name: str, row: Sequence[str], titles: Sequence[str]) -> Iterator[M
         beside = (cell[1] or "").strip(" ()")
         accuracy = cell[0].removesuffix(cell[1] or "")
         told = f"published {beside}" if beside else said[0].strip() if said else ""
-        yield Measured(name, row[0] if title in TITLES else entry_key(title, row[0]), accuracy, told)
+        yield PaperRow(name, row[0] if title in TITLES else entry_key(title, row[0]), accuracy, told)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from raycl.catalog import catalog
 from raycl.cli.fitting import Fitting
-from raycl.cli.heads import Measured, measured
+from raycl.cli.heads import PaperRow, measured
 from raycl.errors import UnknownName, nearest
 from raycl.matrix import METRICS, AccuracyMatrix
 from raycl.results.inside import INSIDE_METRICS, InsideCurves
@@ -135,7 +135,7 @@ def _one(kind: str, name: str, entry: Any) -> RenderableType:
     return Group(*parts)
 
 
-def _papers(papers: Sequence[Measured]) -> list[RenderableType]:
+def _papers(papers: Sequence[PaperRow]) -> list[RenderableType]:
     """The shipped sweeps that hold a method in a paper's setting, with what was measured, and what was published."""
     rows = [(one.sweep, one.key, one.accuracy or "not yet", one.published) for one in papers]
     headings = ("sweep of a paper", "there", "average %", "beside")

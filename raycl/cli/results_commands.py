@@ -17,7 +17,7 @@ from raycl.cli.arguments import (
     data_root_of,
     import_own,
 )
-from raycl.cli.terminal import emit, standard_output, tell
+from raycl.cli.terminal import emit, standard_output, tell, warn
 
 
 def show(
@@ -69,7 +69,9 @@ def show(
     elif form == "table":
         standard_output().print(report(results, view))
     else:
-        emit(text(results, form, view))
+        data, missing = text(results, form, view)
+        warn(missing)
+        emit(data)
 
 
 def diff(
