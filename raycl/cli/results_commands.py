@@ -10,10 +10,16 @@ import typer
 from raycl.addresses import expanded
 from raycl.cli.arguments import (
     FORMAT_NAMES,
+    BaselineOption,
     DataRoot,
     FolderArgument,
     FoldersArgument,
+    FormatOption,
     Import,
+    MetricOption,
+    PointsOption,
+    SortOption,
+    StrategiesOption,
     data_root_of,
     import_own,
 )
@@ -25,34 +31,12 @@ def show(
     failures: Annotated[
         bool, typer.Option("--failures", help="Show why and where trials failed, with their tracebacks.")
     ] = False,
-    baseline: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Compare methods with this one.", show_default="the best on validation data"),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Compare methods by this metric.", show_default="average_accuracy"),
-    ] = None,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Show this method only; may be given more than once.", show_default="all"),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Order of the lines: rank, name, validation, seconds, memory, parameters, or a metric.",
-            show_default="rank",
-        ),
-    ] = None,
-    points: Annotated[
-        bool | None,
-        typer.Option("--points/--no-points", help="The winners' hyperparameters.", show_default="where they fit"),
-    ] = None,
-    form: Annotated[
-        str,
-        typer.Option("--format", metavar="NAME", help="table, or csv, json, markdown, latex: nothing else printed."),
-    ] = "table",
+    baseline: BaselineOption = None,
+    metric: MetricOption = None,
+    strategy: StrategiesOption = None,
+    sort: SortOption = None,
+    points: PointsOption = None,
+    form: FormatOption = "table",
 ) -> None:
     """Print the comparison table of results folders, and of what pack wrote."""
     from raycl.cli.show import View, failure_report, report, text
