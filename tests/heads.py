@@ -4,9 +4,8 @@
 
 writes them anew into ``sweeps/papers/NAME.yaml`` from ``analysis/papers/NAME``, by default into every file that has a
 pack: the line ``Measured:``, the line ``Pack:`` behind it, and the tables below. A table is a line of titles and a row
-for each method; cells stand two blanks or more apart. Titles are those of :data:`TITLES`, and a row is named by its
-entry (``ewc``, ``permuted/gem``); or they are variants, and a row is named by its method, whose average accuracy
-stands there. The row ``mir - replay`` holds differences, paired by seed. For a new row its name is enough.
+for each method, as :mod:`raycl.cli.heads` reads them. The row ``mir - replay`` holds differences, paired by seed. For a
+new row its name is enough.
 
 Kept as they are: the order of the rows, text behind the cells of a row, a published figure in brackets behind a cell,
 and all other lines. Only ``seeds 94.90, 90.52`` in a row's text is the row's first column by seed, and written as such.
@@ -27,6 +26,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from raycl.catalog import catalog
+from raycl.cli.heads import MEASURED, PACK, TITLES, parts
+from raycl.cli.heads import cells as written_cells
+from raycl.cli.heads import is_titles as are_titles
 from raycl.results.collected import by_trial, unified
 from raycl.results.layout import human_bytes
 from raycl.results.packing import CELLS_FILE, TRIALS_FILE
@@ -41,24 +43,10 @@ from raycl.spec.sweep import SweepSpec
 
 ROOT = Path(__file__).parents[1]
 PACKS = Path("analysis", "papers")
-TITLES = {
-    "average %": "average_accuracy",
-    "forgetting %": "forgetting",
-    "learning %": "learning_accuracy",
-    "backward transfer %": "backward_transfer",
-    "state": "state",
-    "parameters": "parameters",
-    "winner": "winner",
-}
-"""Of the columns -> what they hold; accuracies and what is made of them are those of the matrices, in percent."""
-
 NO_ACCURACY = ("state", "parameters", "winner")
 """What has no interval, and no differences."""
 
-MEASURED, PACK, INDENT = "# Measured:  ", "# Pack:      ", "#            "
-FIGURE = r"[-+]?[\d,]+(?:\.\d+)?(?: ± \d+\.\d+)?(?: [kMGT]?B)?(?: \((?:\d+ seeds?|each seed)\))?"
-CELL = re.compile(rf"(?:-|{FIGURE}|\w+=[^ ,]+(?:, \w+=[^ ,]+)*)( \([\d.]+\))?")
-"""A cell that was written before, and the published figure behind it."""
+INDENT = "#            "
 DIFFERENCE = re.compile(rf"{INDENT}\S+ - \S+ ")
 WHOLE = re.compile(r"(?:[-+]?[\d,]+)?")
 BY_SEED = re.compile(r"seeds \d+\.\d+(?:, \d+\.\d+)*")
@@ -146,11 +134,9 @@ class Table:
         if not names:
             known = ", ".join(self.pack.winners)
             raise ValueError(f"{self.pack.name}: a row names an entry of the pack (got {before[0]!r}; known: {known})")
-        cells, left = [], list(before[1:])
-        for title in self.titles:
-            former = CELL.fullmatch(left[0]) if left else None
-            cells.append(self._cell(names, title) + (former[1] or "" if former else ""))
-            left = left[1:] if former else left
+        former, left = written_cells(before, len(self.titles))
+        pairs = zip(self.titles, former, strict=True)
+        cells = [self._cell(names, title) + (cell[1] or "" if cell else "") for title, cell in pairs]
         seeds = ", ".join(f"{value:.2f}" for value in self._by_seed(names[0], self.titles[0]).values())
         return [before[0], *cells, BY_SEED.sub(f"seeds {seeds}", "   ".join(left))]
 
@@ -231,14 +217,8 @@ def _with_tables(lines: Sequence[str], pack: Pack) -> Iterator[str]:
 
 
 def is_titles(found: Sequence[str], pack: Pack) -> bool:
-    """Whether the parts of a line are the titles of a table: of metrics, or variants."""
-    variants = {key.partition("/")[0] for key in pack.winners if "/" in key}
-    return set(found) <= TITLES.keys() or set(found) <= variants
-
-
-def parts(line: str) -> list[str]:
-    """What stands two blanks or more apart."""
-    return re.split(r" {2,}", line.removeprefix("#").strip())
+    """Whether the parts of a line are the titles of a table: of metrics, or variants of the pack."""
+    return are_titles(found, {key.partition("/")[0] for key in pack.winners if "/" in key})
 
 
 def _told(found: Interval, n: int, sign: str = "") -> str:

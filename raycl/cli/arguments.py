@@ -23,10 +23,36 @@ FolderArgument = Annotated[
 ]
 FoldersArgument = Annotated[
     list[str],
-    typer.Argument(metavar="RESULTS...", help="Results folders, or what pack wrote of them.", show_default=False),
+    typer.Argument(metavar="RESULTS", help="Results folders, or what pack wrote of them.", show_default=False),
 ]
 FORMAT_NAMES = ("csv", "json", "markdown", "latex")
 """Of ``raycl show``, beside the table; those of :data:`raycl.results.printed.FORMATS`, which takes time to import."""
+BaselineOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Compare methods with this one.", show_default="the best on validation data"),
+]
+MetricOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Compare methods by this metric.", show_default="average_accuracy")
+]
+StrategiesOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Show this method only; may be given more than once.", show_default="all"),
+]
+SortOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Order of the lines: rank, name, validation, seconds, memory, parameters, or a metric.",
+        show_default="rank",
+    ),
+]
+PointsOption = Annotated[
+    bool | None,
+    typer.Option("--points/--no-points", help="The winners' hyperparameters.", show_default="where they fit"),
+]
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="NAME", help="table, or csv, json, markdown, latex: nothing else is printed.")
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", envvar="RAYCL_DATA", help="Folder of the data sets.", show_default="./data"),

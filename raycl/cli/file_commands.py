@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from raycl.addresses import expanded
-from raycl.cli.arguments import Import, import_own
+from raycl.cli.arguments import Import, import_own, results_root
 from raycl.cli.terminal import standard_output, tell
 
 
@@ -16,13 +16,24 @@ def ls(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="KIND", help="strategies, streams, datasets, models, sweeps, or a block: training, ..., metrics."
+            metavar="KIND",
+            help="strategies, streams, datasets, models, sweeps, a block: training, ..., metrics; or results.",
         ),
     ],
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, with its options.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="One of them, with its options; of results the folder below which they lie."
+        ),
+    ] = None,
     code: Import = None,
 ) -> None:
-    """List what a sweep file may name, or the sweep files that come with raycl; with a name, all about that one."""
+    """List what a sweep file may name, the sweep files that come with raycl, or results; with a name, all about it."""
+    if kind == "results":
+        from raycl.cli.ls_results import listing as results_below
+
+        standard_output().print(results_below(name or results_root()))
+        return
     if kind == "sweeps":
         from raycl.cli import shipped
 
@@ -32,7 +43,7 @@ def ls(
 
     import_own(code)
     if kind not in KINDS:
-        raise typer.BadParameter(f"must be one of {', '.join((*KINDS, 'sweeps'))} (got {kind!r})")
+        raise typer.BadParameter(f"must be one of {', '.join((*KINDS, 'sweeps', 'results'))} (got {kind!r})")
     standard_output().print(listing(kind, name))
 
 

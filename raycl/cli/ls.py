@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.catalog import catalog
+from raycl.cli.fitting import Fitting
+from raycl.cli.heads import PaperRow, measured
 from raycl.errors import UnknownName, nearest
 from raycl.matrix import METRICS, AccuracyMatrix
 from raycl.results.inside import INSIDE_METRICS, InsideCurves
@@ -122,6 +124,8 @@ def _one(kind: str, name: str, entry: Any) -> RenderableType:
             grid.add_row(Text(key, style="bold"), Text(value))
     if grid.row_count:
         parts.append(grid)
+    if kind == "strategies" and (papers := measured(name)):
+        parts += _papers(papers)
     options = getattr(entry, "Config", None)
     if options is not None:
         parts.append(_options(options))
@@ -129,6 +133,16 @@ def _one(kind: str, name: str, entry: Any) -> RenderableType:
             parts.append(Text(f"usual search space: {{{_space(options.search_space)}}}"))
             parts.append(Text(f"to take it, write  {name}: search", style="dim"))
     return Group(*parts)
+
+
+def _papers(papers: Sequence[PaperRow]) -> list[RenderableType]:
+    """The shipped sweeps that hold a method in a paper's setting, with what was measured, and what was published."""
+    rows = [(one.sweep, one.key, one.accuracy or "not yet", one.published) for one in papers]
+    headings = ("sweep of a paper", "there", "average %", "beside")
+    first = papers[0].sweep
+    told = f"to start from one:  raycl copy {first}    what its head says:  raycl ls sweeps {first}"
+    table = Fitting(headings, rows, ("there",), folded=("sweep of a paper", "beside"), narrowest=14)
+    return [table, Text(told, style="dim")]
 
 
 def _published(entry: Any) -> str:

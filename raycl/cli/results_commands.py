@@ -10,14 +10,20 @@ import typer
 from raycl.addresses import expanded
 from raycl.cli.arguments import (
     FORMAT_NAMES,
+    BaselineOption,
     DataRoot,
     FolderArgument,
     FoldersArgument,
+    FormatOption,
     Import,
+    MetricOption,
+    PointsOption,
+    SortOption,
+    StrategiesOption,
     data_root_of,
     import_own,
 )
-from raycl.cli.terminal import emit, standard_output, tell
+from raycl.cli.terminal import emit, standard_output, tell, warn
 
 
 def show(
@@ -25,34 +31,12 @@ def show(
     failures: Annotated[
         bool, typer.Option("--failures", help="Show why and where trials failed, with their tracebacks.")
     ] = False,
-    baseline: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Compare methods with this one.", show_default="the best on validation data"),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Compare methods by this metric.", show_default="average_accuracy"),
-    ] = None,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Show this method only; may be given more than once.", show_default="all"),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Order of the lines: rank, name, validation, seconds, memory, parameters, or a metric.",
-            show_default="rank",
-        ),
-    ] = None,
-    points: Annotated[
-        bool | None,
-        typer.Option("--points/--no-points", help="The winners' hyperparameters.", show_default="where they fit"),
-    ] = None,
-    form: Annotated[
-        str,
-        typer.Option("--format", metavar="NAME", help="table, or csv, json, markdown, latex: nothing else printed."),
-    ] = "table",
+    baseline: BaselineOption = None,
+    metric: MetricOption = None,
+    strategy: StrategiesOption = None,
+    sort: SortOption = None,
+    points: PointsOption = None,
+    form: FormatOption = "table",
 ) -> None:
     """Print the comparison table of results folders, and of what pack wrote."""
     from raycl.cli.show import View, failure_report, report, text
@@ -69,7 +53,25 @@ def show(
     elif form == "table":
         standard_output().print(report(results, view))
     else:
-        emit(text(results, form, view))
+        data, missing = text(results, form, view)
+        warn(missing)
+        emit(data)
+
+
+def diff(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A results folder, or what pack wrote.", show_default=False)
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Compare figures of this metric.", show_default="average_accuracy"),
+    ] = None,
+) -> None:
+    """Say in what two results folders differ: settings, code, data, machines, and then in what figures."""
+    from raycl.cli.diff import difference
+
+    standard_output().print(difference(first, second, metric))
 
 
 def winner(

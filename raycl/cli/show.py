@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,8 +23,6 @@ from raycl.results.store import ResultsFolder
 from raycl.results.tables import Comparison
 from raycl.spec.distribution import format_value
 from raycl.spec.sweep import SweepSpec
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,8 @@ def report(folders: Sequence[str], view: View = View()) -> RenderableType:
     return view.of(found)
 
 
-def text(folders: Sequence[str], form: str, view: View = View()) -> str:
-    """The comparison in one of :data:`raycl.results.printed.FORMATS`; what is missing of it is logged.
+def text(folders: Sequence[str], form: str, view: View = View()) -> tuple[str, list[str]]:
+    """The comparison in one of :data:`raycl.results.printed.FORMATS`, and what is missing of it.
 
     Raises:
         StoreError: one of the folders is none, or a table, which compares nothing.
@@ -76,9 +73,7 @@ def text(folders: Sequence[str], form: str, view: View = View()) -> str:
     found = [opened(folder) for folder in folders]
     _refuse_tables(found)
     table = view.of(found)
-    for note in (*notes.incomplete(table.shown, table.begun, table.refused), *table.failed):
-        log.warning("%s", note)
-    return FORMATS[form](table)
+    return FORMATS[form](table), [*notes.incomplete(table.shown, table.begun, table.refused), *table.failed]
 
 
 def _refuse_tables(found: Sequence[ResultsFolder]) -> None:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from typing import IO, Any
 
 from rich.console import Console
@@ -47,6 +48,13 @@ def tell(text: str) -> None:
 def emit(text: str) -> None:
     """Write data to standard output, with no sign added, left out or taken for a mark."""
     Output(sys.stdout).write(text)
+
+
+def warn(notes: Iterable[str]) -> None:
+    """Write lines to standard error, where they are no part of what is printed."""
+    console = standard_error()
+    for note in notes:
+        console.print(f"warning: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 class Complaints(logging.Handler):

@@ -83,6 +83,28 @@ class Files:
             infos = self.filesystem.get_file_info(selector)
         return sorted(info.base_name for info in infos if not info.base_name.startswith("."))
 
+    def folders(self, relative: str) -> list[str]:
+        """Names of the folders directly in a folder, sorted; empty where it is absent."""
+        selector = pafs.FileSelector(self._key(relative), allow_not_found=True)
+        with self._guard(relative):
+            infos = self.filesystem.get_file_info(selector)
+        found = (info.base_name for info in infos if info.type == pafs.FileType.Directory)
+        return sorted(name for name in found if not name.startswith("."))
+
+    def changed(self, relatives: Sequence[str]) -> float | None:
+        """When the newest of some files, or of the files below some folders, was written, in seconds since the epoch;
+        None where there is none, or the file system does not say."""
+        with self._guard(""):
+            infos = self.filesystem.get_file_info([self._key(relative) for relative in relatives])
+            below = [info.path for info in infos if info.type == pafs.FileType.Directory]
+            infos += [one for path in below for one in self._infos(path)]
+        times = [info.mtime_ns for info in infos if info.type == pafs.FileType.File and info.mtime_ns is not None]
+        return max(times) / 1e9 if times else None
+
+    def _infos(self, key: str) -> list[pafs.FileInfo]:
+        found: list[pafs.FileInfo] = self.filesystem.get_file_info(pafs.FileSelector(key, recursive=True))
+        return found
+
     def exists(self, relative: str) -> bool:
         with self._guard(relative):
             return bool(self.filesystem.get_file_info(self._key(relative)).type == pafs.FileType.File)

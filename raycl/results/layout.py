@@ -170,6 +170,14 @@ def _margin(value: float) -> str:
     return "   -" if math.isnan(value) else f"{100 * value:4.2f}"
 
 
+def mean_and_margin(line: Line) -> str:
+    """What a line is compared by, in per cent, with its interval: ``82.32 ± 1.83 %``."""
+    found = line.interval
+    if found is None:
+        return "-"
+    return f"{100 * found.mean:.2f}" + ("" if math.isnan(found.margin) else f" ± {100 * found.margin:.2f}") + " %"
+
+
 def _interval(line: Line) -> str:
     return f"± {_margin(line.interval.margin)}" if line.interval else ""
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from raycl.errors import FolderInUse, StoreError, TornFile
 from raycl.results.files import Files, dump_json
-from raycl.results.process import fate, identity
+from raycl.results.process import Fate, fate, identity
 
 BEAT_SECONDS = 10.0
 PERIOD_SECONDS = 60.0
@@ -153,6 +153,12 @@ class Lease:
             f"results folder {self._files.name('')} is in use by a driver on {_who(holder)}; wait until it has ended, "
             "or take the folder with --force"
         )
+
+
+def driver_of(files: Files) -> Fate | None:
+    """What can be seen at once of the driver that holds a folder: None where nobody does."""
+    holder = _read(files)
+    return fate(holder) if holder else None
 
 
 def _read(files: Files) -> dict[str, Any]:

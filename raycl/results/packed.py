@@ -20,7 +20,7 @@ from raycl.spec.entry import entry_key
 from raycl.spec.sweep import SweepSpec
 
 CELLS_FILE, TRIALS_FILE, SWEEP = "cells.parquet", "trials.parquet", b"raycl.sweep"
-KINDS = ("cells", "inside", "online", "measures", "choices", "tested")
+PACKED_KINDS = ("cells", "inside", "online", "measures", "choices", "tested")
 """Each has a file of its name where the trials hold any."""
 
 
@@ -32,7 +32,7 @@ class Pack(ResultsFolder):
         head = json.loads((stored.schema.metadata or {}).get(SWEEP, b"{}"))
         if not {"name", "hash", "text"} <= head.keys():
             raise StoreError(f"{files.name(TRIALS_FILE)}: tells of no sweep; `raycl pack` writes the file anew")
-        held = {part_name(kind, ALL): files.read(f"{kind}.parquet") for kind in KINDS}
+        held = {part_name(kind, ALL): files.read(f"{kind}.parquet") for kind in PACKED_KINDS}
         names = stored["trial"].to_pylist()
         notes = json.dumps({"verdicts": dict.fromkeys(names, ""), "sizes": {}})
         held[part_name("trials", ALL)] = schema.to_parquet(stored, notes={COLLECTED: notes})

@@ -77,7 +77,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """One method less another over the seeds that both have: a paired comparison by Student's t.
+    """One method less another: over the seeds that both have a paired comparison by Student's t.
 
     Attributes:
         p: two-sided, of this comparison alone; NaN where it is not defined, as the interval.
@@ -96,6 +96,20 @@ class Difference:
         error = deviation(differences) / math.sqrt(interval.n)
         p = math.nan if math.isnan(error) else 2 * float(stdtr(interval.n - 1, -abs(interval.mean) / error))
         return cls(interval, p)
+
+    @classmethod
+    def unpaired(cls, values: Sequence[float], others: Sequence[float]) -> Difference | None:
+        """Of two methods' figures over seeds that have nothing to do with each other (Welch's t); None without any."""
+        if not values or not others:
+            return None
+        mean, n = statistics.fmean(values) - statistics.fmean(others), min(len(values), len(others))
+        squares = [deviation(own) ** 2 / len(own) for own in (values, others)]
+        error = math.sqrt(math.fsum(squares))
+        if math.isnan(error):
+            return cls(Interval(mean, math.nan, n), math.nan)
+        freedom = error**4 / sum(s**2 / (len(own) - 1) for s, own in zip(squares, (values, others), strict=True))
+        margin = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+        return cls(Interval(mean, margin, n), 2 * float(stdtr(freedom, -abs(mean) / error)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -17,11 +17,10 @@ from raycl.results.standing import Standing
 from raycl.results.store import ResultsFolder
 from raycl.spec.blocks import SHARED_OPTIONS
 from raycl.spec.choosing import chooses
+from raycl.spec.points import Point
 from raycl.spec.source import Path, dotted, parse
 from raycl.spec.sweep import Entry, SweepSpec
-from raycl.spec.trial import Scalar
 
-Point = Mapping[str, Scalar]
 log = logging.getLogger(__name__)
 
 
