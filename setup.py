@@ -5,5 +5,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["raycl", "raycl.*"]), "raycl.sweeps"],
     package_dir={"raycl.sweeps": "sweeps"},
-    package_data={"raycl.sweeps": ["**/*.yaml"]},
+    package_data={"raycl.sweeps": ["**/*.yaml"], "raycl.results.report": ["*.jinja"]},
 )

@@ -318,6 +318,10 @@ class AccuracyMatrix:
         those before task j was learned too: :meth:`forgetting_all_rows`. Tasks that were not measured right after they
         were learned are left out.
         """
+        return _mean(self.forgetting_of_tasks())
+
+    def forgetting_of_tasks(self) -> np.ndarray:
+        """``[num_tasks - 1]``: what was lost of each task but the last; NaN where it was not measured in time."""
         return self._lost(np.tri(self.num_tasks, dtype=bool))
 
     def forgetting_all_rows(self) -> float:
@@ -326,13 +330,13 @@ class AccuracyMatrix:
         At least :meth:`forgetting`, and more where a task was answered better before it was learned than ever after.
         A departure: null cells, such as those above the diagonal without output units yet, are left out of the maximum.
         """
-        return self._lost(np.ones((self.num_tasks, self.num_tasks), dtype=bool))
+        return _mean(self._lost(np.ones((self.num_tasks, self.num_tasks), dtype=bool)))
 
-    def _lost(self, counts: np.ndarray) -> float:
-        """Mean over j < T of the best cell among those that count, the last row aside, minus R[T, j]."""
+    def _lost(self, counts: np.ndarray) -> np.ndarray:
+        """Of each j < T the best cell among those that count, the last row aside, minus R[T, j]."""
         known = np.where(counts & ~np.isnan(self.accuracy), self.accuracy, -np.inf)[:-1, :-1]
         best = np.where(np.isnan(self._right_after[:-1]), np.nan, known.max(axis=0, initial=-np.inf))
-        return _mean(best - self.accuracy[-1, :-1])
+        return np.asarray(best - self.accuracy[-1, :-1])
 
     def intransigence(self, reference: Sequence[float] | np.ndarray) -> float:
         """Mean over t of a*_t - R[t, t]; a*_t is a reference, of cumulative training (Chaudhry et al. 2018).

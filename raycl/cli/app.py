@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 import raycl
 from raycl.addresses import shown
 from raycl.cli.file_commands import copy, ls, schema
+from raycl.cli.picture_commands import plot, report
 from raycl.cli.results_commands import diff, export, pack, show, simulate, sync, winner
 from raycl.cli.run_commands import check, resume, run
 from raycl.cli.terminal import Complaints, standard_error
@@ -68,7 +69,7 @@ def options(
     """The options of every command."""
 
 
-for command in (run, resume, check, show, diff, winner, simulate, sync, pack, export, schema, ls, copy):
+for command in (run, resume, check, show, diff, winner, plot, report, simulate, sync, pack, export, schema, ls, copy):
     app.command()(command)
 
 

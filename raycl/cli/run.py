@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from rich.console import Console
 from rich.text import Text
 
 from raycl.addresses import shown
+from raycl.catalog import catalog
 from raycl.cli.live import LiveTable
 from raycl.cli.show import report
 from raycl.cli.terminal import standard_output, tell
 from raycl.errors import COMPLETE, METHODS_FAILED, STOPPED, MethodError
+from raycl.results.store import ResultsFolder
 from raycl.results.tables import matrix_table
 from raycl.results.trackers.tracker import TRACKERS
 from raycl.spec.distribution import format_value
@@ -21,6 +24,8 @@ from raycl.sweep.backend import RunOptions
 from raycl.sweep.run import Ending, run_sweep
 from raycl.trial.alone import run_trial
 from raycl.trial.session import Progress
+
+log = logging.getLogger(__name__)
 
 
 def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Path | None) -> bool:
@@ -63,13 +68,28 @@ def run_and_tell(sweep: SweepSpec, folder: str, backend: str, options: RunOption
         ending = run_sweep(
             sweep, folder, backend=backend, options=options, trackers=TRACKERS.names(), on_status=live.update
         )
-    _tell_ending(ending, console)
+    _tell_ending(ending, console, _report(ending.folder) if ending.complete and sweep.report else "")
     if not ending.complete:
         return STOPPED
     return METHODS_FAILED if ending.failed else COMPLETE
 
 
-def _tell_ending(ending: Ending, console: Console) -> None:
+def _report(folder: str) -> str:
+    """Write the report of a folder into it; what breaks there costs the report alone.
+
+    Returns:
+        The file; empty where there is none.
+    """
+    from raycl.results.report import write_report
+
+    try:
+        return write_report(ResultsFolder.open(folder))
+    except Exception as error:
+        log.warning("no report: %s (`raycl report` writes one)", str(error) or type(error).__name__)
+        return ""
+
+
+def _tell_ending(ending: Ending, console: Console, written: str) -> None:
     from raycl.results.trackers.mlflow import ui_command
 
     if not ending.complete:
@@ -80,6 +100,7 @@ def _tell_ending(ending: Ending, console: Console) -> None:
     for name, told in (
         ("results", shown(ending.folder)),
         ("table", f"raycl show {shlex.quote(shown(ending.folder))}"),
+        ("report", written),
         ("MLflow", ui_command(ending.folder)),
     ):
         if told:
@@ -87,9 +108,11 @@ def _tell_ending(ending: Ending, console: Console) -> None:
 
 
 def sync_results(folder: str) -> None:
-    """Log what MLflow lacks, and say how much that was."""
+    """Log what MLflow lacks, and say how much that was; write the report anew where the sweep has one."""
     from raycl.results.trackers.mlflow import sync, tracking_uri
 
     logged = sync(folder)
     uri = tracking_uri(folder)
     tell(f"logged {logged} trials to {shown(uri)}" if uri else "nothing is logged")
+    if SweepSpec.loads(ResultsFolder.open(folder).sweep_json, catalog()).report:
+        tell(f"report {_report(folder)}")

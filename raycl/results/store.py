@@ -1,6 +1,7 @@
 """The results folder of a sweep: the truth from which everything continues.
 
     sweep.yaml                              the sweep file, as it was given
+    report.html                             what came of it, for people, once a run has ended
     sweep.json                              its name, its hash, and the hashes of pretrained weights
     history/0000.json                       the sweep files that the folder had before, as they were
     lease.json                              who drives it at present

@@ -66,6 +66,7 @@ def json_schema(catalog: Registries) -> JsonSchema:
             "properties": {name: {"anyOf": [{"$ref": f"#/$defs/{key}"}, _word()]} for name, key in strategies.items()},
             "additionalProperties": {"anyOf": aliased},
         },
+        "report": {"type": "boolean", "default": True},
         "variants": {
             "type": "object",
             "minProperties": 1,

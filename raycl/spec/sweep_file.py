@@ -55,6 +55,7 @@ TOP_KEYS = {
     "limits": "what a method may take",
     "resources": "what one trial asks of the cluster",
     "variants": "the same question on several streams or budgets",
+    "report": "whether a run ends with report.html in its results folder; default: true",
 }
 REQUIRED = ("name", "stream", "model", "strategies")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -78,6 +79,7 @@ class SweepContents:
         warnings: what is allowed, but probably not meant.
         catalog: what the file was read with, as it was then: all that a trial of the sweep names is found there.
         blocks: of every entry, by its key.
+        report: whether a run ends with a report; no part of any hash.
     """
 
     name: str
@@ -94,6 +96,7 @@ class SweepContents:
     warnings: tuple[str, ...]
     catalog: Registries
     blocks: Mapping[str, Blocks]
+    report: bool = True
 
 
 class SweepFile:
@@ -161,6 +164,7 @@ class SweepFile:
             warnings=self._problems.warnings,
             catalog=self.catalog,
             blocks={entry.key: blocks for entry, blocks, _ in complete},
+            report=self.data.get("report", True),
         )
 
     def _refuse_broken(self, broken: Sequence[Broken], blocks: Blocks, corner: Mapping[Path, Path]) -> None:
@@ -187,6 +191,8 @@ class SweepFile:
         name = self.data.get("name", "a")
         if not isinstance(name, str) or not NAME.fullmatch(name):
             self._problems.refuse(("name",), _NAME_RULE, format_value(name))
+        if not isinstance(report := self.data.get("report", True), bool):
+            self._problems.refuse(("report",), "must be true or false", format_value(report))
 
     def _mapping(self, path: Path, rule: str) -> dict[str, Any]:
         """The mapping of names at a top-level key, without the names that are refused."""

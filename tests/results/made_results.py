@@ -107,7 +107,8 @@ class Made:
         status = more.pop("status", "failed" if accuracy is None else "finished")
         value = more.pop("value", None if accuracy is None else accuracy / 100)
         verdict = Verdict(status, more.pop("reason", ""), value if status == "finished" else None, 2)
-        store.finish(verdict, PROVENANCE, **more)
+        provenance = {**PROVENANCE, "upper_bound": more.pop("upper_bound", False)}
+        store.finish(verdict, provenance, **more)
         return spec
 
     def line(self, alias: str) -> Line:

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from results.made_results import HEAD, Made, rows, spec
 
+from raycl.errors import PathError
 from raycl.matrix import AccuracyMatrix
 from raycl.results import plots
 from raycl.results.store import ResultsFolder
@@ -99,6 +100,7 @@ def _priced(*points: tuple[str, str, int, float]) -> pa.Table:
     """Finished final trials: alias, variant, examples backward, accuracy."""
     names = ("alias", "variant", "gradient_examples", "average_accuracy")
     columns = {name: [point[at] for point in points] for at, name in enumerate(names)}
+    columns["trial"] = [f"{number:016x}" for number in range(len(points))]
     same = {"phase": "final", "status": "finished", "spec": '{"point": {}}', "state_bytes": 100, "buffer_bytes": 20}
     return pa.table(columns | {name: [value] * len(points) for name, value in same.items()})
 
@@ -131,6 +133,76 @@ def test_accuracy_against_compute_has_a_line_a_method_and_fills_the_pareto_set()
         line for line in plots.trade_off(told, "compression").axes[0].get_lines() if line.get_label() == "clever"
     ]
     assert set(line.get_xdata()) == {0.5}
+
+
+def test_upper_bounds_stand_outside_the_pareto_set() -> None:
+    """Joint training costs least and is best; without it ``plain`` is the only one of its cost."""
+    table = _priced(("joint", "", 100, 0.9), ("plain", "", 200, 0.5), ("worse", "", 300, 0.4))
+    table = table.append_column("upper_bound", pa.array([True, False, False]))
+    axes = plots.trade_off(table).axes[0]
+    assert [bars[0].get_markerfacecolor() == "white" for bars in axes.containers] == [True, False, True]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["joint (upper bound)", "plain", "worse"]
+
+
+LEARNED = AccuracyMatrix.from_array([[0.9, np.nan, np.nan], [0.7, 0.8, np.nan], [0.6, 0.5, 0.7]])
+"""LA .8, BWT -.3, forgetting .3 of both tasks."""
+AGAIN = AccuracyMatrix.from_array([[0.9, np.nan, np.nan], [0.7, 0.8, np.nan], [0.5, 0.4, 0.7]])
+
+
+def test_bands_are_intervals_of_the_mean() -> None:
+    """Of two seeds t is 12.706, and the mean's error half their distance."""
+    axes = plots.accuracy_curves({"ewc": [LEARNED, AGAIN]}).axes[0]
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices
+    at_three = heights[heights[:, 0] == 3][:, 1]
+    np.testing.assert_allclose(sorted(set(at_three.round(6))), [0.566667 - 12.7062 / 30, 0.566667 + 12.7062 / 30], 1e-4)
+
+
+def test_forgetting_is_a_curve_over_all_tasks_but_the_last() -> None:
+    joint = AccuracyMatrix.from_array([[np.nan] * 3, [np.nan] * 3, [0.9, 0.9, 0.9]])
+    axes = plots.forgetting_curves({"ewc": [LEARNED, AGAIN], "joint": [joint]}).axes[0]
+    curve, _zero = axes.get_lines()
+    np.testing.assert_allclose(curve.get_xydata(), [[1, 0.35], [2, 0.35]])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["ewc"]
+    assert axes.get_xlabel() == "task"
+
+
+def test_learning_stands_against_keeping() -> None:
+    axes = plots.keeping({"ewc": [LEARNED, AGAIN]}).axes[0]
+    (point,) = axes.containers
+    np.testing.assert_allclose(point[0].get_xydata(), [[0.8, -0.35]])
+    lines = [line for line in axes.get_lines() if line.get_label().startswith("_equal")]
+    x, y = lines[6].get_data()
+    np.testing.assert_allclose(x + 2 / 3 * np.asarray(y), 0.7), "ACC = LA + (T - 1) / T BWT"
+    assert axes.get_xlabel().startswith("learning accuracy")
+    assert axes.get_ylabel().startswith("backward transfer")
+
+
+def test_the_mean_of_matrices_is_over_what_was_measured() -> None:
+    sparse = AccuracyMatrix.from_array([[0.1, np.nan, np.nan], [np.nan, 0.8, np.nan], [0.6, 0.5, 0.7]])
+    found = plots.mean_matrix([LEARNED, sparse]).accuracy
+    np.testing.assert_allclose(found, [[0.5, np.nan, np.nan], [0.7, 0.8, np.nan], [0.6, 0.5, 0.7]])
+
+
+def test_which_task_rows_were_taken_for_is_a_matrix_of_shares() -> None:
+    figure = plots.confusion(np.array([[0.75, 0.25], [0.1, 0.9]]), "tir")
+    assert _texts(figure) == ["75.0", "25.0", "10.0", "90.0"]
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("taken for task", "rows of task")
+
+
+@pytest.mark.parametrize("form", plots.FORMS)
+def test_a_picture_becomes_a_file_of_any_form(tmp_path: Path, form: str) -> None:
+    """Fonts are embedded: outlines in svg, TrueType in pdf; the same picture is the same bytes."""
+    files = [tmp_path / f"{number}.{form}" for number in range(2)]
+    for file in files:
+        plots.save(plots.keeping({"ewc": [LEARNED, AGAIN]}), file)
+    first, second = (file.read_bytes() for file in files)
+    assert first == second
+    assert first.startswith({"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[form])
+    assert form != "pdf" or (b"/FontFile2" in first and b"/Type3" not in first)
+    assert form != "svg" or b"<text" not in first
+    with pytest.raises(PathError, match=r"ends with \.pdf, \.svg, \.png"):
+        plots.save(plots.keeping({}), tmp_path / "x.jpg")
 
 
 def test_the_expected_best_of_a_search_is_a_curve_for_each_method(tmp_path: Path) -> None:
