@@ -68,7 +68,7 @@ def test_counts_add_up_over_tasks_and_are_null_where_a_task_has_none(results: Re
 
 def test_a_folder_of_before_has_the_columns_as_nulls(results: ResultsFolder) -> None:
     _ended(results, [row(0, [1, 2, 3])], 10)
-    part = Path(results.uri) / f"data/trials/{spec(seed=10).hash}.parquet"
+    part = Path(results.uri) / f"parts/trials/{spec(seed=10).hash}.parquet"
     old = schema.from_parquet(part.read_bytes(), "part").drop_columns(list(schema.COUNTED_LATER))
     part.write_bytes(schema.to_parquet(old))
     trials = read_trials(results)
@@ -103,7 +103,7 @@ def test_every_row_has_the_seeds_of_all_sources(results: ResultsFolder) -> None:
 
 def test_a_folder_of_before_has_the_runs_seed_for_every_source(results: ResultsFolder) -> None:
     _ended(results, [row(0, [1, 2, 3])], 10)
-    part = Path(results.uri) / f"data/trials/{spec(seed=10).hash}.parquet"
+    part = Path(results.uri) / f"parts/trials/{spec(seed=10).hash}.parquet"
     old = schema.from_parquet(part.read_bytes(), "part").drop_columns(list(SEED_COLUMNS))
     part.write_bytes(schema.to_parquet(old))
     assert [_seeds(trial) for trial in read_trials(results).to_pylist()] == [[10] * 5]
