@@ -248,6 +248,20 @@ def sync(results: FolderArgument) -> None:
 
 
 @app.command()
+def ui(
+    results: FolderArgument,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=65535, help="Port on this machine.", show_default="a free one")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser too.")] = True,
+) -> None:
+    """Show the runs of a results folder in MLflow's pages, till Ctrl-C."""
+    from raycl.cli.ui import serve
+
+    serve(results, port, browser)
+
+
+@app.command()
 def pack(
     results: FolderArgument,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where trials.parquet and cells.parquet go.")],

@@ -70,7 +70,7 @@ def run_and_tell(sweep: SweepSpec, folder: str, backend: str, options: RunOption
 
 
 def _tell_ending(ending: Ending, console: Console) -> None:
-    from raycl.results.trackers.mlflow import ui_command
+    from raycl.results.trackers.mlflow_address import nowhere, ui_command
 
     if not ending.complete:
         console.print(Text(shown(ending.reason), style="yellow"), soft_wrap=True)
@@ -80,7 +80,7 @@ def _tell_ending(ending: Ending, console: Console) -> None:
     for name, told in (
         ("results", shown(ending.folder)),
         ("table", f"raycl show {shlex.quote(shown(ending.folder))}"),
-        ("MLflow", ui_command(ending.folder)),
+        ("MLflow", ui_command(ending.folder) or shown(nowhere(ending.folder))),
     ):
         if told:
             console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)

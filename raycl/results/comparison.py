@@ -127,7 +127,7 @@ class Compared(NamedTuple):
 def compared(results: ResultsFolder) -> Compared:
     """The lines of a folder, and what they come from."""
     trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
-    sweep, begun = _sweep(results), unfinished(results)
+    sweep, begun = sweep_of(results), unfinished(results)
     if sweep is None:
         found = _lines_by_alias(results, trials, bool(begun))
     else:
@@ -147,7 +147,7 @@ def owners_of(results: ResultsFolder) -> dict[str, tuple[str, ...]]:
 
     Empty where this installation cannot read the sweep.
     """
-    sweep = _sweep(results)
+    sweep = sweep_of(results)
     if sweep is None:
         return {}
     trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
@@ -191,7 +191,7 @@ class Told:
         return Record(spec, verdict, curve, num_tasks, costs_of(trial))
 
 
-def _sweep(results: ResultsFolder) -> SweepSpec | None:
+def sweep_of(results: ResultsFolder) -> SweepSpec | None:
     """The folder's sweep; None where this installation cannot read it (a method of a package that is not here)."""
     try:
         return SweepSpec.loads(results.sweep_json, catalog())
