@@ -27,9 +27,9 @@ from raycl.results import schema
 from raycl.results.choices import CHOICES
 from raycl.results.files import Files, digest
 from raycl.results.hyperparameters import HP, settled
-from raycl.results.trial_store import DATA, PARTS, part_name, part_names
+from raycl.results.trial_store import DATA_FOLDER, PARTS_FOLDER, part_name, part_names
 
-README = f"{DATA}/README.md"
+README_FILE = f"{DATA_FOLDER}/README.md"
 OF_EVERY_TRIAL = ("cells", "trials")
 """Kinds of which every trial that has ended has a part."""
 AT_ONCE = 16
@@ -102,12 +102,14 @@ def held(files: Files, sizes: Mapping[str, int]) -> Mapping[str, str]:
 
 def sizes_of(files: Files) -> dict[str, int]:
     """Every file of the data set and every part, with its size."""
-    return {f"{below}/{name}": size for below in (DATA, PARTS) for name, size in files.sizes(below).items()}
+    return {
+        f"{below}/{name}": size for below in (DATA_FOLDER, PARTS_FOLDER) for name, size in files.sizes(below).items()
+    }
 
 
 def file_name(kind: str) -> str:
     """Where the file of a kind lies."""
-    return f"{DATA}/{kind}/all.parquet"
+    return f"{DATA_FOLDER}/{kind}/all.parquet"
 
 
 def _notes(files: Files) -> Mapping[str, Any]:
@@ -164,8 +166,10 @@ def _written(files: Files, verdicts: Mapping[str, str]) -> dict[str, bytes | Non
 
     All of it is made before any is written, so that the files disagree for as short a time as may be.
     """
-    from raycl.results.described import README as TEXT  # late: it imports the methods, which no reader needs
-    from raycl.results.described import described
+    from raycl.results.described import (
+        HOW_TO_READ,  # late: it imports the methods, which no reader needs
+        described,
+    )
 
     ended, written = list(verdicts), dict[str, bytes | None]()
     for kind, form in _FORMS.items():
@@ -179,8 +183,8 @@ def _written(files: Files, verdicts: Mapping[str, str]) -> dict[str, bytes | Non
     table = unified([schema.TRIALS.empty_table(), *parts_of(files, "trials", ended).values()])
     named = (sorted({*table[name].to_pylist()} - {None}) for name in _NAMES if name in table.column_names)
     table = table.cast(described(table.schema, *named))
-    if files.read(README) != TEXT.encode():
-        written[README] = TEXT.encode()
+    if files.read(README_FILE) != HOW_TO_READ.encode():
+        written[README_FILE] = HOW_TO_READ.encode()
     return {**written, file_name("trials"): schema.to_parquet(table, notes={_COLLECTED: notes})}
 
 
@@ -217,7 +221,7 @@ def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
 
 def _own(files: Files) -> set[str]:
     """Trials that have parts of their own."""
-    names = [name for below in (DATA, PARTS) for name in files.children(f"{below}/trials")]
+    names = [name for below in (DATA_FOLDER, PARTS_FOLDER) for name in files.children(f"{below}/trials")]
     return {found[1] for found in map(_PART.fullmatch, names) if found}
 
 

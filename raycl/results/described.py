@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from raycl.catalog import catalog
 from raycl.errors import RayclError
 from raycl.matrix import METRICS, AccuracyMatrix
-from raycl.registry import Registry
 from raycl.results.columns import MEANING, RANGES, UNITS
 from raycl.results.hyperparameters import HP, LIST_OR_NUMBER, WORD
 from raycl.results.inside import INSIDE_METRICS, InsideCurves
@@ -26,7 +25,7 @@ COLUMNS = "raycl.columns"
 """In a file's metadata: all of this as JSON, column -> what is said of it, for readers that see no field's metadata."""
 SAID = ("meaning", "unit", "range")
 _BOUNDS = {"minimum": "[", "exclusiveMinimum": "(", "maximum": "]", "exclusiveMaximum": ")"}
-README = """\
+HOW_TO_READ = """\
 # The data set of a sweep
 
 A folder for each kind of table, with one file that has every column of every method: `trials`, a row for each trial
@@ -120,7 +119,7 @@ def _options(methods: Sequence[str], models: Sequence[str], streams: Sequence[st
     return {path: _together(all_said) for path, all_said in found.items()}
 
 
-def _configs(registry: Registry[Any], names: Sequence[str]) -> Iterator[type[BaseModel]]:
+def _configs(registry: Any, names: Sequence[str]) -> Iterator[type[BaseModel]]:
     for name in names:
         try:
             yield registry.get(name).Config

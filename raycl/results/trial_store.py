@@ -24,7 +24,7 @@ from raycl.spec.trial import TrialSpec
 DATA_PARTS = ("cells", "trials", "inside", "online", "measures", "choices", "tested")
 """Of the data set; beside the first two only where trials measured inside tasks, had further numbers of each, or were
 of a table."""
-DATA, PARTS = "data", "parts"
+DATA_FOLDER, PARTS_FOLDER = "data", "parts"
 """Folders of the data set, and of what single trials have left for it."""
 MOST_TRACEBACK = 200_000
 """Characters of a traceback that are kept, from its end."""
@@ -257,9 +257,9 @@ def traceback_path(trial: str) -> str:
 
 def part_name(kind: str, trial: str) -> str:
     """Where a trial's part of the data set lies till it is taken in; ``kind`` is one of :data:`DATA_PARTS`."""
-    return f"{PARTS}/{kind}/{trial}.parquet"
+    return f"{PARTS_FOLDER}/{kind}/{trial}.parquet"
 
 
 def part_names(kind: str, trial: str) -> tuple[str, str]:
     """Where such a part may lie: earlier versions of raycl had it in the data set itself."""
-    return part_name(kind, trial), f"{DATA}/{kind}/{trial}.parquet"
+    return part_name(kind, trial), f"{DATA_FOLDER}/{kind}/{trial}.parquet"

@@ -226,7 +226,7 @@ def test_a_trial_costs_few_requests_and_the_last_makes_it_count(
     runs = tracking._Runs(tracked, str(tracking_uri(tracked)))
     asked.clear()
     assert runs.log(record(spec(), rows()))
-    assert asked == ["search_runs", "create_run", "log_artifacts", "log_inputs", "set_terminated", "log_batch"]
+    assert asked == ["search_runs", "create_run", "log_inputs", "set_terminated", "log_batch"]
 
 
 def test_a_thousand_tasks_are_logged_in_few_requests() -> None:
@@ -309,11 +309,10 @@ def test_a_copy_that_goes_on_changes_nothing_in_the_original(tracked: ResultsFol
     store.finish(Verdict("finished", task=2), PROVENANCE)
     assert sync(copy) == 1
     assert _hashes(tracked.uri) == before
-    client = _client(copy)
     assert len(_runs(copy)) == 3
     for run in _runs(copy):
         assert run.info.artifact_uri.startswith((copied / "mlartifacts").as_uri() + "/")
-        assert client.list_artifacts(run.info.run_id)
+        assert list((copied / "mlartifacts" / run.info.run_id / "artifacts").iterdir())
     shutil.rmtree(tracked.uri)
     assert sync(copy) == 0
 

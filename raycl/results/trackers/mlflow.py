@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -219,7 +220,7 @@ class _Runs:
             self._client.log_batch(self._parent, metrics=metric_chunk)
         with tempfile.TemporaryDirectory() as folder:
             write_files(self._results, table, Path(folder))
-            self._client.log_artifacts(self._parent, folder)
+            self._put(self._parent, folder)
         self.show()
         ended = "FAILED" if table.failed else "FINISHED"
         self._client.set_terminated(self._parent, ended if table.complete else "KILLED")
@@ -274,6 +275,14 @@ class _Runs:
                 picture = plots.heat_map(matrix, f"{spec.alias}, seed {spec.seed_label}")
                 (Path(folder) / "matrix.png").write_bytes(plots.png(picture))
             write_network(store, Path(folder) / "network")
+            self._put(run_id, folder)
+
+    def _put(self, run_id: str, folder: str) -> None:
+        """Add the files of a folder to a run. MLflow remembers where those of a run lie, by the run's id alone, and a
+        process that has written to a folder would write there what is a copy's: so nobody asks it where that is."""
+        if self._beside:
+            shutil.copytree(folder, Path(self._results.uri) / ARTIFACTS / run_id / "artifacts", dirs_exist_ok=True)
+        else:
             self._client.log_artifacts(run_id, folder)
 
     def _log_data(self, run_id: str, spec: TrialSpec, provenance: Mapping[str, Any]) -> None:

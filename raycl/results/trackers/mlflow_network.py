@@ -7,7 +7,7 @@ from pathlib import Path
 from raycl.results.trial_store import TrialStore
 
 FILE = "network.safetensors"
-README = f"""\
+HOW_TO_LOAD = f"""\
 The network after the last task, by the names of its tensors:
 
 ```python
@@ -34,5 +34,5 @@ def write_network(store: TrialStore, folder: Path) -> bool:
         return False
     folder.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / FILE)
-    (folder / "README.md").write_text(README)
+    (folder / "README.md").write_text(HOW_TO_LOAD)
     return True
