@@ -250,9 +250,7 @@ def sync(results: FolderArgument) -> None:
 @app.command()
 def ui(
     results: FolderArgument,
-    port: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=65535, help="Port on this machine.", show_default="a free one")
-    ] = None,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port to use; 0: a free one.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser too.")] = True,
 ) -> None:
     """Show the runs of a results folder in MLflow's pages, till Ctrl-C."""

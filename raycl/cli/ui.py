@@ -24,16 +24,16 @@ from raycl.results.trackers.mlflow import shown_runs, tracking_uri
 from raycl.results.trackers.mlflow_summary import page
 
 HOST = "127.0.0.1"
-START_SECONDS = 120.0
-"""MLflow's server takes ten seconds to start on a quiet machine."""
+START_SECONDS = 300.0
+"""MLflow's server takes ten seconds to start on a quiet machine, and many times that on a busy one."""
 STOP_SECONDS = 5.0
 
 
-def serve(folder: str, port: int | None, browse: bool) -> None:
+def serve(folder: str, port: int, browse: bool) -> None:
     """Serve the runs of a folder, say where, and wait for Ctrl-C.
 
     Args:
-        port: default: a free one.
+        port: 0 for a free one.
         browse: open the page in a browser too.
 
     Raises:

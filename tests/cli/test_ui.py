@@ -21,9 +21,9 @@ from results.made_results import HEAD, Made
 from raycl.results.trackers.mlflow import sync
 from raycl.results.trackers.mlflow_summary import page, view
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-START_SECONDS = 180
+START_SECONDS = 400
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ be written again at any time: a trial's run is found by its tag, and its timesta
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -254,7 +253,7 @@ class _Runs:
         """
         from mlflow.entities import Param, RunTag
 
-        parameters = [Param(name, _text(value)) for name, value in parameters_of(spec).items() if value != ""]
+        parameters = [Param(name, text) for name, text in parameters_of(spec).items() if text]
         for chunk in _chunks(parameters[MOST_PARAMETERS:], MOST_PARAMETERS):
             self._client.log_batch(run_id, params=chunk)
         for chunk in _chunks(points[BATCH:], BATCH):
@@ -392,11 +391,6 @@ def _points(rows: Sequence[TaskRow], times: Mapping[int, float]) -> list[Any]:
         for task, name, value in metrics_of(rows)
         if math.isfinite(value)
     ]
-
-
-def _text(value: str | int | float | bool) -> str:
-    """One text for one value, whichever way it was read."""
-    return value[:6000] if isinstance(value, str) else json.dumps(value)
 
 
 def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -65,9 +65,12 @@ def tags_of(spec: TrialSpec, number: int | None) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def parameters_of(spec: TrialSpec) -> dict[str, Any]:
-    """Hyperparameters, the searched ones apart from those that the sweep file fixes."""
-    return {(SEARCHED if path in spec.point else FIXED) + path: value for path, value in spec.hyperparameters().items()}
+def parameters_of(spec: TrialSpec) -> dict[str, str]:
+    """Hyperparameters, the searched ones apart from those that the sweep file fixes; one text for one value."""
+    return {
+        (SEARCHED if path in spec.point else FIXED) + path: _text(value)
+        for path, value in spec.hyperparameters().items()
+    }
 
 
 def data_set(spec: TrialSpec, provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -85,3 +88,8 @@ def data_set(spec: TrialSpec, provenance: Mapping[str, Any]) -> dict[str, str]:
 
 def _canonical(point: Mapping[str, Any]) -> str:
     return json.dumps(dict(point), sort_keys=True)
+
+
+def _text(value: str | int | float | bool) -> str:
+    """One text for one value, whichever way it was read."""
+    return value[:6000] if isinstance(value, str) else json.dumps(value)
