@@ -15,7 +15,7 @@ import raycl
 from raycl.addresses import shown
 from raycl.cli.file_commands import copy, ls, schema
 from raycl.cli.picture_commands import plot, report
-from raycl.cli.results_commands import diff, export, pack, show, simulate, sync, winner
+from raycl.cli.results_commands import diff, export, pack, show, simulate, sync, ui, winner
 from raycl.cli.run_commands import check, resume, run
 from raycl.cli.terminal import Complaints, standard_error
 from raycl.errors import RayclError, SpecError, exit_code
@@ -69,7 +69,24 @@ def options(
     """The options of every command."""
 
 
-for command in (run, resume, check, show, diff, winner, plot, report, simulate, sync, pack, export, schema, ls, copy):
+for command in (
+    run,
+    resume,
+    check,
+    show,
+    diff,
+    winner,
+    plot,
+    report,
+    simulate,
+    sync,
+    ui,
+    pack,
+    export,
+    schema,
+    ls,
+    copy,
+):
     app.command()(command)
 
 

@@ -123,6 +123,17 @@ def sync(results: FolderArgument) -> None:
     sync_results(results)
 
 
+def ui(
+    results: FolderArgument,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port to use; 0: a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser too.")] = True,
+) -> None:
+    """Show the runs of a results folder in MLflow's pages, till Ctrl-C."""
+    from raycl.cli.ui import serve
+
+    serve(results, port, browser)
+
+
 def pack(
     results: FolderArgument,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where trials.parquet and cells.parquet go.")],

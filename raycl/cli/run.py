@@ -90,7 +90,7 @@ def _report(folder: str) -> str:
 
 
 def _tell_ending(ending: Ending, console: Console, written: str) -> None:
-    from raycl.results.trackers.mlflow import ui_command
+    from raycl.results.trackers.mlflow_address import nowhere, ui_command
 
     if not ending.complete:
         console.print(Text(shown(ending.reason), style="yellow"), soft_wrap=True)
@@ -101,7 +101,7 @@ def _tell_ending(ending: Ending, console: Console, written: str) -> None:
         ("results", shown(ending.folder)),
         ("table", f"raycl show {shlex.quote(shown(ending.folder))}"),
         ("report", written),
-        ("MLflow", ui_command(ending.folder)),
+        ("MLflow", ui_command(ending.folder) or shown(nowhere(ending.folder))),
     ):
         if told:
             console.print(f"{name:<8} {told}", markup=False, highlight=False, soft_wrap=True)

@@ -1,13 +1,13 @@
-"""The data set of a sweep that has finished: one file for each kind of table, in place of the parts of its trials.
+"""The data set of a sweep: one file for each kind of table, and what trials have left since it was last written.
 
 ``data/trials/all.parquet`` has one union of columns, and one type for each of them, over all methods; so has every
 other kind. What reads a folder of Parquet files (pandas, pyarrow, DuckDB, Polars) takes its columns from one file,
-which then is the only one.
+which is the only one there is. The driver replaces it whole every now and then, and once the sweep has finished.
 
-A part counts for more than the file. A trial that ends again, or for the first time, leaves its parts beside it, until
-the sweep has finished once more. A trial whose part among ``trials`` is there has parts of its own, else its rows are
-in the files: they are written before parts go, and the part among ``trials`` goes first. So each row is read once at
-any moment, wherever the driver dies.
+A trial that ends, again or for the first time, leaves parts below ``parts``, where no other program looks, until they
+are taken in; earlier versions of raycl left them beside the files. A part counts for more than the file: a trial whose
+part among ``trials`` is there has parts of its own, else its rows are in the files. These are written before parts go,
+and the part among ``trials`` goes first. So each row is read once at any moment, wherever the driver dies.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ from raycl.errors import TornFile
 from raycl.results import schema
 from raycl.results.choices import CHOICES
 from raycl.results.files import Files, digest
-from raycl.results.trial_store import part_name
+from raycl.results.hyperparameters import HP, settled
+from raycl.results.trial_store import DATA_FOLDER, PARTS_FOLDER, part_name, part_names
 
-ALL = "all"
-"""Takes the place of a trial's name in that of a part."""
+README_FILE = f"{DATA_FOLDER}/README.md"
 OF_EVERY_TRIAL = ("cells", "trials")
 """Kinds of which every trial that has ended has a part."""
 AT_ONCE = 16
 """Trials whose rows are held, and lie side by side in a file, so that those of a few can be read alone."""
 COLLECTED = "raycl.collected"
 """Of the notes in the file of the trials: the digests of verdicts, and sizes of the other files."""
+_NAMES = ("strategy", f"{HP}model.name", f"{HP}stream.name")
+"""Columns that say whose options the others may be: of methods, models and streams."""
 _PART = re.compile(r"([0-9a-f]{16})\.parquet")
-_FORMS = {
+_FORMS: dict[str, pa.Schema | None] = {
     "cells": schema.CELLS,
     "inside": schema.INSIDE,
     "online": schema.ONLINE_ROWS,
@@ -72,12 +74,13 @@ def parts_of(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.Tab
 
 def _collected(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.Table]:
     """The rows of some trials in the file of a kind; of cells a trial may have none."""
-    path, form = part_name(kind, ALL), _FORMS[kind]
+    path = file_name(kind)
     if not files.exists(path):
         return {}
-    found = by_trial(schema.from_parquet(files.opened(path), files.name(path), form, trials))
+    table = schema.from_parquet(files.opened(path), files.name(path), _FORMS[kind], trials)
+    found = by_trial(table)
     if kind == "cells" and len(found) < len(trials):
-        found |= {name: form.empty_table() for name in trials if name in _notes(files)["verdicts"].keys() - found}
+        found |= {name: table[:0] for name in trials if name in _notes(files)["verdicts"].keys() - found}
     return found
 
 
@@ -87,15 +90,27 @@ def held(files: Files, sizes: Mapping[str, int]) -> Mapping[str, str]:
     No trial, where one of the files is damaged.
 
     Args:
-        sizes: lists the folder ``data``.
+        sizes: of the files of the data set, by name.
     """
     try:
         notes = _notes(files)
     except TornFile:
         return {}
-    whole = all(sizes.get(name.removeprefix("data/")) == size for name, size in notes["sizes"].items())
+    whole = all(sizes.get(name) == size for name, size in notes["sizes"].items())
     verdicts: Mapping[str, str] = notes["verdicts"] if whole else {}
     return verdicts
+
+
+def sizes_of(files: Files) -> dict[str, int]:
+    """Every file of the data set and every part, with its size."""
+    return {
+        f"{below}/{name}": size for below in (DATA_FOLDER, PARTS_FOLDER) for name, size in files.sizes(below).items()
+    }
+
+
+def file_name(kind: str) -> str:
+    """Where the file of a kind lies."""
+    return f"{DATA_FOLDER}/{kind}/all.parquet"
 
 
 def _notes(files: Files) -> Mapping[str, Any]:
@@ -104,7 +119,7 @@ def _notes(files: Files) -> Mapping[str, Any]:
     Raises:
         TornFile: it is damaged.
     """
-    path = part_name("trials", ALL)
+    path = file_name("trials")
     if not files.exists(path):
         return {"verdicts": {}, "sizes": {}}
     told: Mapping[str, Any] = json.loads(schema.notes_of(files.opened(path), files.name(path)).get(COLLECTED, "null"))
@@ -114,40 +129,64 @@ def _notes(files: Files) -> Mapping[str, Any]:
 
 
 def collect(files: Files, ended: Sequence[str]) -> None:
-    """Put the parts of a sweep together. For the driver that holds the lease, once nothing is left to run.
+    """Take in what trials have left. For the driver that holds the lease, also while trials run.
 
     Args:
         ended: names of all trials that have a verdict.
 
     Raises:
-        TornFile: a part is damaged or missing.
+        TornFile: a part is damaged or missing, or its trial goes on just now.
     """
-    sizes = files.sizes("data")
-    parts = [name for name in sizes if _PART.fullmatch(name.rpartition("/")[2])]
-    if parts or held(files, sizes).keys() != set(ended):
-        _write(files, ended)
-    for name in sorted(parts, key=lambda name: not name.startswith("trials/")):
-        files.delete(f"data/{name}")
+    sizes, known = sizes_of(files), set(ended)
+    parts: dict[str, list[str]] = {}
+    for name in sorted(sizes, key=lambda name: "/trials/" not in name):
+        found = _PART.fullmatch(name.rpartition("/")[2])
+        if found and found[1] in known:
+            parts.setdefault(found[1], []).append(name)
+    if not parts and held(files, sizes).keys() == known:
+        return
+    verdicts = _verdicts(files, ended)  # first: a trial that ends anew from now on keeps the parts that it then leaves
+    for name, data in _written(files, verdicts).items():
+        files.delete(name) if data is None else files.write(name, data)
+    now = _verdicts(files, list(parts))
+    for name in (name for trial, names in parts.items() if now[trial] == verdicts[trial] for name in names):
+        files.delete(name)
 
 
-def _write(files: Files, ended: Sequence[str]) -> None:
-    """Write every kind anew; that of the trials last, with what tells whether the others are whole."""
-    sizes = {}
-    for kind, form in _FORMS.items():
-        if form is None:
-            continue
-        data = schema.in_groups(_in_turn(files, kind, ended), form)
-        if data is None and kind not in OF_EVERY_TRIAL:
-            files.delete(part_name(kind, ALL))
-            continue
-        written = data or schema.to_parquet(form.empty_table())
-        files.write(part_name(kind, ALL), written)
-        sizes[part_name(kind, ALL)] = len(written)
+def _verdicts(files: Files, trials: Sequence[str]) -> dict[str, str]:
+    """The digest of each trial's verdict."""
     with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
-        verdicts = list(pool.map(lambda name: digest(files.read(f"trials/{name}/verdict.json") or b""), ended))
-    notes = json.dumps({"verdicts": dict(zip(ended, verdicts, strict=True)), "sizes": sizes}, sort_keys=True)
+        found = pool.map(lambda name: digest(files.read(f"trials/{name}/verdict.json") or b""), trials)
+        return dict(zip(trials, found, strict=True))
+
+
+def _written(files: Files, verdicts: Mapping[str, str]) -> dict[str, bytes | None]:
+    """Every file anew, with its bytes; that of the trials last, with what tells whether the others are whole.
+
+    None for a file without rows, which goes: trials of which it had some have parts.
+
+    All of it is made before any is written, so that the files disagree for as short a time as may be.
+    """
+    from raycl.results.described import (
+        HOW_TO_READ,  # late: it imports the methods, which no reader needs
+        described,
+    )
+
+    ended, written = list(verdicts), dict[str, bytes | None]()
+    for kind, form in _FORMS.items():
+        if form is not None:
+            data = schema.in_groups(_in_turn(files, kind, ended), described(form))
+            if data is None and kind in OF_EVERY_TRIAL:
+                data = schema.to_parquet(form.empty_table())
+            written[file_name(kind)] = data
+    sizes = {name: len(data) for name, data in written.items() if data is not None}
+    notes = json.dumps({"verdicts": dict(verdicts), "sizes": sizes}, sort_keys=True)
     table = unified([schema.TRIALS.empty_table(), *parts_of(files, "trials", ended).values()])
-    files.write(part_name("trials", ALL), schema.to_parquet(table, notes={COLLECTED: notes}))
+    named = (sorted({*table[name].to_pylist()} - {None}) for name in _NAMES if name in table.column_names)
+    table = table.cast(described(table.schema, *named))
+    if files.read(README_FILE) != HOW_TO_READ.encode():
+        written[README_FILE] = HOW_TO_READ.encode()
+    return {**written, file_name("trials"): schema.to_parquet(table, notes={COLLECTED: notes})}
 
 
 def _in_turn(files: Files, kind: str, ended: Sequence[str]) -> Iterator[pa.Table]:
@@ -159,7 +198,11 @@ def _in_turn(files: Files, kind: str, ended: Sequence[str]) -> Iterator[pa.Table
 
 
 def unified(tables: Sequence[pa.Table]) -> pa.Table:
-    """One table: whole numbers and floats become floats, other mixtures text, absent columns null."""
+    """One table of trials: absent columns are null, and options have the types of :func:`settled`.
+
+    Of what a package brings along, whole numbers and floats become floats, other mixtures text.
+    """
+    tables = [settled(table) for table in tables]
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowTypeError, pa.ArrowInvalid):
@@ -179,16 +222,19 @@ def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
 
 def _own(files: Files) -> set[str]:
     """Trials that have parts of their own."""
-    return {found[1] for found in map(_PART.fullmatch, files.children("data/trials")) if found}
+    names = [name for below in (DATA_FOLDER, PARTS_FOLDER) for name in files.children(f"{below}/trials")]
+    return {found[1] for found in map(_PART.fullmatch, names) if found}
 
 
 def _parts(files: Files, kind: str, trials: Sequence[str]) -> dict[str, pa.Table]:
     """Those of a kind that are there."""
 
     def read(trial: str) -> pa.Table | None:
-        name = part_name(kind, trial)
-        data = files.read(name)
-        return None if data is None else schema.from_parquet(data, files.name(name), _FORMS[kind])
+        for name in part_names(kind, trial):
+            data = files.read(name)
+            if data is not None:
+                return schema.from_parquet(data, files.name(name), _FORMS[kind])
+        return None
 
     with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
         return {name: table for name, table in zip(trials, pool.map(read, trials), strict=True) if table is not None}

@@ -82,3 +82,43 @@ MEANING = {
     "spec": "all options, as JSON",
 }
 """Columns by name; metrics speak for themselves (:class:`raycl.matrix.AccuracyMatrix`)."""
+
+_SHARES = (
+    "average_accuracy",
+    "average_incremental_accuracy",
+    "pooled_accuracy",
+    "pooled_average_incremental_accuracy",
+    "learning_accuracy",
+    "judged",
+)
+_DIFFERENCES = ("backward_transfer", "forward_transfer", "forgetting", "forgetting_all_rows")
+_COUNTS = {
+    "correct": "examples",
+    "total": "examples",
+    "tasks_done": "tasks",
+    "num_tasks": "tasks",
+    "updates": "updates",
+    "update": "updates",
+    "examples": "examples",
+    "parameters": "numbers",
+    "state_bytes": "bytes",
+    "buffer_bytes": "bytes",
+    "buffer_examples": "examples",
+    "forward_examples": "examples",
+    "gradient_examples": "examples",
+    "wall_seconds": "seconds",
+    "cpu_seconds": "seconds",
+    "evaluation_seconds": "seconds",
+    "threads": "threads",
+    "inference_batch": "examples",
+}
+UNITS = {**dict.fromkeys((*_SHARES, *_DIFFERENCES), "share of 1"), **_COUNTS}
+"""Units of the columns that are numbers."""
+RANGES = {
+    **dict.fromkeys(_SHARES, ("0", "1")),
+    **dict.fromkeys(_DIFFERENCES, ("-1", "1")),
+    **dict.fromkeys(_COUNTS, ("0", "inf")),
+    **dict.fromkeys(("task", "train_task"), ("-1", "inf")),
+    **dict.fromkeys(("eval_task", "training", "candidate", "seed"), ("0", "inf")),
+}
+"""Least and largest value of the columns that are numbers."""

@@ -169,7 +169,7 @@ def compared(results: ResultsFolder, metric: str = "average_accuracy") -> Compar
         metric: what methods are compared by, as the trials table names it.
     """
     trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
-    sweep, begun = _sweep(results), unfinished(results)
+    sweep, begun = sweep_of(results), unfinished(results)
     if sweep is None:
         found = _lines_by_alias(results, trials, bool(begun))
     else:
@@ -209,7 +209,7 @@ def owners_of(results: ResultsFolder) -> dict[str, tuple[str, ...]]:
 
     Empty where this installation cannot read the sweep.
     """
-    sweep = _sweep(results)
+    sweep = sweep_of(results)
     if sweep is None:
         return {}
     trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
@@ -242,7 +242,7 @@ def standings_of(sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, 
     return standings(sweep, results, told)
 
 
-def _sweep(results: ResultsFolder) -> SweepSpec | None:
+def sweep_of(results: ResultsFolder) -> SweepSpec | None:
     """The folder's sweep; None where this installation cannot read it (a method of a package that is not here)."""
     try:
         return SweepSpec.loads(results.sweep_json, catalog())

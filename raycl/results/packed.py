@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 
 from raycl.errors import StoreError, TornFile
 from raycl.results import schema
-from raycl.results.collected import ALL, COLLECTED
+from raycl.results.collected import COLLECTED, file_name
 from raycl.results.files import Files
 from raycl.results.store import HEAD, ResultsFolder
-from raycl.results.trial_store import part_name
 from raycl.spec.entry import entry_key
 from raycl.spec.sweep import SweepSpec
 
@@ -32,10 +31,10 @@ class Pack(ResultsFolder):
         head = json.loads((stored.schema.metadata or {}).get(SWEEP, b"{}"))
         if not {"name", "hash", "text"} <= head.keys():
             raise StoreError(f"{files.name(TRIALS_FILE)}: tells of no sweep; `raycl pack` writes the file anew")
-        held = {part_name(kind, ALL): files.read(f"{kind}.parquet") for kind in PACKED_KINDS}
+        held = {file_name(kind): files.read(f"{kind}.parquet") for kind in PACKED_KINDS}
         names = stored["trial"].to_pylist()
         notes = json.dumps({"verdicts": dict.fromkeys(names, ""), "sizes": {}})
-        held[part_name("trials", ALL)] = schema.to_parquet(stored, notes={COLLECTED: notes})
+        held[file_name("trials")] = schema.to_parquet(stored, notes={COLLECTED: notes})
         for name, spec in zip(names, stored["spec"].to_pylist(), strict=True):
             held |= {f"trials/{name}/spec.json": spec.encode(), f"trials/{name}/verdict.json": b"{}"}
         read = {path: data for path, data in held.items() if data is not None}

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from raycl.errors import TornFile
 from raycl.matrix import COST_COLUMNS, METRICS, AccuracyMatrix, Cost, Online, Points, TaskRow
 from raycl.results import choices, tested
+from raycl.results.hyperparameters import HP, settled
 from raycl.results.inside import inside_metrics
 from raycl.results.seed_columns import SEED_COLUMNS, seed_values
 from raycl.spec.trial import TrialSpec
@@ -116,7 +117,8 @@ def to_parquet(table: pa.Table, compression: str = "zstd", notes: Mapping[str, s
     Statistics and Arrow's copy of the schema are left out: a sweep has many small files, of which they are the most.
 
     Args:
-        notes: further texts for the file's metadata; every page is then sealed by a checksum too.
+        notes: further texts for the file's metadata; it is then one of the data set, with pages that are sealed by
+            checksums and fields that keep what is said of them.
     """
     sink = pa.BufferOutputStream()
     many = table.num_rows > 1
@@ -126,7 +128,7 @@ def to_parquet(table: pa.Table, compression: str = "zstd", notes: Mapping[str, s
         compression=compression,
         use_dictionary=many,
         write_statistics=False,
-        store_schema=False,
+        store_schema=notes is not None,
         write_page_checksum=notes is not None,
     ) as writer:
         writer.write_table(table)
@@ -140,7 +142,7 @@ def in_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes | None:
     Only one is held at a time beside the bytes. None where there are no rows.
     """
     sink = pa.BufferOutputStream()
-    options = {"compression": "zstd", "write_statistics": ["trial"], "store_schema": False, "write_page_checksum": True}
+    options = {"compression": "zstd", "write_statistics": ["trial"], "write_page_checksum": True}
     rows = 0
     with pq.ParquetWriter(sink, schema, **options) as writer:
         for table in tables:
@@ -157,8 +159,8 @@ def notes_of(source: pa.NativeFile, name: str) -> dict[str, str]:
         TornFile: it is no complete Parquet file.
     """
     with _read(name):
-        stored = pq.ParquetFile(source).schema_arrow.metadata or {}
-    return {key.decode(): text.decode() for key, text in stored.items()}
+        stored = pq.ParquetFile(source).metadata.metadata or {}
+    return {key.decode(): text.decode(errors="replace") for key, text in stored.items()}
 
 
 def from_parquet(
@@ -360,8 +362,8 @@ def trials_table(
         table = table.append_column(f"measure.{name}", pa.array([value], pa.float64()))
     ran_with = spec.hyperparameters() | provenance.get("resolved", {})
     for name, value in sorted(ran_with.items()):  # one order, however the options were read
-        table = table.append_column(f"hp.{name}", pa.array([value]))
-    return table.replace_schema_metadata(_METADATA)
+        table = table.append_column(f"{HP}{name}", pa.array([value]))
+    return settled(table).replace_schema_metadata(_METADATA)
 
 
 def _counts(scalar: pa.ListScalar) -> np.ndarray:

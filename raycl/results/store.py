@@ -14,13 +14,14 @@
     trials/<hash>/verdict.json              how it ended
     trials/<hash>/history.parquet           rows and manifests of a finished trial, in place of the files above
     trials/<hash>/traceback.txt             where it failed, if it did
-    data/cells/<hash>.parquet               its matrix, in the sweep's data set
-    data/trials/<hash>.parquet              its metrics, cost and hyperparameters
-    data/inside/<hash>.parquet              accuracies while tasks were learned, where that was asked for
-    data/online/<hash>.parquet              examples that were predicted before they were learned, alike
-    data/measures/<hash>.parquet            further numbers of each task, where there are any
-    data/tested/<hash>.parquet              its matrix on test data, of a trial of a table
-    data/<kind>/all.parquet                 the same of all trials of a sweep that has finished, in place of their parts
+    data/cells/all.parquet                  the sweep's data set: the matrices of all trials that have ended
+    data/trials/all.parquet                 their metrics, cost and hyperparameters
+    data/inside/all.parquet                 accuracies while tasks were learned, where that was asked for
+    data/online/all.parquet                 examples that were predicted before they were learned, alike
+    data/measures/all.parquet               further numbers of each task, where there are any
+    data/tested/all.parquet                 matrices on test data, of the trials of a table
+    data/README.md                          how other programs read them
+    parts/<kind>/<hash>.parquet             a trial's share of these files, till it is taken in
 
 Files of tasks are immutable and carry their attempt, so a worker that was given up but lives on destroys nothing.
 Readers trust what a manifest names and verify it. What is called otherwise (``Thumbs.db``, a copy that a file manager
@@ -39,10 +40,10 @@ from pathlib import Path
 from typing import Any
 
 from raycl.errors import StoreError, TornFile
-from raycl.results.collected import collect, held
+from raycl.results.collected import collect, held, sizes_of
 from raycl.results.files import Files, digest, dump_json
 from raycl.results.lease import Lease
-from raycl.results.trial_store import TrialStore
+from raycl.results.trial_store import TrialStore, part_names
 from raycl.spec.trial import TrialSpec
 
 HEAD, SWEEP_FILE = "sweep.json", "sweep.yaml"
@@ -165,12 +166,12 @@ class ResultsFolder:
         return Lease(self.files, force)
 
     def collect(self) -> None:
-        """Put the parts of the data set together, one file for each kind of table, once nothing is left to run.
+        """Take the parts of trials that have ended into the data set, one file for each kind of table.
 
-        For the driver that holds the lease.
+        For the driver that holds the lease, also while trials run.
 
         Raises:
-            TornFile: a part is damaged or missing.
+            TornFile: a part is damaged or missing, or its trial goes on just now.
         """
         collect(self.files, self.ended())
 
@@ -183,13 +184,13 @@ class ResultsFolder:
             TornFile: the rows of a finished trial are damaged too.
         """
         ended = self.ended()  # before the sizes: what ends in between is whole
-        sizes = self.files.sizes("data")
+        sizes = sizes_of(self.files)
         collected = held(self.files, sizes)
         with ThreadPoolExecutor(8) as pool:  # on object stores the time is all latency
             verdicts = list(pool.map(lambda name: self.files.read(f"trials/{name}/verdict.json"), ended))
 
         def whole(name: str, verdict: bytes) -> bool:
-            if f"trials/{name}.parquet" not in sizes and name in collected:
+            if not sizes.keys() & set(part_names("trials", name)) and name in collected:
                 return collected[name] == digest(verdict)
             return _complete(json.loads(verdict), sizes)
 
@@ -240,5 +241,5 @@ def _with_text(told: Mapping[str, Any], files: Files) -> dict[str, Any]:
 
 
 def _complete(record: Mapping[str, Any], sizes: Mapping[str, int]) -> bool:
-    """Whether the parts that a verdict names are whole; ``sizes`` lists the folder ``data``."""
-    return all(sizes.get(part.removeprefix("data/")) == size for part, (size, _) in record["parts"].items())
+    """Whether the parts that a verdict names are whole; ``sizes`` lists all parts."""
+    return all(sizes.get(part) == size for part, (size, _) in record["parts"].items())

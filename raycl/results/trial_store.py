@@ -24,6 +24,8 @@ from raycl.spec.trial import TrialSpec
 DATA_PARTS = ("cells", "trials", "inside", "online", "measures", "choices", "tested")
 """Of the data set; beside the first two only where trials measured inside tasks, had further numbers of each, or were
 of a table."""
+DATA_FOLDER, PARTS_FOLDER = "data", "parts"
+"""Folders of the data set, and of what single trials have left for it."""
 MOST_TRACEBACK = 200_000
 """Characters of a traceback that are kept, from its end."""
 EVERY_CELL = {"search": "all", "tasks": "all"}
@@ -201,7 +203,8 @@ class TrialStore:
     def reopen(self) -> None:
         """Forget the verdict, so that the trial goes on from its last checkpoint (a retry, or other cut-offs)."""
         self._files.delete(f"{self._folder}/verdict.json")  # first: readers leave out parts without a verdict
-        for part in (*(part_name(kind, self.spec.hash) for kind in DATA_PARTS), traceback_path(self.spec.hash)):
+        parts = [name for kind in DATA_PARTS for name in part_names(kind, self.spec.hash)]
+        for part in (*parts, traceback_path(self.spec.hash)):
             self._files.delete(part)
 
     def restart(self) -> None:
@@ -253,5 +256,10 @@ def traceback_path(trial: str) -> str:
 
 
 def part_name(kind: str, trial: str) -> str:
-    """Where a trial's part of the data set lies; ``kind`` is one of :data:`DATA_PARTS`."""
-    return f"data/{kind}/{trial}.parquet"
+    """Where a trial's part of the data set lies till it is taken in; ``kind`` is one of :data:`DATA_PARTS`."""
+    return f"{PARTS_FOLDER}/{kind}/{trial}.parquet"
+
+
+def part_names(kind: str, trial: str) -> tuple[str, str]:
+    """Where such a part may lie: earlier versions of raycl had it in the data set itself."""
+    return part_name(kind, trial), f"{DATA_FOLDER}/{kind}/{trial}.parquet"

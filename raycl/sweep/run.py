@@ -20,7 +20,7 @@ import pyarrow as pa
 
 import raycl
 from raycl.addresses import absolute, default_data_root
-from raycl.errors import RayclError, StoreError
+from raycl.errors import RayclError
 from raycl.results.growth import grow
 from raycl.results.lease import Lease
 from raycl.results.outcomes import Record
@@ -36,6 +36,7 @@ from raycl.sweep.beside import Beside
 from raycl.sweep.changes import changed_code, forget
 from raycl.sweep.data import reads, recorded_data
 from raycl.sweep.dispatch import Dispatcher
+from raycl.sweep.gathering import Gathering
 from raycl.sweep.ledger import Ledger
 from raycl.sweep.plan import EntryPlan
 from raycl.sweep.reuse import Elsewhere
@@ -110,21 +111,24 @@ def run_sweep(
     results = ResultsFolder.create(place, sweep.dumps(), sweep.hash, lambda held: _grow(held, sweep, options.force))
     mirrors = [TRACKERS.get(name)(results, sweep) for name in trackers]
     besides = [Beside(mirror.name, MANY, mirror.remedy) for mirror in mirrors]
-    listener = Beside("a listener", MANY)
+    listener, writer = Beside("a listener", MANY), Beside("the data set", MANY)
     display = Beside("the display", length=10)  # looks that cannot be shown by now are out of date
 
     def recorded(record: Record) -> None:
         for mirror, beside in zip(mirrors, besides, strict=True):
             beside.offer(partial(mirror.add, record))
         listener.offer(lambda: on_record(record))
+        writer.offer(gathering.trial_ended)
 
     def look(status: SweepStatus) -> None:
         display.offer(lambda: on_status(status))
 
     ledger = Ledger(results, sweep.metric, options.retry_failed, recorded)
+    lease = results.lease(options.force)
+    gathering = Gathering(results, lambda: not lease.lost.is_set())
     with ExitStack() as stack:
-        lease = stack.enter_context(results.lease(options.force))
-        for beside in (*besides, listener, display):
+        stack.enter_context(lease)
+        for beside in (*besides, listener, writer, display):
             stack.enter_context(beside)
         results.repair()
         trials = read_trials(results)
@@ -151,12 +155,12 @@ def run_sweep(
                 raise
             reason = str(error)
         finally:
+            writer.offer(gathering.gather)
             for mirror, beside in zip(mirrors, besides, strict=True):
                 beside.offer(mirror.finish)
         found = [] if reason else standings(sweep, results, ledger.record)
-        if found and all(standing.ended for standing in found):
-            _collect(results)
         if not reason:
+            gathering.gather(logging.WARNING)
             for beside in (*besides, listener, display):
                 beside.patience = END_SECONDS
     notes = () if options.rerun_changed else tuple(map(str, changed))
@@ -167,14 +171,6 @@ def _grow(held: ResultsFolder, sweep: SweepSpec, force: bool) -> None:
     """Another driver's folder keeps the sweep file that it is driven by."""
     with held.lease(force):
         grow(held, sweep)
-
-
-def _collect(results: ResultsFolder) -> None:
-    """A storage that is away, or a part that is damaged meanwhile, leaves the parts as they are, and readable."""
-    try:
-        results.collect()
-    except StoreError as error:
-        log.warning("the data set stays in parts: %s", error)
 
 
 def _ending(reason: str, found: Sequence[Standing], folder: str, notes: tuple[str, ...]) -> Ending:

@@ -116,11 +116,11 @@ def test_a_folder_whose_name_is_no_text_is_shown(unnamed: Path) -> None:
     assert b"60.00" in raycl("show", unnamed).stdout
     results = ResultsFolder.open(unnamed)
     assert len(results.trial_hashes()) == len(results.ended()) == 2
-    assert results.files.sizes("data/cells").keys() == {f"{name}.parquet" for name in results.ended()}
+    assert results.files.sizes("parts/cells").keys() == {f"{name}.parquet" for name in results.ended()}
     with results.lease():
         assert results.files.exists("lease.json")
-    results.files.delete_folder("data")
-    assert results.files.children("data") == []
+    results.files.delete_folder("parts")
+    assert results.files.children("parts") == []
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def test_a_part_that_is_missing_or_torn_is_named_with_the_remedy(
     results: ResultsFolder, record: Record, kind: str
 ) -> None:
     record(spec(), rows())
-    part = Path(results.uri, f"data/{kind}/{spec().hash}.parquet")
+    part = Path(results.uri, f"parts/{kind}/{spec().hash}.parquet")
     read = {"trials": read_trials, "cells": read_cells}[kind]
     whole = part.read_bytes()
     part.write_bytes(whole[:-20])
@@ -169,7 +169,7 @@ def test_strangers_in_a_results_folder_are_left_alone(results: ResultsFolder, re
     copy.mkdir()
     for name in ("spec.json", "verdict.json"):
         (copy / name).write_bytes((root / "trials" / trial.hash / name).read_bytes())
-    (root / "data" / "trials" / "desktop.ini").write_bytes(b"x")
+    (root / "parts" / "trials" / "desktop.ini").write_bytes(b"x")
     assert results.trial_hashes() == results.ended() == [trial.hash]
     assert read_trials(results).num_rows == 1
     assert list(matrices(results)) == [trial.hash]

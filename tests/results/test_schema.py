@@ -14,7 +14,7 @@ from raycl.results import schema
 from raycl.results.reading import read_trials
 from raycl.results.seed_columns import SEED_COLUMNS, seeds_in
 from raycl.results.store import ResultsFolder
-from raycl.results.trackers.mlflow import _metrics
+from raycl.results.trackers.mlflow_metrics import metrics_of
 from raycl.spec.seeds import RunSeeds
 
 STORED = Path(__file__).parent / "stored" / "rows_before_meter.parquet"
@@ -68,7 +68,7 @@ def test_counts_add_up_over_tasks_and_are_null_where_a_task_has_none(results: Re
 
 def test_a_folder_of_before_has_the_columns_as_nulls(results: ResultsFolder) -> None:
     _ended(results, [row(0, [1, 2, 3])], 10)
-    part = Path(results.uri) / f"data/trials/{spec(seed=10).hash}.parquet"
+    part = Path(results.uri) / f"parts/trials/{spec(seed=10).hash}.parquet"
     old = schema.from_parquet(part.read_bytes(), "part").drop_columns(list(schema.COUNTED_LATER))
     part.write_bytes(schema.to_parquet(old))
     trials = read_trials(results)
@@ -77,10 +77,10 @@ def test_a_folder_of_before_has_the_columns_as_nulls(results: ResultsFolder) -> 
 
 
 def test_a_tracker_logs_what_was_counted() -> None:
-    logged = {name for _, name, _ in _metrics(rows())}
+    logged = {name for _, name, _ in metrics_of(rows())}
     assert "cost/updates" in logged
     assert "cost/forward_examples" not in logged
-    values = {name: value for _, name, value in _metrics([counted(0, 7, 5)])}
+    values = {name: value for _, name, value in metrics_of([counted(0, 7, 5)])}
     assert (values["cost/forward_examples"], values["cost/gradient_examples"]) == (7.0, 5.0)
 
 
@@ -103,7 +103,7 @@ def test_every_row_has_the_seeds_of_all_sources(results: ResultsFolder) -> None:
 
 def test_a_folder_of_before_has_the_runs_seed_for_every_source(results: ResultsFolder) -> None:
     _ended(results, [row(0, [1, 2, 3])], 10)
-    part = Path(results.uri) / f"data/trials/{spec(seed=10).hash}.parquet"
+    part = Path(results.uri) / f"parts/trials/{spec(seed=10).hash}.parquet"
     old = schema.from_parquet(part.read_bytes(), "part").drop_columns(list(SEED_COLUMNS))
     part.write_bytes(schema.to_parquet(old))
     assert [_seeds(trial) for trial in read_trials(results).to_pylist()] == [[10] * 5]

@@ -213,13 +213,13 @@ def test_a_truncated_part_is_named_and_repaired(results: ResultsFolder, record: 
     record(spec(), rows())
     whole = read_cells(results)
     for kind in ("cells", "trials"):
-        part = Path(results.uri) / f"data/{kind}/{spec().hash}.parquet"
+        part = Path(results.uri) / f"parts/{kind}/{spec().hash}.parquet"
         part.write_bytes(part.read_bytes()[:-20])
         with pytest.raises(TornFile, match=rf"{part}.*raycl resume"):
             (read_cells if kind == "cells" else read_trials)(results)
     assert results.repair() == [spec().hash]
     assert read_cells(results).equals(whole)
-    (Path(results.uri) / f"data/trials/{spec().hash}.parquet").unlink()
+    (Path(results.uri) / f"parts/trials/{spec().hash}.parquet").unlink()
     with pytest.raises(TornFile, match="missing"):
         read_trials(results)
     ResultsFolder.create(results.uri, results.sweep_json, results.sweep_hash).repair()  # as `raycl resume` does
@@ -353,7 +353,7 @@ def test_a_thousand_tasks_are_small_and_quick() -> None:
 def test_parts_say_their_version_and_everything_of_the_trial(results: ResultsFolder, record: Any) -> None:
     record(spec(uses_memory=True), rows(), value=0.6, note="kept")
     table = read_trials(results)
-    part = results.files.read(f"data/trials/{spec(uses_memory=True).hash}.parquet")
+    part = results.files.read(f"parts/trials/{spec(uses_memory=True).hash}.parquet")
     assert schema.from_parquet(part or b"", "x").schema.metadata[b"raycl.schema_version"] == b"1"
     (trial,) = table.to_pylist()
     assert trial["average_accuracy"] == pytest.approx(0.6)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -12,14 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from results.made_results import HEAD, PROVENANCE, Made, mirrored, row, rows, spec
+from safetensors.torch import load_file
 
 from raycl.errors import InfrastructureError
 from raycl.matrix import Verdict
-from raycl.results.files import Files
+from raycl.results.files import Files, digest
 from raycl.results.store import ResultsFolder
 from raycl.results.trackers import mlflow as tracking
-from raycl.results.trackers.mlflow import sync, tracking_uri, ui_command
+from raycl.results.trackers.mlflow import shown_runs, sync, tracking_uri, ui_command
+from raycl.results.trackers.mlflow_metrics import metrics_of
+from raycl.results.trackers.mlflow_network import FILE
+from raycl.trial import checkpoint
 
 pytestmark = pytest.mark.alone
 
@@ -69,19 +76,26 @@ def test_a_trial_is_logged_once_and_whole(tracked: ResultsFolder, record: Callab
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert run.info.status == "FINISHED"
     assert by_trial[spec("gem", options={}).hash].info.status == "FAILED"
-    assert run.data.params["penalty"] == "10.0"
-    assert run.data.params["memory.capacity"] == "500"
+    assert run.info.run_name == "ewc · final · seed 10"
+    assert run.data.params["searched/penalty"] == "10.0"
+    assert run.data.params["fixed/memory.capacity"] == "500"
+    assert not any(name.rpartition("/")[0] not in ("searched", "fixed") for name in run.data.params)
+    assert json.loads(run.data.tags["raycl.point"]) == {"penalty": 10.0}
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("digits split class", "feed")
     client = _client(tracked)
     curve = client.get_metric_history(run.info.run_id, "average_accuracy")
     assert [(point.step, point.value) for point in curve] == [(1, 0.9), (2, 0.75), (3, pytest.approx(0.6))]
     assert curve[0].timestamp >= run.info.start_time > 1.6e12
     assert run.data.metrics["average_incremental_accuracy"] == pytest.approx(0.75)
-    assert run.data.metrics["final/backward_transfer"] == pytest.approx(-0.3)
+    assert run.data.metrics["backward_transfer"] == pytest.approx(-0.3)
     assert run.data.metrics["accuracy/task_02"] == 0.5
+    assert not {"final/average_accuracy", "pooled_accuracy"} & run.data.metrics.keys(), "said already"
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"matrix.parquet", "matrix.png", "trial.json"}
+    assert files == {"matrix.parquet", "matrix.png"}
     assert (Path(tracked.uri) / "mlartifacts").is_dir()
-    assert client.list_artifacts(parent.info.run_id)[0].path == "comparison.txt"
+    of_parent = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert of_parent >= {"table.txt", "table.csv", "winners.json"}
 
 
 def test_runs_that_methods_share_name_all_of_them_and_the_parent_says_how_it_ended(
@@ -109,12 +123,12 @@ def test_runs_that_methods_share_name_all_of_them_and_the_parent_says_how_it_end
 
     first = {
         None: ("tiny", "KILLED", None),
-        shared.hash: ("first search seed 0", "FINISHED", "first"),
-        own.hash: ("first search seed 0", "FAILED", "first"),
+        shared.hash: ("first · search 00 · seed 0", "FINISHED", "first"),
+        own.hash: ("first · search 01 · seed 0", "FAILED", "first"),
     }
     assert runs() == first
     made.suggest("second", [50])  # comes to a trial that is logged already
-    named = {**first, shared.hash: ("first+second search seed 0", "FINISHED", "first, second")}
+    named = {**first, shared.hash: ("first+second · search 00 · seed 0", "FINISHED", "first, second")}
     assert runs() == runs() == named
     made.suggest("second", [50, 50])
     made.win("first", 50)
@@ -138,8 +152,8 @@ def test_undefined_metrics_are_left_out(tracked: ResultsFolder, record: Callable
     record(spec("joint"), [row(2, [90, 91, 92])])
     sync(tracked)
     (run,) = [run for run in _runs(tracked) if "raycl.trial" in run.data.tags]
-    assert run.data.metrics["final/average_accuracy"] == pytest.approx(0.91)
-    assert "final/forgetting" not in run.data.metrics
+    assert run.data.metrics["average_accuracy"] == pytest.approx(0.91)
+    assert "forgetting" not in run.data.metrics
 
 
 def test_a_half_written_run_and_a_trial_that_ended_anew_are_written_again(tracked: ResultsFolder, record: Any) -> None:
@@ -212,13 +226,13 @@ def test_a_trial_costs_few_requests_and_the_last_makes_it_count(
     runs = tracking._Runs(tracked, str(tracking_uri(tracked)))
     asked.clear()
     assert runs.log(record(spec(), rows()))
-    assert asked == ["search_runs", "create_run", "log_artifacts", "set_terminated", "log_batch"]
+    assert asked == ["search_runs", "create_run", "log_inputs", "set_terminated", "log_batch"]
 
 
 def test_a_thousand_tasks_are_logged_in_few_requests() -> None:
     many = [row(task, [50.0] * 1000) for task in range(1000)]
     start = time.process_time()
-    points = list(tracking._metrics(many))
+    points = list(metrics_of(many))
     assert time.process_time() - start < 5
     assert not any(name.startswith("accuracy/") for _, name, _ in points)
     assert len(list(tracking._chunks(points, tracking.BATCH))) < 25
@@ -228,14 +242,123 @@ def test_where_the_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     results = ResultsFolder.create(tmp_path / "with space", '{"name": "x"}', "h")
     assert tracking_uri(results) == f"sqlite:///{tmp_path}/with space/mlflow.db"
-    assert ui_command(results).endswith(f"ui --backend-store-uri 'sqlite:///{tmp_path}/with space/mlflow.db'")
+    assert ui_command(results) == f"raycl ui '{tmp_path}/with space'"
     remote = ResultsFolder(
         Files("s3://bucket/x", results.files.filesystem, "x"), {"name": "x", "hash": "h", "sweep": "{}"}
     )
     remote.files.local = None
-    assert tracking_uri(remote) is None
+    assert (tracking_uri(remote), ui_command(remote)) == (None, "")
     assert sync(remote) == 0
     assert mirrored(remote, spec())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
-    assert tracking_uri(remote) == ui_command(remote) == "http://tracking:5000"
+    assert (tracking_uri(remote), ui_command(remote)) == ("http://tracking:5000", "raycl ui s3://bucket/x")
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" in os.environ or tracking._client("http://tracking:5000")
+
+
+# -- the sweep's own run, and folders that are copied -----------------------------------------------------------
+
+
+def test_the_run_of_the_sweep_has_the_table_and_the_winners(
+    tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    text = HEAD + "strategies: {first: {strategy: replay, memory.capacity: {choice: [50, 100]}}}\n"
+    made = Made(tmp_path / "whole", f"{text}search: {{trials: 2}}\nfinal: {{seeds: [10, 11]}}\n")
+    shutil.copy(empty_database, Path(made.results.uri) / "mlflow.db")
+    made.suggest("first", [50, 100])
+    for capacity, accuracy in ((50, 20.0), (100, 30.0)):
+        made.end("first", capacity, 0, accuracy)
+    made.win("first", 100)
+    for seed, accuracy in ((10, 40.0), (11, 50.0)):
+        made.end("first", 100, seed, accuracy, "final")
+    (Path(made.results.uri) / "report.html").write_text("<html></html>")
+    sync(made.results)
+    (parent,) = [run for run in _runs(made.results) if "raycl.trial" not in run.data.tags]
+    assert parent.data.metrics["final/first/average_accuracy"] == pytest.approx(0.45)
+    half = 12.7062 * 0.0707107 / 2**0.5  # Student's t of one degree of freedom, and the deviation of .4 and .5
+    assert parent.data.metrics["final/first/average_accuracy_half_width"] == pytest.approx(half, rel=1e-4)
+    assert json.loads(parent.data.tags["raycl.winner.first"]) == {"memory.capacity": 100}
+    assert "45.00" in parent.data.tags["mlflow.note.content"]
+    files = {file.path for file in _client(made.results).list_artifacts(parent.info.run_id)}
+    wanted = {"table.txt", "table.csv", "winners.json", "sweep.yaml", "report.html", "average_accuracy.png"}
+    assert files == wanted
+    experiment, key = shown_runs(made.results)
+    tags = _client(made.results).get_experiment(experiment).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    columns = json.loads(tags[f"mlflow.sharedViewState.{key}"])["selectedColumns"]
+    assert {"metrics.`average_accuracy`", "params.`searched/memory.capacity`"} <= set(columns)
+
+
+def _hashes(folder: str) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): digest(path.read_bytes()) for path in Path(folder).rglob("*") if path.is_file()
+    }
+
+
+def test_a_copy_that_goes_on_changes_nothing_in_the_original(tracked: ResultsFolder, record: Any) -> None:
+    record(spec(), rows())
+    sync(tracked)
+    before = _hashes(tracked.uri)
+    copied = Path(tracked.uri).with_name("copied")
+    shutil.copytree(tracked.uri, copied)
+    copy = ResultsFolder.open(copied)
+    store = copy.trial(spec(seed=11))
+    attempt = store.begin()
+    for one in rows()[1:]:
+        store.write_task(attempt, one.task, [one], {})
+    store.finish(Verdict("finished", task=2), PROVENANCE)
+    assert sync(copy) == 1
+    assert _hashes(tracked.uri) == before
+    assert len(_runs(copy)) == 3
+    for run in _runs(copy):
+        assert run.info.artifact_uri.startswith((copied / "mlartifacts").as_uri() + "/")
+        assert list((copied / "mlartifacts" / run.info.run_id / "artifacts").iterdir())
+    shutil.rmtree(tracked.uri)
+    assert sync(copy) == 0
+
+
+def test_the_check_finds_a_copy_that_writes_into_the_original(
+    tracked: ResultsFolder, record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mutant: the store does not follow its folder."""
+    monkeypatch.setattr(tracking, "follow", lambda folder: 0)
+    with pytest.raises(AssertionError):
+        test_a_copy_that_goes_on_changes_nothing_in_the_original(tracked, record)
+
+
+def test_runs_of_an_earlier_naming_are_written_anew(tracked: ResultsFolder, record: Any) -> None:
+    record(spec(), rows())
+    sync(tracked)
+    (run,) = [run for run in _runs(tracked) if "raycl.trial" in run.data.tags]
+    client = _client(tracked)
+    client.delete_tag(run.info.run_id, "raycl.layout")
+    client.set_tag(run.info.run_id, "mlflow.runName", "ewc final seed 10")
+    assert sync(tracked) == 1
+    (again,) = [run for run in _runs(tracked) if "raycl.trial" in run.data.tags]
+    assert again.info.run_name == "ewc · final · seed 10"
+    folders = {path.name for path in (Path(tracked.uri) / "mlartifacts").iterdir()}
+    assert run.info.run_id not in folders, "its files went with it"
+    assert again.info.run_id in folders
+
+
+def test_the_network_of_a_trial_that_keeps_its_state_is_there_to_load(
+    tracked: ResultsFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = torch.arange(6.0).reshape(2, 3)
+    for seed, keeps in ((10, True), (11, False)):
+        kept = spec(seed=seed, keep_checkpoint=keeps)
+        store = tracked.trial(kept)
+        state = checkpoint.encode({"strategy": {"network": {"head.weight": weights}}})
+        store.write_task(store.begin(), 0, [row(0, [1, 2, 3])], state)
+        store.finish(Verdict("finished", task=0), PROVENANCE)
+    sync(tracked)
+    runs = {run.data.tags["raycl.seed"]: run for run in _runs(tracked) if "raycl.trial" in run.data.tags}
+    places = {seed: Path(tracked.uri, "mlartifacts", run.info.run_id, "artifacts") for seed, run in runs.items()}
+    assert not (places["11"] / "network").exists()
+    lines = re.search(r"```python\n(.*?)```", (places["10"] / "network" / "README.md").read_text(), re.DOTALL)
+    assert lines is not None
+    assert len(lines[1].splitlines()) == 3
+    monkeypatch.chdir(places["10"] / "network")
+    exec(lines[1], {})
+    assert "'head.weight': (2, 3)" in capsys.readouterr().out
+    assert torch.equal(load_file(FILE)["head.weight"], weights)

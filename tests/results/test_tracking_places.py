@@ -248,4 +248,4 @@ def test_no_password_is_shown(
     printed = capsys.readouterr()
     assert "hidden-word" not in caplog.text + printed.out + printed.err
     assert "me:***@127.0.0.1" in printed.out
-    assert ui_command(results).endswith('ui --backend-store-uri "$MLFLOW_TRACKING_URI"')
+    assert ui_command(results) == f"raycl ui {tmp_path / 'a'}"

@@ -68,7 +68,7 @@ def test_running_again_repeats_nothing(undisturbed: Path) -> None:
 
 def test_a_finished_sweep_puts_its_data_set_together(undisturbed: Path) -> None:
     results = ResultsFolder.open(undisturbed)
-    assert sorted(results.files.sizes("data")) == ["cells/all.parquet", "trials/all.parquet"]
+    assert sorted(results.files.sizes("data")) == ["README.md", "cells/all.parquet", "trials/all.parquet"]
     trials = pq.read_table(undisturbed / "data" / "trials")
     assert trials.to_pylist() == read_trials(undisturbed).to_pylist()
     assert {trial["alias"] for trial in trials.to_pylist()} == {"naive", "replay"}
@@ -86,9 +86,10 @@ def test_a_data_set_that_cannot_be_put_together_stays_in_parts(
         assert run_sweep(sweep, tmp_path, backend="here").complete
     assert "the data set stays in parts: the storage is away" in caplog.text
     files = ResultsFolder.open(tmp_path).files
-    assert len(files.sizes("data/trials")) == read_trials(tmp_path).num_rows == 2
+    assert len(files.sizes("parts/trials")) == read_trials(tmp_path).num_rows == 2
     assert run_sweep(sweep, tmp_path, backend="here").complete
     assert list(files.sizes("data/trials")) == ["all.parquet"]
+    assert files.sizes("parts") == {}
     assert read_trials(tmp_path).num_rows == 2
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from raycl.models.network import Network
 from raycl.results import schema
-from raycl.results.trackers.mlflow import _metrics
+from raycl.results.trackers.mlflow_metrics import metrics_of
 from raycl.spec.evaluation import DIAGNOSTICS
 from raycl.streams.task import Batch
 from raycl.trial import diagnostics
@@ -238,7 +238,7 @@ def test_a_number_of_each_task_reaches_the_tables_and_mlflow() -> None:
     assert {"trial": "t", "train_task": 1, "name": "dead_units", "value": rows[2].measures["dead_units"]} in table
     trials = schema.trials_table("s", learning.trial, {"status": "finished"}, {"num_tasks": 3}, stored, {})
     assert trials["measure.effective_rank"].to_pylist() == [rows[3].measures["effective_rank"]]
-    logged = [(task, value) for task, name, value in _metrics(stored) if name == "measure/gradient_norm"]
+    logged = [(task, value) for task, name, value in metrics_of(stored) if name == "measure/gradient_norm"]
     assert logged == [(task, rows[task + 1].measures["gradient_norm"]) for task in range(3)]
 
 

@@ -6,11 +6,11 @@ be written again at any time: a trial's run is found by its tag, and its timesta
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,39 +22,40 @@ from raycl.addresses import shown
 from raycl.errors import InfrastructureError, RayclError
 from raycl.matrix import AccuracyMatrix, TaskRow
 from raycl.results import schema
-from raycl.results.comparison import owners_of
-from raycl.results.inside import inside_metrics
+from raycl.results.comparison import owners_of, sweep_of
 from raycl.results.outcomes import Record
 from raycl.results.reading import Folder, opened
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import comparison
 from raycl.results.trackers.mlflow_address import DATABASE, beside, nowhere, tracking_uri, ui_command, unusable
+from raycl.results.trackers.mlflow_metrics import metrics_of
+from raycl.results.trackers.mlflow_network import write_network
+from raycl.results.trackers.mlflow_place import ARTIFACTS, follow, home
+from raycl.results.trackers.mlflow_summary import KIND, SHARED_VIEW, figures, note, searched, view, winners, write_files
+from raycl.results.trackers.mlflow_terms import (
+    LAYOUT,
+    SEPARATOR,
+    Suggestions,
+    data_set,
+    parameters_of,
+    run_name,
+    tags_of,
+)
 from raycl.results.trial_store import TrialStore
 from raycl.spec.entry import entry_key
+from raycl.spec.fingerprint import commit
 from raycl.spec.sweep import SweepSpec
 from raycl.spec.trial import TrialSpec
 
 RETRY_SECONDS = 60.0
 """After a failure the server is left alone for so long."""
-MOST_TASK_METRICS = 20
-"""Up to so many tasks each evaluated task is a metric of its own; beyond, the matrix is in the artifacts."""
 BATCH = 500
 """Metrics per request; servers refuse more than 1000."""
 MOST_PARAMETERS = 100
 """Per request, as servers have it."""
-COST_METRICS = (
-    "wall_seconds",
-    "cpu_seconds",
-    "updates",
-    "examples",
-    *schema.COUNTED_LATER,
-    "parameters",
-    "state_bytes",
-    "buffer_bytes",
-)
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
-__all__ = ["MLflowMirror", "sync", "tracking_uri", "ui_command"]
+__all__ = ["MLflowMirror", "shown_runs", "sync", "tracking_uri", "ui_command"]
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +71,7 @@ def sync(folder: Folder) -> int:
         log.warning("%s", nowhere(results))
         return 0
     try:
-        runs = _Runs(results, uri)
+        runs = _Runs(results, uri, sweep_of(results))
         logged = sum(runs.log(spec) for spec in results.specs())
         runs.log_summary()
     except RayclError:
@@ -78,6 +79,24 @@ def sync(folder: Folder) -> int:
     except Exception as error:  # MLflow raises its own, those of requests and of SQLAlchemy
         raise InfrastructureError(unusable(results, uri, error)) from error
     return logged
+
+
+def shown_runs(folder: Folder) -> tuple[str, str]:
+    """The id of the experiment that holds a folder's runs, and the key of the view that shows them.
+
+    Raises:
+        InfrastructureError: the tracking server cannot be used, or nothing is logged anywhere.
+    """
+    results = opened(folder)
+    uri = tracking_uri(results)
+    if uri is None:
+        raise InfrastructureError(nowhere(results))
+    try:
+        return _Runs(results, uri, sweep_of(results)).show()
+    except RayclError:
+        raise
+    except Exception as error:  # MLflow raises its own, those of requests and of SQLAlchemy
+        raise InfrastructureError(unusable(results, uri, error)) from error
 
 
 class MLflowMirror:
@@ -92,6 +111,7 @@ class MLflowMirror:
     def __init__(self, results: ResultsFolder, sweep: SweepSpec | None = None) -> None:
         self.remedy = f"`raycl sync {shlex.quote(shown(results.uri))}` logs what is missing"
         self._results = results
+        self._sweep = sweep
         self._runs: _Runs | None = None
         self._warned = False
         self._retry_at = 0.0
@@ -122,7 +142,7 @@ class MLflowMirror:
             return
         try:
             if self._runs is None:
-                self._runs = _Runs(self._results, self._uri)
+                self._runs = _Runs(self._results, self._uri, self._sweep)
             action(self._runs)
         except Exception as error:  # whatever a mirror meets, the sweep goes on
             self.dirty = True
@@ -136,12 +156,16 @@ class MLflowMirror:
 class _Runs:
     """The runs of one results folder on one tracking server, where another folder may hold the same sweep."""
 
-    def __init__(self, results: ResultsFolder, uri: str) -> None:
+    def __init__(self, results: ResultsFolder, uri: str, sweep: SweepSpec | None = None) -> None:
         self._results = results
+        self._sweep = sweep
+        self._suggestions = Suggestions(results, sweep)
         self._folder = results.identity
         self._beside = results.files.local is not None and uri == beside(results.files.local)
         if self._beside and not results.files.exists(DATABASE):
             _make_database(results)
+        elif self._beside:
+            follow(Path(results.uri))
         self._client = _client(uri)
         self._uri = uri
         self._new = False  # whether no earlier version of raycl can have logged anything there
@@ -154,33 +178,58 @@ class _Runs:
         if verdict is None:
             return False
         for run in self._own(f"tags.`raycl.trial` = '{spec.hash}'", seal):
-            if run.data.tags.get("raycl.logged") == seal:
+            if run.data.tags.get("raycl.logged") == seal and run.data.tags.get("raycl.layout") == LAYOUT:
                 if run.data.tags.get("mlflow.parentRunId") != self._parent:  # that one was deleted, or another folder's
                     self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent)
                 return False
-            self._client.delete_run(run.info.run_id)  # half written, or the trial has ended anew since
+            self._delete(run.info.run_id)  # half written, named otherwise, or the trial has ended anew since
         history = store.history()
         rows, times = history.rows(), history.times()
         began = store.began()
         ended = max(times.values(), default=began)
         tags = {"raycl.trial": spec.hash, "raycl.status": verdict.status, "mlflow.parentRunId": self._parent}
-        tags["raycl.entries"] = entry_key(spec.variant, spec.alias)
-        tags |= {f"raycl.{name}": str(getattr(spec, name)) for name in ("phase", "alias", "strategy", "variant")}
+        number = self._suggestions.number(spec)
+        tags |= {"raycl.entries": entry_key(spec.variant, spec.alias), "raycl.layout": LAYOUT, **tags_of(spec, number)}
         if verdict.reason:
             tags["raycl.reason"] = verdict.reason[:4000]
-        run_id = self._create(f"{spec.alias} {spec.phase} seed {spec.seed_label}", tags, began)
+        run_id = self._create(run_name(spec, number), tags, began)
         self._log_artifacts(run_id, store, rows)
+        self._log_data(run_id, spec, store.provenance())
         self._client.set_terminated(run_id, STATUS[verdict.status], int(1000 * ended))
         self._log_values(run_id, spec, _points(rows, times), seal)
         return True
 
+    def _delete(self, run_id: str) -> None:
+        self._client.delete_run(run_id)
+        if self._beside:  # MLflow keeps the files of deleted runs
+            self._results.files.delete_folder(f"{ARTIFACTS}/{run_id}")
+
     def log_summary(self) -> None:
-        """The comparison table, with the sweep's own run."""
-        table = comparison(self._results)
+        """The sweep's own run: table, winners, sweep file, and how its experiment is shown."""
+        from mlflow.entities import Metric, RunTag
+
+        table, now = comparison(self._results), int(1000 * time.time())
         self._name_owners()
-        self._client.log_text(self._parent, str(table), "comparison.txt")
+        tags = {"mlflow.note.content": note(table), "raycl.layout": LAYOUT, "raycl.commit": commit(), **winners(table)}
+        metrics = [Metric(name, value, now, 0) for name, value in figures(table).items()]
+        told = [RunTag(name, text[:5000]) for name, text in tags.items() if text]
+        for chunk in _chunks(told, MOST_PARAMETERS):
+            self._client.log_batch(self._parent, tags=chunk)
+        for metric_chunk in _chunks(metrics, BATCH):
+            self._client.log_batch(self._parent, metrics=metric_chunk)
+        with tempfile.TemporaryDirectory() as folder:
+            write_files(self._results, table, Path(folder))
+            self._put(self._parent, folder)
+        self.show()
         ended = "FAILED" if table.failed else "FINISHED"
         self._client.set_terminated(self._parent, ended if table.complete else "KILLED")
+
+    def show(self) -> tuple[str, str]:
+        """Have the experiment shown as runs, with the columns worth looking at; its id, and the key of the view."""
+        key, state = view(searched(self._sweep))
+        for name, text in {**KIND, SHARED_VIEW + key: state}.items():
+            self._client.set_experiment_tag(self._experiment, name, text)
+        return self._experiment, key
 
     def _name_owners(self) -> None:
         """Name the runs of trials that several methods share after all of them: who ran one first is chance.
@@ -192,8 +241,9 @@ class _Runs:
             told = ", ".join(keys)
             for run in self._of_folder([self._experiment], f"tags.`raycl.trial` = '{name}'"):
                 if run.data.tags.get("raycl.entries") != told:
-                    _, _, rest = str(run.info.run_name).partition(" ")
-                    self._client.set_tag(run.info.run_id, "mlflow.runName", f"{'+'.join(keys)} {rest}"[:250])
+                    _, _, rest = str(run.info.run_name).partition(SEPARATOR)
+                    name_of_all = f"{'+'.join(keys)}{SEPARATOR}{rest}"
+                    self._client.set_tag(run.info.run_id, "mlflow.runName", name_of_all[:250])
                     self._client.set_tag(run.info.run_id, "raycl.entries", told[:4000])
 
     def _log_values(self, run_id: str, spec: TrialSpec, points: Sequence[Any], seal: str) -> None:
@@ -203,9 +253,7 @@ class _Runs:
         """
         from mlflow.entities import Param, RunTag
 
-        names = ("alias", "strategy", "variant", "phase", "score_on", "train_on")
-        values = {name: getattr(spec, name) for name in names} | {"seed": spec.seed_label} | spec.hyperparameters()
-        parameters = [Param(name, _text(value)) for name, value in values.items() if value != ""]
+        parameters = [Param(name, text) for name, text in parameters_of(spec).items() if text]
         for chunk in _chunks(parameters[MOST_PARAMETERS:], MOST_PARAMETERS):
             self._client.log_batch(run_id, params=chunk)
         for chunk in _chunks(points[BATCH:], BATCH):
@@ -225,8 +273,21 @@ class _Runs:
                 matrix = AccuracyMatrix.of(rows, len(rows[0].total))
                 picture = plots.heat_map(matrix, f"{spec.alias}, seed {spec.seed_label}")
                 (Path(folder) / "matrix.png").write_bytes(plots.png(picture))
-            (Path(folder) / "trial.json").write_text(spec.dumps())
+            write_network(store, Path(folder) / "network")
+            self._put(run_id, folder)
+
+    def _put(self, run_id: str, folder: str) -> None:
+        """Add the files of a folder to a run. MLflow remembers where those of a run lie, by the run's id alone, and a
+        process that has written to a folder would write there what is a copy's: so nobody asks it where that is."""
+        if self._beside:
+            shutil.copytree(folder, Path(self._results.uri) / ARTIFACTS / run_id / "artifacts", dirs_exist_ok=True)
+        else:
             self._client.log_artifacts(run_id, folder)
+
+    def _log_data(self, run_id: str, spec: TrialSpec, provenance: Mapping[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        self._client.log_inputs(run_id, [DatasetInput(Dataset(**data_set(spec, provenance)), [])])
 
     def _find(self) -> tuple[str, str]:
         """The experiment and the sweep's own run: those of this folder, whatever the sweep was called before.
@@ -255,8 +316,8 @@ class _Runs:
         return self._experiment, self._create(self._results.name, {"raycl.kind": "sweep"}, time.time())
 
     def _make_experiment(self) -> str:
-        home = (Path(self._results.uri) / "mlartifacts").as_uri() if self._beside else None
-        return str(self._client.create_experiment(self._results.name, artifact_location=home))
+        place = home(Path(self._results.uri)) if self._beside else None
+        return str(self._client.create_experiment(self._results.name, artifact_location=place))
 
     def _parents(self, experiments: Sequence[str], adopts: bool = True) -> Iterator[Any]:
         condition = "tags.`raycl.kind` = 'sweep'"
@@ -327,40 +388,9 @@ def _points(rows: Sequence[TaskRow], times: Mapping[int, float]) -> list[Any]:
 
     return [
         Metric(name, value, int(1000 * times.get(task, 0.0)), task + 1)
-        for task, name, value in _metrics(rows)
+        for task, name, value in metrics_of(rows)
         if math.isfinite(value)
     ]
-
-
-def _metrics(rows: Sequence[TaskRow]) -> Iterator[tuple[int, str, float]]:
-    """(task, metric, value): curves over tasks, cost of each task, and the final metrics at the last task."""
-    learned = [row for row in rows if row.task >= 0]
-    if not learned:
-        return
-    num_tasks = len(learned[0].total)
-    matrix = AccuracyMatrix.of(rows, num_tasks)
-    measured: list[float] = []
-    for row in learned:
-        average = matrix.average_accuracy(row.task)
-        measured += [average] if math.isfinite(average) else []
-        yield row.task, "average_accuracy", average
-        yield row.task, "average_incremental_accuracy", math.fsum(measured) / len(measured) if measured else math.nan
-        for name in COST_METRICS:
-            value = getattr(row.cost, name)
-            if value is not None:
-                yield row.task, f"cost/{name}", float(value)
-        for name, value in row.measures.items():
-            yield row.task, f"measure/{name}", value
-        if num_tasks <= MOST_TASK_METRICS:
-            for task, value in enumerate(matrix.accuracy[row.task], start=1):
-                yield row.task, f"accuracy/task_{task:02d}", float(value)
-    for name, value in (matrix.metrics() | inside_metrics(learned)).items():
-        yield learned[-1].task, f"final/{name}", value
-
-
-def _text(value: str | int | float | bool) -> str:
-    """One text for one value, whichever way it was read."""
-    return value[:6000] if isinstance(value, str) else json.dumps(value)
 
 
 def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import sys
 from pathlib import Path
 
 from raycl.addresses import shown
@@ -54,14 +52,8 @@ def beside(folder: Path) -> str:
 
 
 def ui_command(folder: Folder) -> str:
-    """What a person types to see the runs; the address itself where a server is used; empty where nothing is logged."""
-    uri = tracking_uri(folder)
-    if uri is None or uri.startswith("http"):
-        return shown(uri or "")
-    program = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
-    if shown(uri) != uri:  # the password stays in the variable
-        return f'{shlex.quote(program)} ui --backend-store-uri "${VARIABLE}"'
-    return shlex.join([program, "ui", "--backend-store-uri", uri])
+    """What a person types to see the runs; empty where nothing is logged."""
+    return f"raycl ui {shlex.quote(shown(opened(folder).uri))}" if tracking_uri(folder) else ""
 
 
 def unusable(folder: Folder, uri: str, error: Exception) -> str:
