@@ -79,6 +79,7 @@ DRAWS = "what generators draw only decides which network answers"
 UNSEEN = {
     "hypernetwork_tir.vae.regulariser": DRAWS,
     "hypernetwork_tir.vae.lookahead": DRAWS,
+    "hypernetwork_tir.vae.old_embeddings": DRAWS,
     "hypernetwork_tir.vae.sampled_tasks": DRAWS,
     "feature_extraction.training.reset_optimizer": FROZEN,
     "latent_replay.training.reset_optimizer": FROZEN,

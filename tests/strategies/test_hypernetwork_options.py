@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from strategies.every_method import assert_equal_state, small, stopped_after_every_task
+from strategies.every_method import OPTIONS, assert_equal_state, small, stopped_after_every_task
 from support import counts, evaluation_rows, finish, trainer
 
 from raycl.catalog import catalog
@@ -78,6 +78,7 @@ def test_each_of_them_disturbs_by_itself(option: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_resuming_equals_never_having_stopped(name: str) -> None:
     options = {**NOISY, "new_embedding": "last", "init": "hyperfan", "task_embedding_std": 0.5}
+    options |= {"old_embeddings": "learned", "beta": 0.1}
     if name == "hypernetwork_tir":
         options["vae"] = {
             **options,
@@ -92,6 +93,21 @@ def test_resuming_equals_never_having_stopped(name: str) -> None:
     resumed, resumed_rows = stopped_after_every_task(spec)
     assert counts(resumed_rows) == counts(rows)
     assert_equal_state(resumed.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("asked", ["learned", "fixed"])
+def test_old_embeddings_move_where_they_are_asked_to_and_what_they_make_is_kept(name: str, asked: str) -> None:
+    own = {"old_embeddings": asked, "beta": 10.0}
+    options = {"vae": {**OPTIONS["hypernetwork_tir"]["vae"], **own}} if name == "hypernetwork_tir" else own
+    running = trainer(small(name, "class", options=options, training={"reset_optimizer": False}))
+    strategy: Any = running.strategy
+    protected = strategy.protected if name == "hypernetwork" else strategy.vae.protected
+    running.run_task()
+    embedding, weights = protected.embeddings[0].detach().clone(), protected.weights([0])
+    running.run_task()
+    assert torch.equal(protected.embeddings[0], embedding) == (asked == "fixed")
+    assert (protected.weights([0]) - weights).norm() < 0.1 * weights.norm()
 
 
 def test_hyperfan_learns_and_keeps() -> None:
