@@ -79,9 +79,12 @@ def test_each_of_them_disturbs_by_itself(option: str) -> None:
 def test_resuming_equals_never_having_stopped(name: str) -> None:
     options = {**NOISY, "new_embedding": "last", "init": "hyperfan", "task_embedding_std": 0.5}
     options |= {"old_embeddings": "learned", "beta": 0.1}
+    vae = dict(options)
+    if name != "hypernetwork_replay":
+        options |= {"penalty": 10.0, "online_decay": 0.5, "fisher": "sampled", "layer": "2"}
     if name == "hypernetwork_tir":
         options["vae"] = {
-            **options,
+            **vae,
             "chunk_size": 1000,
             "latent_dim": 10,
             "encoder_hidden": [64],
@@ -132,6 +135,19 @@ def test_the_network_of_a_tasks_embedding_is_that_tasks() -> None:
     found = own.at_embedding(own.embeddings[1].detach(), x, 1)
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(own.at_embedding(torch.zeros_like(own.embeddings[1]), x, 1), expected)
+
+
+def test_a_task_is_judged_by_the_network_that_keep_best_keeps() -> None:
+    """What was generated for judging passes is of later weights than those that are put back."""
+    training = {"epochs": 6, "keep_best": True, "held_out": 0.2, "learning_rate": 3e-2}
+    running = trainer(small("hypernetwork", "task", training=training))
+    running.run_task()
+    own, x = method(running), evaluation_rows(running, 0).x
+    own.train(False)
+    with torch.no_grad():
+        found = own.predict(x, 0)[:, :2]
+    torch.testing.assert_close(found, own.at_embedding(own.embeddings[0].detach(), x, 0))
+    assert running.trial.revisions["kept weights"] == 2
 
 
 def test_ratio_and_size_of_the_target_are_told_with_each_row() -> None:
