@@ -54,9 +54,11 @@ def shared(running: Trainer) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("training", [{}, {"weight_decay": 0.1, "reset_optimizer": False}])
-def test_shared_layers_learn_in_the_first_task_and_stay_to_the_bit(kind: str, training: dict[str, Any]) -> None:
-    running = made(kind=kind, training=training)
+@pytest.mark.parametrize("augment", ["none", "crop"])
+def test_shared_layers_learn_in_the_first_task_and_stay_to_the_bit(kind: str, augment: str) -> None:
+    """Where the stream augments, they run in every update of later tasks."""
+    training = {"weight_decay": 0.1, "reset_optimizer": False}
+    running = made(kind=kind, training=training, stream={"augment": augment})
     start = shared(running)
     running.run_task()
     learned = shared(running)
@@ -64,6 +66,7 @@ def test_shared_layers_learn_in_the_first_task_and_stay_to_the_bit(kind: str, tr
     assert any(name.endswith("running_mean") for name in learned)
     finish(running)
     assert_equal_state(shared(running), learned)
+    assert not any(parameter.requires_grad for parameter in method(running).lower.parameters())
 
 
 def test_from_the_start_they_never_move() -> None:
