@@ -194,15 +194,15 @@ class Hypernetwork(Strategy):
 
     def begin_task(self, task: int, data: TaskData) -> None:
         self.protected.protect([self.target.beyond(self.context.scenario.sizes[old]) for old in range(task)])
-        if self._keeps_latents(task, len(data)):
+        if self._keeps_latents(task, data):
             self._latents = self._below.activations(data)
 
-    def _keeps_latents(self, task: int, rows: int) -> bool:
+    def _keeps_latents(self, task: int, data: TaskData) -> bool:
         """Whether what frozen layers make of the task's rows is the same in every update, and has room."""
-        context = self.context
-        seen_again = not (context.augments or context.training.real_time)
-        room = rows * self.target.floats_coming_in <= LATENT_NUMBERS
-        return self.config.layer is not None and self._below.frozen(task) and seen_again and room
+        if self.config.layer is None or not self._below.frozen(task):
+            return False
+        changes = self.context.augments or self.context.training.real_time
+        return not changes and len(data) * self.target.floats_coming_in <= LATENT_NUMBERS
 
     def end_task(self, task: int, data: TaskData) -> None:
         self.protected.release()
