@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from raycl.learning.layer_gradients import LayerCall
-from raycl.learning.per_example import add_linear, mean_over_rows, mean_power_of_gradients
+from raycl.learning.per_example import add_linear, gradients_of_rows, mean_over_rows, mean_power_of_gradients
 from raycl.learning.perceptron import is_perceptron, squared_errors
 from raycl.spec.revisions import Change
 from raycl.streams.task import Batch
@@ -64,6 +64,28 @@ def diagonal_fisher(
         return _log_likelihood_gradients(logits, batch.y, active(batch), labels, generator)
 
     return mean_power_of_gradients(network, batches, gradients, "square")
+
+
+def likelihood_gradients(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    active: Callable[[Batch], Tensor],
+    labels: FisherLabels,
+    generator: torch.Generator,
+) -> Iterator[Tensor]:
+    """What :func:`diagonal_fisher` squares, row by row: gradients of log p ``[rows, numel]``, a few rows at a time.
+
+    Args: those of :func:`diagonal_fisher`. A row of ``exact`` has one gradient for each active unit, times the root of
+        its probability.
+
+    Raises:
+        MethodError: a trainable parameter is used outside the layer that owns it.
+    """
+
+    def gradients(logits: Tensor, batch: Batch) -> Iterator[Tensor]:
+        return _log_likelihood_gradients(logits, batch.y, active(batch), labels, generator)
+
+    return gradients_of_rows(network, batches, gradients)
 
 
 def _probabilities(logits: Tensor, active: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """How far a hypernetwork's outputs for old tasks have moved: the distance that its output regulariser keeps small.
 
 von Oswald et al., "Continual learning with hypernetworks", ICLR 2020 (arXiv 1906.00695), eq. 2:
-``sum_t ||h(e_t; theta*) - h(e_t; theta')||^2 / (number of old tasks)``, summed over all weights of a task.
+``sum_t ||h(e_t; theta*) - h(e_t; theta')||^2 / (number of old tasks)``, summed over all weights of a task. Embeddings
+may move as theta does, and only change H below.
 
 The direct form builds every old network. The Gram form gives the same value and gradients at a cost that hardly depends
 on the number of old tasks: the generator ends in one linear map, so with features H and last layer (W, b)
@@ -35,7 +36,7 @@ class OutputRegulariser:
 
     Args:
         generator: the hypernetwork; its present parameters are copied as theta*.
-        embeddings: ``[tasks, embedding_dim]`` of the old tasks.
+        embeddings: ``[tasks, embedding_dim]`` of the old tasks; copied as e_t*.
         excluded: for each old task, where in its flat weights nothing is protected (units its head does not have).
         form: ``gram`` or ``direct``; equal up to rounding.
         cache: keep H* of all old tasks (small, grows with tasks); otherwise it is computed anew from theta*.
@@ -60,16 +61,18 @@ class OutputRegulariser:
             rows = [self._snapshot["weight"][start:stop] for start, stop in pairwise(self._cuts)]
             self._fixed_grams = [fixed.T @ fixed for fixed in rows]  # W*^T W* of each segment
 
-    def __call__(self, theta: Theta, tasks: Tensor | None = None) -> Tensor:
-        """Mean over old tasks of the squared distance ``[]`` between h(e_t; theta) and h(e_t; theta*).
+    def __call__(self, theta: Theta, tasks: Tensor | None = None, embeddings: Tensor | None = None) -> Tensor:
+        """Mean over old tasks of the squared distance ``[]`` between h(e_t; theta) and what was there, h(e_t*; theta*).
 
         Args:
             theta: the generator's weights, usually theta + lookahead; gradients flow into them.
             tasks: int64 ``[n]``, the old tasks that are looked at; default: all.
+            embeddings: e_t ``[old tasks, embedding_dim]`` where they have moved since; gradients flow into them.
         """
         if tasks is None:
             tasks = torch.arange(len(self._embeddings), device=self._embeddings.device)
-        features = self._generator.features(theta, self._embeddings[tasks])
+        now = self._embeddings if embeddings is None else embeddings
+        features = self._generator.features(theta, now[tasks])
         target = self._target(tasks)
         if self._form == "gram":
             distance = self._by_grams(theta, features, target, self._counts[tasks])

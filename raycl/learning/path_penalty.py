@@ -15,18 +15,17 @@ optimiser's step (:mod:`raycl.learning.quadratic`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.learning.path_integral import PathIntegral
-from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, StepSizes
+from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, StepSizes, Strength
 from raycl.spec.needs import Idle
 from raycl.spec.options import Options, Positive
 
-PathStrength = Annotated[float, Field(ge=0, le=1e15)]
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -45,7 +44,7 @@ class PathPenaltyOptions(Options):
         ),
     )
 
-    penalty: PathStrength = Field(0.0, description="strength of the pull; 0: none")
+    penalty: Strength = Field(0.0, description="strength of the pull; 0: none")
     penalty_step: PenaltyStep = "gradient"
     damping: Positive = Field(1e-7, description="xi, added to squared displacements")
     importance_scale: Positive = Field(1.5e-3, description="factor on what a task adds to importances")

@@ -10,7 +10,7 @@ exact. Every other layer is left to :mod:`raycl.learning.layer_gradients`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -56,6 +56,53 @@ def mean_power_of_gradients(
         return mean_over_rows(network, batches, add)
 
 
+def gradients_of_rows(
+    network: nn.Module, batches: Iterable[Batch], output_gradients: OutputGradients
+) -> Iterator[Tensor]:
+    """The gradients themselves, dh(f(x)) / d theta by all trainable parameters in order, in evaluation mode.
+
+    Yields:
+        ``[rows, numel]``, a few rows at a time; one function h of all rows of a batch before the next.
+
+    Raises:
+        MethodError: a trainable parameter is used outside the layer that owns it.
+    """
+    names = {id(p): name for name, p in network.named_parameters() if p.requires_grad}
+    numel = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    size = max(1, BLOCK_NUMBERS // numel)
+    for batch in batches:
+        with torch.enable_grad(), frozen_statistics(network), recorded_calls(network, names) as calls:
+            logits = network(batch.x)
+        _check_uses(names.values(), calls)
+        outputs, patches = [call.output for call in calls], Patches()
+        for seed in output_gradients(logits.detach(), batch):
+            deltas = torch.autograd.grad(logits, outputs, seed, retain_graph=True, materialize_grads=True)
+            uses = list(zip(calls, deltas, strict=True))
+            for start in range(0, len(seed), size):
+                rows = slice(start, start + size)
+                with frozen_statistics(network):  # layers run again
+                    parts = [_of_rows(name, uses, rows, patches).flatten(1) for name in names.values()]
+                yield torch.cat(parts, dim=1)
+
+
+Use = tuple[LayerCall, Tensor]
+"""A use of a layer, and the gradients by its output ``[batch, ...]``."""
+
+
+def _of_rows(name: str, uses: Sequence[Use], rows: slice, patches: Patches) -> Tensor:
+    """Gradients ``[rows, *shape]`` by one parameter, summed over all its uses."""
+    using = ((call, delta) for call, delta in uses if name in call.names.values())
+    first, *others = (call.gradients(delta[rows], rows, name, patches) for call, delta in using)
+    return sum(others, first)
+
+
+def _check_uses(names: Iterable[str], calls: Sequence[LayerCall]) -> None:
+    uses = {name for call in calls for name in call.names.values()}
+    if missing := sorted(set(names) - uses):
+        rule = "is used outside the layer that owns it, or not at all"
+        raise MethodError(f"importance of parameters: {missing[0]} {rule}")
+
+
 def mean_over_rows(network: nn.Module, batches: Iterable[Batch], add: AddBatch) -> dict[str, Tensor]:
     """The mean over all rows of what ``add`` makes of each batch, in evaluation mode.
 
@@ -85,9 +132,7 @@ def _add_batch(
 ) -> None:
     """Add the sum over the batch's rows to ``sums``."""
     uses = [name for call in calls for name in call.names.values()]
-    if missing := sorted(set(sums) - set(uses)):
-        rule = "is used outside the layer that owns it, or not at all"
-        raise MethodError(f"importance of parameters: {missing[0]} {rule}")
+    _check_uses(sums, calls)
     closed = [call.is_linear and all(uses.count(name) == 1 for name in call.names.values()) for call in calls]
     outputs = [call.output for call in calls]
     powers: dict[int, Tensor] = {}
@@ -119,14 +164,11 @@ def add_linear(sums: dict[str, Tensor], call: LayerCall, powers: Tensor, power: 
         sums[call.names["bias"]] += powers.sum(0)
 
 
-def _add_per_example(
-    sums: dict[str, Tensor], calls: list[tuple[LayerCall, Tensor]], patches: Patches, power: Power
-) -> None:
+def _add_per_example(sums: dict[str, Tensor], calls: list[Use], patches: Patches, power: Power) -> None:
     """Form gradients per example, a block of rows at a time; uses of one parameter add up before the power is taken."""
     for name in {name: None for call, _ in calls for name in call.names.values()}:
         using = [(call, delta) for call, delta in calls if name in call.names.values()]
         block = max(1, BLOCK_NUMBERS // max(call.numbers(name) for call, _ in using))
         for start in range(0, len(using[0][1]), block):
-            rows = slice(start, start + block)
-            first, *others = (call.gradients(delta[rows], rows, name, patches) for call, delta in using)
-            sums[name] += _raised(sum(others, first), power).sum(0)
+            found = _of_rows(name, using, slice(start, start + block), patches)
+            sums[name] += _raised(found, power).sum(0)

@@ -4,6 +4,10 @@ von Oswald, Henning, Grewe and Sacramento, "Continual learning with hypernetwork
 section 2: weights theta (chunk embeddings included) shared by all tasks and protected by the output regulariser (eq. 2)
 with one step of lookahead, and a private embedding per task that is learned during its task only. What the generated
 weights are for, a classifier's or a decoder's, is the business of whoever owns this.
+
+``old_embeddings: learned`` is the authors' ``continue_emb_training``: embeddings of old tasks go on learning, through
+the regulariser alone, whose targets stay what theta and they made when the task began. They are parameters of theta's
+optimiser, so that the lookahead moves them too: by the step of a gradient of zero, which past gradients make.
 """
 
 from __future__ import annotations
@@ -20,14 +24,14 @@ from raycl.learning.fused import FusedOptimizer
 from raycl.learning.lookahead import lookahead
 from raycl.learning.output_regulariser import OutputRegulariser
 from raycl.learning.precision import exactly
-from raycl.models.hypernetwork import Activation, Theta, WeightGenerator
+from raycl.models.hypernetwork import Activation, WeightGenerator
 from raycl.spec.needs import Idle
 from raycl.spec.options import Count, Dropped, Later, NonNegative, Options, Width, Widths
 
 GeneratorActivation = Annotated[Activation, Field(description="after each hidden layer of the generator")]
 
 
-PROTECTION = ("beta", "regulariser", "sampled_tasks", "lookahead")
+PROTECTION = ("beta", "regulariser", "sampled_tasks", "lookahead", "old_embeddings")
 """Options of :class:`GeneratorOptions` that say how old tasks are held."""
 
 
@@ -51,6 +55,9 @@ class GeneratorOptions(Options):
         Idle(("dropout",), "the generator has no hidden units", lambda at: not at.options.hidden),
         Idle(
             ("sampled_tasks",), "only regulariser: sampled draws tasks", lambda at: at.options.regulariser != "sampled"
+        ),
+        Idle(
+            ("old_embeddings",), "they learn through the regulariser, whose beta is 0", lambda at: not at.options.beta
         ),
     )
 
@@ -77,6 +84,9 @@ class GeneratorOptions(Options):
     chunk_embedding_std: Annotated[NonNegative, Later()] = Field(1.0, description="of a chunk embedding's start")
     new_embedding: Annotated[Literal["drawn", "last"], Later()] = Field(
         "drawn", description="where a task's embedding starts: anew, or at that of the task before"
+    )
+    old_embeddings: Annotated[Literal["fixed", "learned"], Later()] = Field(
+        "fixed", description="whether embeddings of old tasks go on learning through the regulariser, as theta does"
     )
     embedding_noise: Annotated[NonNegative, Later()] = Field(
         0.0, description="deviation of what is added to the embedding in every update of its task"
@@ -146,8 +156,15 @@ class ProtectedGenerator:
         self.embeddings.append(nn.Parameter(embedding.to(self._device)))
 
     def parameters(self) -> dict[str, list[nn.Parameter]]:
-        """What the current task trains, by optimiser: no embedding of an old task is among it."""
-        return {"theta": list(self.generator.parameters()), "embedding": [self.embeddings[-1]]}
+        """What the current task trains, by optimiser; embeddings of old tasks beside theta, where they learn."""
+        theta = [*self.generator.parameters(), *self._learned_embeddings]
+        return {"theta": theta, "embedding": [self.embeddings[-1]]}
+
+    @property
+    def _learned_embeddings(self) -> list[nn.Parameter]:
+        """Those of old tasks that go on learning."""
+        learn = self.options.old_embeddings == "learned" and self.options.beta > 0
+        return self.embeddings[:-1] if learn else []
 
     # -- what is generated -------------------------------------------------------------------------------------
 
@@ -195,7 +212,7 @@ class ProtectedGenerator:
     def backward(
         self, loss: Tensor, optimizer: FusedOptimizer, clip: float, others: Sequence[nn.Parameter] = ()
     ) -> Tensor | None:
-        """Set the gradients of a task's loss and of the regulariser: of theta, the current embedding, and ``others``.
+        """Set the gradients of a task's loss and of the regulariser: of :meth:`parameters` and ``others``.
 
         Args:
             optimizer: theta's, in whose next step the regulariser looks ahead.
@@ -205,7 +222,7 @@ class ProtectedGenerator:
         Returns:
             beta times the regulariser; None where nothing is held.
         """
-        theta = self.generator.theta
+        theta, old = self.generator.theta, self._learned_embeddings
         differentiated = self._regulariser is not None and self.options.lookahead == "differentiated"
         parameters = [*theta.values(), self.embeddings[-1], *others]
         gradients = torch.autograd.grad(loss, parameters, create_graph=differentiated)
@@ -213,11 +230,15 @@ class ProtectedGenerator:
             parameter.grad = gradient.detach()
         if self._regulariser is None:
             return None
-        ahead: Theta = theta
+        for embedding in old:  # the task's loss knows nothing of them
+            embedding.grad = None
+        ahead: Mapping[nn.Parameter, Tensor] = {parameter: parameter for parameter in (*theta.values(), *old)}
         if self.options.lookahead != "off":
             own = dict(zip(theta.values(), gradients[: len(theta)], strict=True))
-            ahead = _ahead(theta, own, optimizer, clip)
-        value = self.options.beta * self._regulariser(ahead, self._old_tasks())
+            ahead = lookahead(optimizer, own | {embedding: torch.zeros_like(embedding) for embedding in old}, clip)
+        moved = {name: ahead[parameter] for name, parameter in theta.items()}
+        embeddings = torch.stack([ahead[embedding] for embedding in old]) if old else None
+        value = self.options.beta * self._regulariser(moved, self._old_tasks(), embeddings)
         value.backward()  # adds to the gradients of the task's loss
         return value
 
@@ -237,10 +258,12 @@ class ProtectedGenerator:
         return own + sum(embedding.numel() for embedding in self.embeddings)
 
     def held_bytes(self) -> int:
-        """Bytes of theta as it was when the task began: made anew by every task, and charged all the same."""
+        """Bytes of theta, and of old embeddings that learn, as they were when the task began: made anew by every task,
+        and charged all the same."""
         if len(self.embeddings) < 2 or not self.options.beta:
             return 0
-        return sum(parameter.numel() * parameter.element_size() for parameter in self.generator.parameters())
+        held = [*self.generator.parameters(), *self._learned_embeddings]
+        return sum(parameter.numel() * parameter.element_size() for parameter in held)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -253,14 +276,3 @@ class ProtectedGenerator:
         with torch.no_grad():
             for embedding, value in zip(self.embeddings, state["embeddings"], strict=True):
                 embedding.copy_(value)
-
-
-def _ahead(
-    theta: Mapping[str, nn.Parameter],
-    gradients: Mapping[nn.Parameter, Tensor],
-    optimizer: FusedOptimizer,
-    clip: float,
-) -> Theta:
-    """Theta after the step that the task's loss alone would take."""
-    ahead = lookahead(optimizer, gradients, clip)
-    return {name: ahead[parameter] for name, parameter in theta.items()}

@@ -26,6 +26,9 @@ from torch import Tensor
 from raycl.errors import MethodError
 from raycl.spec.options import Later
 
+Strength = Annotated[float, Field(ge=0, le=1e15)]
+"""Strength of a pull; 0 is fine-tuning."""
+
 PenaltyStep = Annotated[
     Literal["gradient", "proximal"],
     Later(),

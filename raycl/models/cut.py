@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from raycl.errors import MethodError
+from raycl.models.network import Network
 
 
 def cut(backbone: nn.Module, layer: str | None) -> tuple[nn.Sequential, nn.Sequential]:
@@ -33,6 +34,16 @@ def cut(backbone: nn.Module, layer: str | None) -> tuple[nn.Sequential, nn.Seque
     place = names.index(layer) + 1
     links = list(modules.values())
     return nn.Sequential(*links[:place]), nn.Sequential(*links[place:])
+
+
+def divide(network: Network, layer: str) -> tuple[nn.Sequential, Network]:
+    """What lies below the output of a layer of the backbone, and the network above it, which has the same head.
+
+    Raises:
+        MethodError: as :func:`cut`.
+    """
+    lower, upper = cut(network.backbone, layer)
+    return lower, network.over(upper)
 
 
 def row(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

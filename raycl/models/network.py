@@ -135,6 +135,12 @@ class Network(nn.Module):
     def grow_head(self, outputs: int) -> None:
         self.head.grow(outputs)
 
+    def over(self, backbone: nn.Module) -> Network:
+        """The same head over another backbone, of as many features."""
+        other = Network(backbone, self.head.features, self.head.generator)
+        other.head = self.head
+        return other
+
     def forward(self, x: Tensor, units: range | None = None) -> Tensor:
         """float ``[batch, channels, height, width]`` -> logits ``[batch, outputs]``, or those of some units alone."""
         features = self.backbone(x)

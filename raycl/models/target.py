@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +22,22 @@ class TargetNetwork:
     Args:
         network: gives the structure. It is taken over: its own weights are dropped.
         outputs: output units of the head.
+        input_shape: of one row that goes in: channels, height, width of an image, or of an activation.
 
     Attributes:
         shapes: name -> shape of each weight tensor; the head's come last.
         numel: D, the number of weights.
+        floats_coming_in, floats_per_row: numbers in a row, and in all that layers make of one.
         network: the structure on torch's meta device; its training mode is that of the target.
     """
 
-    def __init__(self, network: Network, outputs: int, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, network: Network, outputs: int, input_shape: tuple[int, ...]) -> None:
         network.grow_head(outputs)
         self.shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
         self.numel = sum(shape.numel() for shape in self.shapes.values())
         self._state = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
-        self.floats_per_row = _activations(network, image_shape)
+        self.floats_coming_in = math.prod(input_shape)
+        self.floats_per_row = _activations(network, input_shape)
         self.network = network.to("meta")
 
     @property
@@ -65,6 +69,12 @@ class TargetNetwork:
         logits: Tensor = functional_call(self.network, {**self.split(flat), **state}, (x,))
         return logits
 
+    def built(self, flat: Tensor, state: Buffers) -> Network:
+        """An ordinary network with these weights ``[numel]`` and buffers, which it has for itself."""
+        network = deepcopy(self.network).to_empty(device=flat.device)
+        network.load_state_dict({**self.split(flat), **state})
+        return network
+
     def forward_many(self, flat: Tensor, states: Sequence[Buffers], x: Tensor) -> Tensor:
         """Weight sets ``[sets, numel]`` and the same images for all -> logits ``[sets, batch, outputs]``.
 
@@ -91,12 +101,12 @@ class TargetNetwork:
 
 
 @torch.no_grad()
-def _activations(network: Network, image_shape: tuple[int, int, int]) -> int:
-    """Numbers that all layers put out for one image, the image included.
+def _activations(network: Network, input_shape: tuple[int, ...]) -> int:
+    """Numbers that all layers put out for one row, the row included.
 
     Counted while the network has its weights: on the meta device, a linear layer imports torch's compiler.
     """
-    counts = [math.prod(image_shape)]
+    counts = [math.prod(input_shape)]
 
     def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         counts.append(output[0].numel())
@@ -105,7 +115,7 @@ def _activations(network: Network, image_shape: tuple[int, int, int]) -> int:
     hooks = [leaf.register_forward_hook(count) for leaf in leaves]
     training = network.training
     network.eval()
-    network(torch.zeros(1, *image_shape))
+    network(torch.zeros(1, *input_shape))
     network.train(training)
     for hook in hooks:
         hook.remove()

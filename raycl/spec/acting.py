@@ -48,7 +48,8 @@ def plastic(setting: Setting) -> Mapping[str, Any] | None:
     """Options under which a method holds nothing back: those that it names, else those that make it fine-tuning."""
     own: Mapping[str, Any] | None = getattr(setting.strategy, "plastic", None)
     found: Mapping[str, Any] | None = getattr(setting.strategy, "naive_when", None) if own is None else own
-    return found
+    unused = _unused(setting)
+    return found and {option: value for option, value in found.items() if option not in unused}
 
 
 def stability(setting: Setting) -> tuple[Decay, ...] | None:
@@ -61,5 +62,11 @@ def stability(setting: Setting) -> tuple[Decay, ...] | None:
 
 
 def _acting(setting: Setting, declared: Iterable[Decay]) -> Iterator[Decay]:
-    silent = idle(setting)
-    return (own for own in declared if own.option not in silent)
+    left_out = {*idle(setting), *_unused(setting)}
+    return (own for own in declared if own.option not in left_out)
+
+
+def _unused(setting: Setting) -> set[str]:
+    """The method's options that came later and stand at their default, which is that they do nothing: trials that do
+    not use them are what they were."""
+    return {option for option, before in setting.options.as_before().items() if before is None}

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
-from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic
+from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, Strength
 from raycl.spec.protocols import Decay
 from raycl.strategies.base import Context, Position, Strategy, StrategyConfig
 from raycl.streams.task import Batch
-
-Strength = Annotated[float, Field(ge=0, le=1e15)]
-"""Strength of a pull; 0 is fine-tuning."""
 
 
 class AnchoredConfig(StrategyConfig):

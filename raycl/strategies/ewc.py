@@ -20,12 +20,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from raycl.learning.fisher import CLOSED_FORM, FISHER_BATCH, FisherLabels, diagonal_fisher
-from raycl.learning.quadratic import require_finite
+from raycl.learning.quadratic import Strength, require_finite
 from raycl.spec.needs import Costly, Idle
 from raycl.spec.options import Count, Fraction
 from raycl.spec.revisions import Change
 from raycl.spec.setting import Setting
-from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
+from raycl.strategies.anchored import Anchored, AnchoredConfig
 from raycl.strategies.base import TaskData
 
 MANY_UNITS = 50

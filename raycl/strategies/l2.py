@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
+from raycl.learning.quadratic import Strength
+from raycl.strategies.anchored import Anchored, AnchoredConfig
 from raycl.strategies.base import TaskData
 
 

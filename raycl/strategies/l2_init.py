@@ -20,7 +20,8 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
+from raycl.learning.quadratic import Strength
+from raycl.strategies.anchored import Anchored, AnchoredConfig
 
 
 class L2InitConfig(AnchoredConfig):

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from raycl.learning.quadratic import require_finite
+from raycl.learning.quadratic import Strength, require_finite
 from raycl.learning.sensitivity import output_sensitivity
 from raycl.spec.options import Count, Fraction
-from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
+from raycl.strategies.anchored import Anchored, AnchoredConfig
 from raycl.strategies.base import TaskData
 
 IMPORTANCE_BATCH = 128

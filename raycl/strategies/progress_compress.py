@@ -36,12 +36,11 @@ from torch import Tensor, nn
 from raycl.learning.distillation import Softmaxes, distillation, frozen_copy
 from raycl.learning.fisher import CLOSED_FORM, FISHER_BATCH, diagonal_fisher
 from raycl.learning.own_units import competing_units, own_head_only, require_own_units
-from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, require_finite
+from raycl.learning.quadratic import PROXIMAL, PenaltyStep, Quadratic, Strength, require_finite
 from raycl.models.columns import Column, GatedAdapter, Taps
 from raycl.spec.needs import Need
 from raycl.spec.options import Count, Fraction, Positive, Width
 from raycl.spec.revisions import Change
-from raycl.strategies.anchored import Strength
 from raycl.strategies.base import (
     Context,
     Losses,

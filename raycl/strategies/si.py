@@ -22,8 +22,9 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from raycl.learning.path_integral import PathIntegral
+from raycl.learning.quadratic import Strength
 from raycl.spec.options import Positive
-from raycl.strategies.anchored import Anchored, AnchoredConfig, Strength
+from raycl.strategies.anchored import Anchored, AnchoredConfig
 from raycl.strategies.base import Context, Position, TaskData
 from raycl.streams.task import Batch
 

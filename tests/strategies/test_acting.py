@@ -43,6 +43,11 @@ BESIDE: dict[str, dict[str, Any]] = {
     "generative_negative_replay.upper_learning_rate": {"layer": "0"},
     "piggyback": {"initial_score": 6e-3, "mask_learning_rate": 1.0},
     "hypernetwork.sampled_tasks": {"regulariser": "sampled"},
+    **{
+        f"{name}.{option}": {"penalty": 1e3}
+        for name in ("hypernetwork", "hypernetwork_tir")
+        for option in ("penalty_step", "online_decay", "fisher", "fisher_examples")
+    },
     "hypernetwork_replay.sampled_tasks": {"regulariser": "sampled"},
     "hypernetwork_tir.sampled_tasks": {"regulariser": "sampled"},
     "hypernetwork_tir.vae.sampled_tasks": {"vae": {"regulariser": "sampled"}},
@@ -79,6 +84,7 @@ DRAWS = "what generators draw only decides which network answers"
 UNSEEN = {
     "hypernetwork_tir.vae.regulariser": DRAWS,
     "hypernetwork_tir.vae.lookahead": DRAWS,
+    "hypernetwork_tir.vae.old_embeddings": DRAWS,
     "hypernetwork_tir.vae.sampled_tasks": DRAWS,
     "feature_extraction.training.reset_optimizer": FROZEN,
     "latent_replay.training.reset_optimizer": FROZEN,

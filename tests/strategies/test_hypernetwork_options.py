@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from strategies.every_method import assert_equal_state, small, stopped_after_every_task
+from strategies.every_method import OPTIONS, assert_equal_state, small, stopped_after_every_task
 from support import counts, evaluation_rows, finish, trainer
 
 from raycl.catalog import catalog
@@ -78,9 +78,13 @@ def test_each_of_them_disturbs_by_itself(option: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_resuming_equals_never_having_stopped(name: str) -> None:
     options = {**NOISY, "new_embedding": "last", "init": "hyperfan", "task_embedding_std": 0.5}
+    options |= {"old_embeddings": "learned", "beta": 0.1}
+    vae = dict(options)
+    if name != "hypernetwork_replay":
+        options |= {"penalty": 10.0, "online_decay": 0.5, "fisher": "sampled", "layer": "2"}
     if name == "hypernetwork_tir":
         options["vae"] = {
-            **options,
+            **vae,
             "chunk_size": 1000,
             "latent_dim": 10,
             "encoder_hidden": [64],
@@ -92,6 +96,21 @@ def test_resuming_equals_never_having_stopped(name: str) -> None:
     resumed, resumed_rows = stopped_after_every_task(spec)
     assert counts(resumed_rows) == counts(rows)
     assert_equal_state(resumed.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("asked", ["learned", "fixed"])
+def test_old_embeddings_move_where_they_are_asked_to_and_what_they_make_is_kept(name: str, asked: str) -> None:
+    own = {"old_embeddings": asked, "beta": 10.0}
+    options = {"vae": {**OPTIONS["hypernetwork_tir"]["vae"], **own}} if name == "hypernetwork_tir" else own
+    running = trainer(small(name, "class", options=options, training={"reset_optimizer": False}))
+    strategy: Any = running.strategy
+    protected = strategy.protected if name == "hypernetwork" else strategy.vae.protected
+    running.run_task()
+    embedding, weights = protected.embeddings[0].detach().clone(), protected.weights([0])
+    running.run_task()
+    assert torch.equal(protected.embeddings[0], embedding) == (asked == "fixed")
+    assert (protected.weights([0]) - weights).norm() < 0.1 * weights.norm()
 
 
 def test_hyperfan_learns_and_keeps() -> None:
@@ -116,6 +135,19 @@ def test_the_network_of_a_tasks_embedding_is_that_tasks() -> None:
     found = own.at_embedding(own.embeddings[1].detach(), x, 1)
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(own.at_embedding(torch.zeros_like(own.embeddings[1]), x, 1), expected)
+
+
+def test_a_task_is_judged_by_the_network_that_keep_best_keeps() -> None:
+    """What was generated for judging passes is of later weights than those that are put back."""
+    training = {"epochs": 6, "keep_best": True, "held_out": 0.2, "learning_rate": 3e-2}
+    running = trainer(small("hypernetwork", "task", training=training))
+    running.run_task()
+    own, x = method(running), evaluation_rows(running, 0).x
+    own.train(False)
+    with torch.no_grad():
+        found = own.predict(x, 0)[:, :2]
+    torch.testing.assert_close(found, own.at_embedding(own.embeddings[0].detach(), x, 0))
+    assert running.trial.revisions["kept weights"] == 2
 
 
 def test_ratio_and_size_of_the_target_are_told_with_each_row() -> None:

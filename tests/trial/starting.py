@@ -18,6 +18,8 @@ from raycl.sweep.run import run_sweep
 from raycl.trial.trainer import Trainer
 
 FROM_START: dict[str, dict[str, Any]] = {
+    "hypernetwork": {"freeze": "from_start", "layer": "2"},
+    "hypernetwork_tir": {"freeze": "from_start", "layer": "2"},
     "feature_extraction": {"freeze": "from_start"},
     "latent_replay": {"freeze": "from_start"},
     "cwr": {"freeze": "from_start"},

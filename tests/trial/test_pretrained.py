@@ -12,6 +12,7 @@ import pytest
 import torch
 from mistakes import raycl, refused
 from pretraining import made, weights_file
+from strategies.every_method import tensors
 from support import finish, held_by, trial
 from trial.starting import FROM_START, first, learned_from, parsed, run, started, text
 
@@ -99,7 +100,7 @@ class TestBeforeAnythingRuns:
 
     def test_a_method_that_makes_its_own_weights(self) -> None:
         with pytest.raises(SpecError, match=r"makes its own weights, and cannot start from model\.weights"):
-            SweepSpec.parse(text(weights="x.safetensors").replace("naive", "hypernetwork"), catalog())
+            SweepSpec.parse(text(weights="x.safetensors").replace("naive", "supsup"), catalog())
 
     def test_check_needs_no_file_but_knows_the_names(self, tmp_path: Path) -> None:
         file = tmp_path / "start.yaml"
@@ -219,7 +220,7 @@ class TestStart:
         model = {"hidden": [12], "weights": name}
         running = started(trial(strategy, scenario, model=model, options=FROM_START.get(strategy, {})), tmp_path)
         running.strategy.grow(0)
-        weights = [value for value in running.strategy.network.state_dict().values() if value.shape == start.shape]
+        weights = [value for value in tensors(running.strategy.state_dict()).values() if value.shape == start.shape]
         assert any(torch.equal(value, start) for value in weights)
 
     @pytest.mark.parametrize("strategy", FROM_START)
@@ -229,7 +230,7 @@ class TestStart:
         model = {"hidden": [12], "weights": name}
         running = started(trial(strategy, scenario, model=model, options=FROM_START[strategy]), tmp_path)
         finish(running)
-        weights = [value for value in running.strategy.network.state_dict().values() if value.shape == start.shape]
+        weights = [value for value in tensors(running.strategy.state_dict()).values() if value.shape == start.shape]
         assert any(torch.equal(value, start) for value in weights)
 
     def test_a_changed_file_ends_the_trial_before_it_starts(self, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from raycl.learning.path_penalty import PULL, PathPenalty, PathPenaltyOptions, PathStrength, without_norms
+from raycl.learning.path_penalty import PULL, PathPenalty, PathPenaltyOptions, without_norms
+from raycl.learning.quadratic import Strength
 from raycl.spec.needs import Idle
 from raycl.spec.options import Fraction
 from raycl.strategies.base import Context, Position, TaskData
@@ -45,7 +46,7 @@ class AR1Config(PathPenaltyOptions, ConsolidatedConfig):
         ),
     )
 
-    penalty: PathStrength = Field(1e3, description="strength of the pull; 0: held by its learning rate")
+    penalty: Strength = Field(1e3, description="strength of the pull; 0: held by its learning rate")
     variant: Literal["cwr_plus", "cwr_star"] = Field("cwr_plus", description="the head of AR1; cwr_star: of AR1*")
     trunk_learning_rate: Fraction = Field(
         0.05, description="factor on the learning rate of the trunk once it has settled; 0 freezes it"

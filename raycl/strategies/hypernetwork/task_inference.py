@@ -28,13 +28,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raycl.learning.own_units import own_head_only
-from raycl.learning.protected_generator import PROTECTION, GeneratorOptions
+from raycl.learning.protected_generator import PROTECTION
 from raycl.learning.protected_vae import Hidden, ProtectedVAE, ProtectedVAEOptions
 from raycl.spec.needs import NEW_OPTIMIZERS, Idle, Need
 from raycl.spec.options import Count, Fraction
 from raycl.strategies.base import Context, Losses, Phase, Position, StrategyConfig, TaskData, Trainable, total
 from raycl.strategies.generative_replay import check_pixels
-from raycl.strategies.hypernetwork.hypernetwork import Hypernetwork
+from raycl.strategies.hypernetwork.hypernetwork import SHARED_START, ClassifierGeneratorOptions, Hypernetwork
 from raycl.strategies.hypernetwork.replay import UNDRAWN, draw_phases
 from raycl.streams.scenario import Scenario
 from raycl.streams.task import Batch
@@ -46,11 +46,11 @@ class InferenceVAEOptions(ProtectedVAEOptions):
     decoder_hidden: Hidden = Field((50, 150), description="units per layer of a decoder, from the latent vector on")
 
 
-class HypernetworkTIRConfig(GeneratorOptions, StrategyConfig):
+class HypernetworkTIRConfig(ClassifierGeneratorOptions, StrategyConfig):
     """The generator of classifiers, that of images, and how replays are weighed."""
 
     search_space: ClassVar[dict[str, Any]] = {
-        **GeneratorOptions.search_space,
+        **ClassifierGeneratorOptions.search_space,
         "vae.beta": {"loguniform": [1e-4, 10]},
         "vae.chunk_size": {"lograndint": [500, 100_000]},
     }
@@ -76,13 +76,13 @@ class HypernetworkTIR(Hypernetwork):
         **dict.fromkeys(_OF_IMAGES, 3),
         "vae.sampled_tasks": 4,
     }
-    between_tasks = (*PROTECTION, *_OF_IMAGES, "replay_share", "replay_batch_size")
+    between_tasks = (*Hypernetwork.between_tasks, *_OF_IMAGES, "replay_share", "replay_batch_size")
     stability = None  # its generators of images are held besides
     divisible: ClassVar[bool] = False
     one_pass: ClassVar[bool] = False
     idle_rows = "never"
     passes: ClassVar[tuple[str, ...]] = (*Hypernetwork.passes, "inference_loss")
-    needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"),)
+    needs: ClassVar[tuple[Need, ...]] = (own_head_only("a generated network"), SHARED_START)
     ignores: ClassVar[tuple[Idle, ...]] = (
         NEW_OPTIMIZERS,
         Idle(
@@ -162,10 +162,11 @@ class HypernetworkTIR(Hypernetwork):
     def _inferred(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's task ``[batch]``, and that task's logits ``[batch, units]``; a network sees its own rows only."""
         chosen = self.infer_task(x)
+        below = self.lower(x)
         logits = x.new_empty(len(x), self._units)  # every row is of one task, so all are filled
         for task in chosen.unique().tolist():
             rows = chosen == task
-            logits[rows] = self._logits([task], x[rows])[0]
+            logits[rows] = self._logits([task], below[rows])[0]
         return chosen, logits
 
     # -- size and state ----------------------------------------------------------------------------------------
