@@ -14,7 +14,7 @@ from raycl.results.comparison import Line
 from raycl.results.layout import mean_and_margin
 from raycl.results.listed import Listed, listed
 
-UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+AGES = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 MOST_VARIANTS = 2
 """Of one sweep, whose best methods are named."""
 
@@ -52,4 +52,4 @@ def age(changed: float | None) -> str:
     if changed is None:
         return ""
     seconds = max(0.0, time.time() - changed)
-    return next((f"{seconds / size:.0f} {unit}" for unit, size in UNITS if seconds >= size), "0 s")
+    return next((f"{seconds / size:.0f} {unit}" for unit, size in AGES if seconds >= size), "0 s")

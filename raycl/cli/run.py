@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from pathlib import Path
 
@@ -24,8 +23,6 @@ from raycl.sweep.backend import RunOptions
 from raycl.sweep.run import Ending, run_sweep
 from raycl.trial.alone import run_trial
 from raycl.trial.session import Progress
-
-log = logging.getLogger(__name__)
 
 
 def run_in_process(sweep: SweepSpec, alias: str | None, seed: int, data_root: Path | None) -> bool:
@@ -65,31 +62,17 @@ def run_and_tell(sweep: SweepSpec, folder: str, backend: str, options: RunOption
     """
     console = standard_output(goes_on=True)
     with LiveTable(sweep, console) as live:
+        trackers = TRACKERS.names()
         ending = run_sweep(
-            sweep, folder, backend=backend, options=options, trackers=TRACKERS.names(), on_status=live.update
+            sweep, folder, backend=backend, options=options, trackers=trackers, report=True, on_status=live.update
         )
-    _tell_ending(ending, console, _report(ending.folder) if ending.complete and sweep.report else "")
+    _tell_ending(ending, console)
     if not ending.complete:
         return STOPPED
     return METHODS_FAILED if ending.failed else COMPLETE
 
 
-def _report(folder: str) -> str:
-    """Write the report of a folder into it; what breaks there costs the report alone.
-
-    Returns:
-        The file; empty where there is none.
-    """
-    from raycl.results.report import write_report
-
-    try:
-        return write_report(ResultsFolder.open(folder))
-    except Exception as error:
-        log.warning("no report: %s (`raycl report` writes one)", str(error) or type(error).__name__)
-        return ""
-
-
-def _tell_ending(ending: Ending, console: Console, written: str) -> None:
+def _tell_ending(ending: Ending, console: Console) -> None:
     from raycl.results.trackers.mlflow_address import nowhere, ui_command
 
     if not ending.complete:
@@ -100,7 +83,7 @@ def _tell_ending(ending: Ending, console: Console, written: str) -> None:
     for name, told in (
         ("results", shown(ending.folder)),
         ("table", f"raycl show {shlex.quote(shown(ending.folder))}"),
-        ("report", written),
+        ("report", ending.report),
         ("MLflow", ui_command(ending.folder) or shown(nowhere(ending.folder))),
     ):
         if told:
@@ -108,11 +91,13 @@ def _tell_ending(ending: Ending, console: Console, written: str) -> None:
 
 
 def sync_results(folder: str) -> None:
-    """Log what MLflow lacks, and say how much that was; write the report anew where the sweep has one."""
+    """Write the report anew where the sweep has one, log what MLflow lacks, and say how much that was."""
+    from raycl.results.report import leave_report
     from raycl.results.trackers.mlflow import sync, tracking_uri
 
+    results = ResultsFolder.open(folder)
+    if SweepSpec.loads(results.sweep_json, catalog()).report:
+        tell(f"report {leave_report(results)}")
     logged = sync(folder)
     uri = tracking_uri(folder)
     tell(f"logged {logged} trials to {shown(uri)}" if uri else "nothing is logged")
-    if SweepSpec.loads(ResultsFolder.open(folder).sweep_json, catalog()).report:
-        tell(f"report {_report(folder)}")

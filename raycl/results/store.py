@@ -46,7 +46,7 @@ from raycl.results.lease import Lease
 from raycl.results.trial_store import TrialStore, part_names
 from raycl.spec.trial import TrialSpec
 
-HEAD, SWEEP_FILE = "sweep.json", "sweep.yaml"
+HEAD, SWEEP_FILE, REPORT = "sweep.json", "sweep.yaml", "report.html"
 FIRST_FORMAT, FOLDER_FORMAT = 1, 2
 """The first kept the sweep file as a string in its head."""
 IDENTITY = "folder.json"

@@ -60,7 +60,7 @@ def run(
     trackers = TRACKERS.names()
     table = NotebookTable(asked.name) if on_status is None and Console().is_jupyter else None
     shown = on_status or table or (lambda status: None)
-    ending = run_sweep(asked, folder, backend=backend, options=options, trackers=trackers, on_status=shown)
+    ending = run_sweep(asked, folder, backend=backend, options=options, trackers=trackers, report=True, on_status=shown)
     if table is not None:
         table.finish()
     return Finished(ending)

@@ -10,7 +10,7 @@ from raycl.results.html import as_html
 from raycl.sweep.status import SweepStatus
 from raycl.sweep.status_table import StatusTable
 
-EVERY = 1.0
+REDRAWN_EVERY = 1.0
 """Seconds between two tables, at the least: each travels to the browser."""
 
 
@@ -27,7 +27,7 @@ class NotebookTable:
     def __call__(self, status: SweepStatus) -> None:
         """Show a status, unless one was shown a moment ago."""
         self._kept = status
-        if time.monotonic() - self._last >= EVERY:
+        if time.monotonic() - self._last >= REDRAWN_EVERY:
             self.finish()
 
     def finish(self) -> None:

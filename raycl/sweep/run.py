@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -64,6 +64,7 @@ class Ending:
         folder: the results.
         failed: of a complete sweep: methods that lack their result, or a part of it, each with its reason.
         notes: what whoever reads the results should know of them.
+        report: the file of the report that was left; empty where there is none.
     """
 
     complete: bool
@@ -71,6 +72,7 @@ class Ending:
     folder: str
     failed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    report: str = ""
 
 
 def run_sweep(
@@ -80,6 +82,7 @@ def run_sweep(
     backend: str = "ray",
     options: RunOptions | None = None,
     trackers: Sequence[str] = ("optuna",),
+    report: bool = False,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> Ending:
@@ -90,6 +93,7 @@ def run_sweep(
         backend: a name of :data:`raycl.sweep.backend.BACKENDS`: ``here``, one trial after another in this process, or
             ``ray``. The table is the same, and what one began the other continues.
         trackers: names of :data:`raycl.results.trackers.tracker.TRACKERS` that mirror the results.
+        report: leave a report in the folder once the sweep is complete, unless the sweep file says ``report: false``.
         on_status: shown where the sweep stands, at most four times a second.
         on_record: told of every trial that has ended, those of earlier runs included.
 
@@ -145,9 +149,18 @@ def run_sweep(
         run = _Run(
             sweep, ledger, plans, known, elsewhere, options, watch, lease, interruption, runs_on.opening(options)
         )
+        found: Sequence[Standing] = ()
+        written = ""
         try:
             with ExitStack() as block:
                 reason = run(lambda: block.enter_context(runs_on.open(sweep, options, root, interruption)))
+            if not reason:
+                found = standings(sweep, results, ledger.record)
+                gathering.gather(logging.WARNING)
+                if report and sweep.report and all(standing.ended for standing in found):
+                    from raycl.results.report import leave_report  # late: it imports matplotlib
+
+                    written = leave_report(results)
         except Interrupted as signal:
             reason = f"stopped by {signal}"
         except RayclError as error:
@@ -158,13 +171,11 @@ def run_sweep(
             writer.offer(gathering.gather)
             for mirror, beside in zip(mirrors, besides, strict=True):
                 beside.offer(mirror.finish)
-        found = [] if reason else standings(sweep, results, ledger.record)
         if not reason:
-            gathering.gather(logging.WARNING)
             for beside in (*besides, listener, display):
                 beside.patience = END_SECONDS
     notes = () if options.rerun_changed else tuple(map(str, changed))
-    return _ending(reason, found, results.uri, notes)
+    return replace(_ending(reason, found, results.uri, notes), report=written)
 
 
 def _grow(held: ResultsFolder, sweep: SweepSpec, force: bool) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from raycl.sweep.status import EntryStatus, SweepStatus
 
-SPARED = ("bar", "phase", "task", "pruned", "waiting", "running", "failed")
+GO_FIRST = ("bar", "phase", "task", "pruned", "waiting", "running", "failed")
 """Columns that go where there is no room, the first one first."""
 ONLY_IF_ANY = ("waiting", "pruned", "failed")
 """Columns that are there once they have something to say."""
@@ -73,7 +73,7 @@ class StatusTable:
         }
         kept = ["strategy", *(name for name in _COLUMNS if widths[name] or name not in ONLY_IF_ANY)]
         widths = {name: BAR if name == "bar" else max(widths[name], len(name)) for name in kept}
-        for name in SPARED:
+        for name in GO_FIRST:
             if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
                 break
             widths.pop(name, None)

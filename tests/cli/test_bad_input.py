@@ -187,7 +187,7 @@ final: {seeds: [10]}
 
 def test_names_and_options_that_do_not_fit(file: Path) -> None:
     assert refused("ls", "strategies", "nosuch").startswith("error: unknown strategy 'nosuch' (known: naive, ")
-    assert "training, memory, search, limits, evaluation, metrics, sweeps (got 'nosuch')" in misused("ls", "nosuch")
+    assert "limits, evaluation, metrics, sweeps, results (got 'nosuch')" in misused("ls", "nosuch")
     assert "--strategy and --seed choose the trial of --in-process; add it" in misused("run", file, "--seed", "3")
     assert "'--seed'" in misused(*tried(file, "--seed", "-1"))
     assert "'--seed'" in misused(*tried(file, "--seed", str(2**63)))

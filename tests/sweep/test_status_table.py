@@ -20,7 +20,7 @@ from rich.console import Console
 
 from raycl.cli.live import LiveTable
 from raycl.sweep.status import EntryStatus, SweepStatus
-from raycl.sweep.status_table import SPARED, StatusTable, standing
+from raycl.sweep.status_table import GO_FIRST, StatusTable, standing
 
 RUNNING = EntryStatus(
     "small_memory/replay",
@@ -91,8 +91,8 @@ def test_columns_go_one_by_one_and_those_of_nothing_are_left_out() -> None:
     assert drawn(200, None)[1].split() == every
     one = replace(STATUS, entries=(RUNNING,))
     for width in range(45, 120):
-        left = [name for name in SPARED if name not in drawn(width, None, one)[1].split() and name != "bar"]
-        assert left == [name for name in SPARED if name != "bar"][: len(left)]
+        left = [name for name in GO_FIRST if name not in drawn(width, None, one)[1].split() and name != "bar"]
+        assert left == [name for name in GO_FIRST if name != "bar"][: len(left)]
         assert {"done", "best"} <= set(drawn(width, None, one)[1].split())
     quiet = replace(STATUS, entries=(replace(RUNNING, waiting=0, pruned=0, failed=0),))
     silent = ("waiting", "pruned", "failed")

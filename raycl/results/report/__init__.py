@@ -4,6 +4,6 @@
 chosen, :mod:`pictures` draws, :mod:`page` lays it all out by the template beside it.
 """
 
-from raycl.results.report.page import REPORT, page, write_report
+from raycl.results.report.page import leave_report, page, write_report
 
-__all__ = ["REPORT", "page", "write_report"]
+__all__ = ["leave_report", "page", "write_report"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,14 +23,14 @@ from raycl.results.report.answer import answers
 from raycl.results.report.pictures import pictures
 from raycl.results.report.question import asked, protocol
 from raycl.results.searched import told
-from raycl.results.store import ResultsFolder
+from raycl.results.store import REPORT, ResultsFolder
 from raycl.results.tables import Comparison
 from raycl.results.view import Results
 from raycl.spec.distribution import format_value
 from raycl.spec.sweep import SweepSpec
 
-REPORT = "report.html"
-"""The file in a results folder."""
+log = logging.getLogger(__name__)
+
 TEMPLATE = "page.html.jinja"
 MOST_FAILURES = 100
 SELECTS_NOTHING = "This is a table of points: nothing was selected, so that no method is said to be the best."
@@ -56,6 +57,19 @@ def write_report(folder: ResultsFolder) -> str:
     """
     folder.files.write(REPORT, page(Results(folder)).encode())
     return folder.files.name(REPORT)
+
+
+def leave_report(folder: ResultsFolder) -> str:
+    """:func:`write_report` at the end of a run: what breaks there costs the report alone.
+
+    Returns:
+        The file; empty where there is none.
+    """
+    try:
+        return write_report(folder)
+    except Exception as error:
+        log.warning("no report: %s (`raycl report` writes one)", str(error) or type(error).__name__)
+        return ""
 
 
 def page(results: Results) -> str:

@@ -11,15 +11,14 @@ from urllib.parse import urlencode
 
 import pyarrow.csv as pa_csv
 
-from raycl.results.store import SWEEP_FILE, ResultsFolder
+from raycl.results.store import REPORT, SWEEP_FILE, ResultsFolder
 from raycl.results.tables import Comparison
 from raycl.results.trackers.mlflow_terms import SEARCHED
 from raycl.spec.sweep import SweepSpec
 
-REPORT = "report.html"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it MLflow's page of the experiment opens on traces of language models."""
-SHOWN = ("average_accuracy", "forgetting", "learning_accuracy")
+LEADING = ("average_accuracy", "forgetting", "learning_accuracy")
 SHARED_VIEW = "mlflow.sharedViewState."
 _MOST_COLUMNS = 8
 
@@ -28,7 +27,7 @@ def figures(table: Comparison) -> dict[str, float]:
     """The final table as metrics: mean and half-width of each method's average accuracy, and its forgetting."""
     found: dict[str, float] = {}
     for line in (line for line in table.lines if line.scored_on == "test"):
-        for name in SHOWN:
+        for name in LEADING:
             if name in line.metrics:
                 found[f"final/{line.key}/{name}"] = line.metrics[name].mean
         if line.interval:
@@ -75,7 +74,7 @@ def searched(sweep: SweepSpec | None) -> list[str]:
 
 def view(parameters: Sequence[str]) -> tuple[str, str]:
     """Key and value of the shared view that has the columns worth looking at."""
-    columns = [f"metrics.`{name}`" for name in SHOWN]
+    columns = [f"metrics.`{name}`" for name in LEADING]
     columns += [f"params.`{name}`" for name in parameters[:_MOST_COLUMNS]]
     order = {"orderByKey": "metrics.`average_accuracy`", "orderByAsc": False}
     state = json.dumps({"selectedColumns": columns, "runsHiddenMode": "SHOW_ALL", **order}, sort_keys=True)
