@@ -22,7 +22,8 @@ from raycl.trial.session import TrialSession
 NOTEBOOK = Path(__file__).parents[1] / "analysis" / "01_compare_strategies.ipynb"
 TABLES = NOTEBOOK.with_name("02_simulate_searches.ipynb")
 EMBEDDINGS = NOTEBOOK.with_name("hypernetwork_embeddings.ipynb")
-SHOWN = (EMBEDDINGS,)
+REGRESSION = NOTEBOOK.with_name("hypernetwork_regression.ipynb")
+SHOWN = (EMBEDDINGS, REGRESSION)
 """Stored as they ran on real data."""
 TABLE = """
 name: tiny
@@ -124,6 +125,23 @@ def test_the_plane_of_embeddings_is_looked_at(monkeypatch: pytest.MonkeyPatch) -
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert "after task 5: [" in "".join(output.get("text", "") for output in outputs)
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_hypernetwork_keeps_three_curves() -> None:
+    notebook = nbformat.read(REGRESSION, as_version=4)
+    NotebookClient(notebook, timeout=120).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    lines = "".join(output.get("text", "") for output in outputs).splitlines()
+    errors = {
+        name: [float(error) for error in told.split(",")]
+        for name, told in (line.split(": mean squared error ") for line in lines)
+    }
+    assert max(errors["hypernetwork"]) < 0.05
+    assert max(errors["fine-tuning"]) > 1
+    assert errors["fine-tuning"][2] < 0.05, "the last one is learned"
+    assert max(errors["hypernetwork"]) < max(errors["EWC on the hypernetwork"])
 
 
 @pytest.mark.slow

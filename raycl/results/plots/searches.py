@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import optuna
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
@@ -31,7 +30,6 @@ from raycl.results.plots.style import (
 )
 from raycl.results.searched import told
 from raycl.results.tables import Comparison
-from raycl.results.trackers.optuna_terms import frozen, new_study, optuna_space
 from raycl.spec.distribution import Conditional, Distribution
 from raycl.spec.space import Choice, LogRandInt, LogUniform
 
@@ -126,6 +124,10 @@ def importances(points: pa.Table, space: Ranges) -> dict[str, float]:
     values = ended["value"].to_pylist()
     if len(values) < FEWEST_POINTS or math.isnan(statistics.deviation(values)) or len(always) < 2:
         return {}
+    import optuna  # late: it takes a tenth of a second, and in a notebook it warns of a missing package
+
+    from raycl.results.trackers.optuna_terms import frozen, new_study, optuna_space
+
     study = new_study()
     for row in ended.select([*always, "value"]).to_pylist():
         value = row.pop("value")
