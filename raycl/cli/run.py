@@ -9,12 +9,11 @@ from rich.console import Console
 from rich.text import Text
 
 from raycl.addresses import shown
-from raycl.catalog import catalog
 from raycl.cli.live import LiveTable
 from raycl.cli.show import report
 from raycl.cli.terminal import standard_output, tell
 from raycl.errors import COMPLETE, METHODS_FAILED, STOPPED, MethodError
-from raycl.results.store import ResultsFolder
+from raycl.results.store import REPORT, ResultsFolder
 from raycl.results.tables import matrix_table
 from raycl.results.trackers.tracker import TRACKERS
 from raycl.spec.distribution import format_value
@@ -91,13 +90,12 @@ def _tell_ending(ending: Ending, console: Console) -> None:
 
 
 def sync_results(folder: str) -> None:
-    """Write the report anew where the sweep has one, log what MLflow lacks, and say how much that was."""
-    from raycl.results.report import leave_report
+    """Log what MLflow lacks, write the report anew where the sweep has one, and say so."""
     from raycl.results.trackers.mlflow import sync, tracking_uri
 
-    results = ResultsFolder.open(folder)
-    if SweepSpec.loads(results.sweep_json, catalog()).report:
-        tell(f"report {leave_report(results)}")
     logged = sync(folder)
     uri = tracking_uri(folder)
     tell(f"logged {logged} trials to {shown(uri)}" if uri else "nothing is logged")
+    files = ResultsFolder.open(folder).files
+    if files.exists(REPORT):
+        tell(f"report {files.name(REPORT)}")

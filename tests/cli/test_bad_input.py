@@ -263,7 +263,7 @@ def test_a_folder_of_another_sweep(file: Path, unharmed: Path) -> None:
 @pytest.mark.parametrize("kind", ["trials", "cells"])
 def test_a_truncated_parquet_result_is_named_and_written_again(file: Path, finished: Path, kind: str) -> None:
     before = contents(finished)
-    (part,) = (finished / "data" / kind).iterdir()
+    (part,) = (finished / "parts" / kind).iterdir()
     truncate(part)
     torn = contents(finished)
     if kind == "trials":  # no final trial has ended, so the table needs no cells

@@ -59,7 +59,7 @@ def test_a_damaged_sweep_json(file: Path, finished: Path, damage: Damage) -> Non
 def test_a_damaged_specification_is_not_taken_for_a_broken_tracking_server(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "_Runs", lambda results, uri: None)
+    monkeypatch.setattr(tracking, "_Runs", lambda *given: None)
     (spec,) = finished.glob("trials/*/spec.json")
     truncate(spec)
     before = contents(finished)

@@ -53,7 +53,7 @@ def test_names_of_one_method_over_the_same_points_show_the_same_figure(shared: M
 
 def test_keyed_by_the_stored_alias_they_do_not(shared: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wrong variant: a trial counts for the alias that ran it first, as where the sweep cannot be read."""
-    monkeypatch.setattr(module, "_sweep", lambda results: None)
+    monkeypatch.setattr(module, "sweep_of", lambda results: None)
     assert {line.alias: accuracy(line) for line in lines(shared.results)} == {"first": (20.0, 1), "second": (10.69, 1)}
 
 

@@ -58,7 +58,7 @@ def test_damaged_results_are_not_packed(
     results: ResultsFolder, record: Callable[..., TrialSpec], tmp_path: Path
 ) -> None:
     trial = record(spec(), rows())
-    part = tmp_path / "results" / "data" / "cells" / f"{trial.hash}.parquet"
+    part = tmp_path / "results" / "parts" / "cells" / f"{trial.hash}.parquet"
     part.write_bytes(part.read_bytes()[:-20])
     with pytest.raises(TornFile):
         pack(results, tmp_path / "kept")

@@ -114,7 +114,7 @@ def test_its_rows_say_that_nothing_was_selected(folder: Path) -> None:
         ("table", "validation", "none")
     }
     assert not [path for path in decisions(folder) if path.startswith("winners")]
-    text = printed(report(str(folder)))
+    text = printed(report([str(folder)]))
     assert "A table selects nothing" in text
     assert not {"%", "±"} & set(text), "no figure that could be taken for a result"
     with pytest.raises(StoreError, match="a table selects nothing, so ewc has no winner"):

@@ -60,25 +60,34 @@ log = logging.getLogger(__name__)
 
 
 def sync(folder: Folder) -> int:
-    """Log every trial that has ended and is not logged yet; returns their number.
+    """Log every trial that has ended and is not logged yet, and the report, written anew; returns their number.
 
     Raises:
         InfrastructureError: the tracking server cannot be used.
     """
     results = opened(folder)
-    uri = tracking_uri(results)
+    sweep, uri = sweep_of(results), tracking_uri(results)
     if uri is None:
         log.warning("%s", nowhere(results))
+        _report(results, sweep)
         return 0
     try:
-        runs = _Runs(results, uri, sweep_of(results))
+        runs = _Runs(results, uri, sweep)
         logged = sum(runs.log(spec) for spec in results.specs())
+        _report(results, sweep)
         runs.log_summary()
     except RayclError:
         raise
     except Exception as error:  # MLflow raises its own, those of requests and of SQLAlchemy
         raise InfrastructureError(unusable(results, uri, error)) from error
     return logged
+
+
+def _report(results: ResultsFolder, sweep: SweepSpec | None) -> None:
+    if sweep is not None and sweep.report:
+        from raycl.results.report import leave_report  # late: it imports matplotlib
+
+        leave_report(results)
 
 
 def shown_runs(folder: Folder) -> tuple[str, str]:
