@@ -168,8 +168,9 @@ class Watch:
             for entry in self.sweep.entries
         )
         elapsed = time.monotonic() - self.began
-        doing = "" if any(entry.running for entry in entries) else self._doing
-        return SweepStatus(entries, elapsed, self._remaining(), doing)
+        if any(entry.running for entry in entries):
+            self._doing = ""  # it has come to an end, also when none runs any more
+        return SweepStatus(entries, elapsed, self._remaining(), self._doing)
 
     def _entry(self, plan: EntryPlan, dispatcher: Dispatcher | None, tasks: Mapping[str, int]) -> EntryStatus:
         tally = self._tally(plan)

@@ -51,6 +51,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         phases = [order.index(look.entries[place].phase) for look in looks]
         assert phases == sorted(phases)
     assert [(entry.key, entry.done, entry.total) for entry in looks[-1].entries] == [("naive", 2, 2), ("replay", 2, 2)]
+    told = dict.fromkeys(look.doing for look in looks if look.doing)
+    assert list(told) == ["reading the data", "starting the first trials"]
+    assert looks[-1].doing == "", "also when nothing runs any more"
     return folder
 
 
