@@ -67,10 +67,11 @@ def as_latex(table: Comparison) -> str:
     """A table of LaTeX with the rules of the package booktabs; winners stand in it where ``points`` asks for them."""
     headings, rows = _cells(table, points=bool(table.points))
     titles = [_stacked(column) for column in headings]
-    body, before = [], ""
+    body: list[str] = []
+    before = rows[0][0].family if rows else ""
     for line, cells in rows:
-        body += [r"\midrule"] if before not in ("", line.family) else []
-        before = line.family or " "
+        body += [r"\midrule"] if line.family != before else []
+        before = line.family
         escaped = [latex_escaped(cell) for cell in cells]
         body.append(_row(_bold(headings, line, escaped, table, r"\textbf{{{}}}")))
     name = re.sub(r"[^A-Za-z0-9:.-]+", "-", table.sweep)

@@ -60,7 +60,9 @@ def test_markdown_is_a_table_with_its_legend(table: Comparison) -> None:
 def test_latex_has_the_rules_of_booktabs_and_escapes_what_it_must(table: Comparison) -> None:
     renamed = [replace(line, alias=f"{line.alias}_50%&co") for line in table.lines]
     text = as_latex(replace(table, lines=renamed))
-    assert text.count("\\toprule") == text.count("\\bottomrule") == 1
+    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 1
+    half = [replace(line, place="other") for line in renamed[1:]]
+    assert as_latex(replace(table, lines=[renamed[0], *half])).count("\\midrule") == 2, "one between families"
     assert r"\textbf{third\_50\%\&co} & \textbf{70.33 $\pm$ 1.53} & $\pm$ 3.79 &" in text
     body = text[text.index("\\toprule") : text.index("\\bottomrule")].splitlines()
     assert len({line.count(" & ") for line in body if line.endswith("\\\\")}) == 1
