@@ -31,6 +31,7 @@ from raycl.results.trackers.mlflow_address import DATABASE, beside, nowhere, tra
 from raycl.results.trackers.mlflow_metrics import metrics_of
 from raycl.results.trackers.mlflow_network import write_network
 from raycl.results.trackers.mlflow_place import ARTIFACTS, follow, home
+from raycl.results.trackers.mlflow_runs import FolderRuns
 from raycl.results.trackers.mlflow_summary import KIND, SHARED_VIEW, figures, note, searched, view, winners, write_files
 from raycl.results.trackers.mlflow_terms import (
     LAYOUT,
@@ -169,16 +170,14 @@ class _Runs:
         self._results = results
         self._sweep = sweep
         self._suggestions = Suggestions(results, sweep)
-        self._folder = results.identity
         self._beside = results.files.local is not None and uri == beside(results.files.local)
         if self._beside and not results.files.exists(DATABASE):
             _make_database(results)
         elif self._beside:
             follow(Path(results.uri))
         self._client = _client(uri)
-        self._uri = uri
-        self._new = False  # whether no earlier version of raycl can have logged anything there
-        self._experiment, self._parent = self._find()
+        place = home(Path(results.uri)) if self._beside else None
+        self._known = FolderRuns(self._client, results, uri, place)
 
     def log(self, spec: TrialSpec) -> bool:
         """Log a trial that has ended; False where that is done already, or where it has not ended."""
@@ -186,22 +185,24 @@ class _Runs:
         seal, verdict = store.seal(), store.verdict()
         if verdict is None:
             return False
-        for run in self._own(f"tags.`raycl.trial` = '{spec.hash}'", seal):
+        for run in self._known.own(f"tags.`raycl.trial` = '{spec.hash}'", seal):
             if run.data.tags.get("raycl.logged") == seal and run.data.tags.get("raycl.layout") == LAYOUT:
-                if run.data.tags.get("mlflow.parentRunId") != self._parent:  # that one was deleted, or another folder's
-                    self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent)
+                if (
+                    run.data.tags.get("mlflow.parentRunId") != self._known.parent
+                ):  # that one was deleted, or another folder's
+                    self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._known.parent)
                 return False
             self._delete(run.info.run_id)  # half written, named otherwise, or the trial has ended anew since
         history = store.history()
         rows, times = history.rows(), history.times()
         began = store.began()
         ended = max(times.values(), default=began)
-        tags = {"raycl.trial": spec.hash, "raycl.status": verdict.status, "mlflow.parentRunId": self._parent}
+        tags = {"raycl.trial": spec.hash, "raycl.status": verdict.status, "mlflow.parentRunId": self._known.parent}
         number = self._suggestions.number(spec)
         tags |= {"raycl.entries": entry_key(spec.variant, spec.alias), "raycl.layout": LAYOUT, **tags_of(spec, number)}
         if verdict.reason:
             tags["raycl.reason"] = verdict.reason[:4000]
-        run_id = self._create(run_name(spec, number), tags, began)
+        run_id = self._known.create(run_name(spec, number), tags, began)
         self._log_artifacts(run_id, store, rows)
         self._log_data(run_id, spec, store.provenance())
         self._client.set_terminated(run_id, STATUS[verdict.status], int(1000 * ended))
@@ -223,22 +224,22 @@ class _Runs:
         metrics = [Metric(name, value, now, 0) for name, value in figures(table).items()]
         told = [RunTag(name, text[:5000]) for name, text in tags.items() if text]
         for chunk in _chunks(told, MOST_PARAMETERS):
-            self._client.log_batch(self._parent, tags=chunk)
+            self._client.log_batch(self._known.parent, tags=chunk)
         for metric_chunk in _chunks(metrics, BATCH):
-            self._client.log_batch(self._parent, metrics=metric_chunk)
+            self._client.log_batch(self._known.parent, metrics=metric_chunk)
         with tempfile.TemporaryDirectory() as folder:
             write_files(self._results, table, Path(folder))
-            self._put(self._parent, folder)
+            self._put(self._known.parent, folder)
         self.show()
         ended = "FAILED" if table.failed else "FINISHED"
-        self._client.set_terminated(self._parent, ended if table.complete else "KILLED")
+        self._client.set_terminated(self._known.parent, ended if table.complete else "KILLED")
 
     def show(self) -> tuple[str, str]:
         """Have the experiment shown as runs, with the columns worth looking at; its id, and the key of the view."""
         key, state = view(searched(self._sweep))
         for name, text in {**KIND, SHARED_VIEW + key: state}.items():
-            self._client.set_experiment_tag(self._experiment, name, text)
-        return self._experiment, key
+            self._client.set_experiment_tag(self._known.experiment, name, text)
+        return self._known.experiment, key
 
     def _name_owners(self) -> None:
         """Name the runs of trials that several methods share after all of them: who ran one first is chance.
@@ -248,7 +249,7 @@ class _Runs:
         shared = {name: keys for name, keys in owners_of(self._results).items() if len(keys) > 1}
         for name, keys in shared.items():
             told = ", ".join(keys)
-            for run in self._of_folder([self._experiment], f"tags.`raycl.trial` = '{name}'"):
+            for run in self._known.having(f"tags.`raycl.trial` = '{name}'"):
                 if run.data.tags.get("raycl.entries") != told:
                     _, _, rest = str(run.info.run_name).partition(SEPARATOR)
                     name_of_all = f"{'+'.join(keys)}{SEPARATOR}{rest}"
@@ -297,67 +298,6 @@ class _Runs:
         from mlflow.entities import Dataset, DatasetInput
 
         self._client.log_inputs(run_id, [DatasetInput(Dataset(**data_set(spec, provenance)), [])])
-
-    def _find(self) -> tuple[str, str]:
-        """The experiment and the sweep's own run: those of this folder, whatever the sweep was called before.
-
-        Raises:
-            InfrastructureError: the experiment was deleted.
-        """
-        named = self._client.get_experiment_by_name(self._results.name)
-        active = named is not None and named.lifecycle_stage == "active"
-        parent = next(self._parents([named.experiment_id]), None) if active else None
-        if parent is None:
-            others = [one.experiment_id for one in self._client.search_experiments()]
-            parent = next(self._parents(others, adopts=False), None)
-        if parent is not None:
-            if parent.info.run_name != self._results.name:
-                self._client.update_run(parent.info.run_id, name=self._results.name)
-            return str(parent.info.experiment_id), str(parent.info.run_id)
-        if named is not None and not active:
-            raise InfrastructureError(
-                f"MLflow's experiment {self._results.name!r} at {shown(self._uri)} was deleted; restore it (`mlflow "
-                f"experiments restore --experiment-id {named.experiment_id}`), or remove it for good (`mlflow gc`), "
-                "then run `raycl sync`"
-            )
-        self._new = named is None
-        self._experiment = self._make_experiment() if named is None else str(named.experiment_id)
-        return self._experiment, self._create(self._results.name, {"raycl.kind": "sweep"}, time.time())
-
-    def _make_experiment(self) -> str:
-        place = home(Path(self._results.uri)) if self._beside else None
-        return str(self._client.create_experiment(self._results.name, artifact_location=place))
-
-    def _parents(self, experiments: Sequence[str], adopts: bool = True) -> Iterator[Any]:
-        condition = "tags.`raycl.kind` = 'sweep'"
-        yield from self._of_folder(experiments, condition)
-        if adopts:
-            yield from self._adopted(experiments, condition)
-
-    def _own(self, condition: str, seal: str) -> Iterator[Any]:
-        """This folder's runs; among those that no folder claims, the one that its results were logged in."""
-        yield from self._of_folder([self._experiment], condition)
-        if not self._new:
-            yield from self._adopted([self._experiment], f"{condition} and tags.`raycl.logged` = '{seal}'")
-
-    def _of_folder(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
-        yield from self._search(experiments, f"tags.`raycl.folder` = '{self._folder}' and {condition}")
-
-    def _adopted(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
-        """Runs of earlier versions, which knew the sweep and not the folder."""
-        for run in self._search(experiments, f"tags.`raycl.sweep` = '{self._results.sweep_hash}' and {condition}"):
-            if "raycl.folder" not in run.data.tags:
-                self._client.set_tag(run.info.run_id, "raycl.folder", self._folder)
-                yield run
-
-    def _search(self, experiments: Sequence[str], condition: str) -> Iterator[Any]:
-        if experiments:
-            yield from self._client.search_runs(list(experiments), condition, max_results=50)
-
-    def _create(self, name: str, tags: dict[str, str], began: float) -> str:
-        tags = {**tags, "raycl.sweep": self._results.sweep_hash, "raycl.folder": self._folder}
-        run = self._client.create_run(self._experiment, start_time=int(1000 * began), tags=tags, run_name=name)
-        return str(run.info.run_id)
 
 
 def _client(uri: str) -> Any:
