@@ -36,6 +36,18 @@ def shown(text: object) -> str:
     return SECRET_KEY.sub(r"\1***", hidden)
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that a person has named.
+
+    Raises:
+        PathError: it cannot be written.
+    """
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise PathError(f"{path}: cannot be written: {error.strerror}; give another file") from error
+
+
 def inside_job() -> bool:
     """Whether this process was started as a Ray job."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from raycl.cli.fitting import Fitting
 from raycl.results.contrast import Changed, Contrast, Figures, contrast
-from raycl.results.statistics import LEVEL, Interval
+from raycl.results.layout import interval_in_percent, rounded_p
+from raycl.results.statistics import LEVEL
 
 
 def difference(first: str, second: str, metric: str | None) -> RenderableType:
@@ -69,19 +70,14 @@ def _row(one: Figures) -> Sequence[str]:
     told = "" if one.difference is None else "equal" if one.equal else _told(one.better)
     return (
         one.key,
-        _percent(one.first),
-        _percent(one.second),
-        "" if one.difference is None else _percent(one.difference, "+"),
+        interval_in_percent(one.first),
+        interval_in_percent(one.second),
+        "" if one.difference is None else interval_in_percent(one.difference, "+"),
         "" if one.difference is None else f"{one.difference.n} paired" if one.paired else "independent",
-        "" if math.isnan(one.p) else "<0.001" if one.p < 0.001 else f"{one.p:.3f}",
+        "" if math.isnan(one.p) else rounded_p(one.p),
         told,
     )
 
 
 def _told(better: bool | None) -> str:
     return "not told apart" if better is None else "B is better" if better else "A is better"
-
-
-def _percent(found: Interval, sign: str = "") -> str:
-    margin = "" if math.isnan(found.margin) else f" ± {100 * found.margin:.2f}"
-    return f"{100 * found.mean:{sign}.2f}{margin}"

@@ -7,27 +7,25 @@ from typing import Annotated
 
 import typer
 
-from raycl.addresses import expanded
+from raycl.addresses import expanded, write_file
 from raycl.cli.arguments import FoldersArgument
 from raycl.cli.terminal import tell
-from raycl.errors import PathError
 
 
 def plot(
     results: FoldersArgument,
     kind: Annotated[str, typer.Argument(metavar="KIND", help="What to draw; any other word lists what there is.")],
-    file: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="What to write: a pdf, svg or png.")
-    ],
+    file: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="What to write: a pdf, svg or png.")],
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A method or variant to draw; may be given more than once.",
-                     show_default="all"),
+        typer.Option(
+            metavar="NAME", help="A method or variant to draw; may be given more than once.", show_default="all"
+        ),
     ] = None,
     title: Annotated[
         str | None, typer.Option(help="Above the picture; '' for none.", show_default="the sweep's name")
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Draw one picture of the results, for a paper."""
     from raycl.results.plots import save
     from raycl.results.plots.kinds import draw
@@ -45,10 +43,6 @@ def report(
     from raycl.results.report import page
     from raycl.results.view import Results
 
-    target = expanded(file)
-    text = page(Results(*results))
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise PathError(f"{target}: cannot be written: {error.strerror}; give another file") from error
-    tell(f"{file}: {len(text.encode()) / 1e6:.1f} MB")
+    data = page(Results(*results)).encode()
+    write_file(expanded(file), data)
+    tell(f"{file}: {len(data) / 1e6:.1f} MB")

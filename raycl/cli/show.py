@@ -17,7 +17,7 @@ from raycl.results import notes
 from raycl.results.comparison import failures, standings_of
 from raycl.results.failures import Failure
 from raycl.results.printed import FORMATS
-from raycl.results.reading import Folder, opened, read_trials
+from raycl.results.reading import Folder, opened
 from raycl.results.several import chosen, compared_folders
 from raycl.results.store import ResultsFolder
 from raycl.results.tables import Comparison
@@ -56,10 +56,10 @@ def report(folders: Sequence[str], view: View = View()) -> RenderableType:
         UnknownName: what is asked for is not there.
     """
     found = [opened(folder) for folder in folders]
-    tables = [_sweep_of_table(results) for results in found]
-    if len(found) == 1 and tables[0] is not None:
-        return _table(tables[0], found[0])
-    _refuse_tables(found)
+    if len(found) == 1 and (sweep := _sweep_of_table(found[0])) is not None:
+        return _table(sweep, found[0])
+    if len(found) > 1:
+        _refuse_tables(found)
     return view.of(found)
 
 
@@ -96,12 +96,11 @@ def _sweep_of_table(results: ResultsFolder) -> SweepSpec | None:
 
 
 def _table(sweep: SweepSpec, results: ResultsFolder) -> RenderableType:
-    trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
     table = Table(title=sweep.name, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("strategy", no_wrap=True)
     for heading in ("points", "trials", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for one in standings_of(sweep, results, trials):
+    for one in standings_of(sweep, results):
         asked, planned = one.trials("table"), one.planned.get("table", 0)
         done, failed = sum(trial.verdict is not None for trial in asked), sum(trial.failed for trial in asked)
         counts = [str(len(one.table)), str(done) if done == planned else f"{done} of {planned}", str(failed or "")]

@@ -128,12 +128,15 @@ class Line:
         return self.alias if self.alone else entry_key(self.place, self.alias)
 
     @property
+    def sign(self) -> int:
+        """-1 where less of its metric is better, else 1."""
+        return -1 if self.metric in LESS_IS_BETTER else 1
+
+    @property
     def worth(self) -> float:
         """The mean of its metric, with its sign turned where less is better; below all where it has none."""
         spread = self.metrics.get(self.metric)
-        if spread is None:
-            return -math.inf
-        return -spread.mean if self.metric in LESS_IS_BETTER else spread.mean
+        return -math.inf if spread is None else self.sign * spread.mean
 
 
 def lines(results: ResultsFolder) -> list[Line]:
@@ -168,7 +171,7 @@ def compared(results: ResultsFolder, metric: str = "average_accuracy") -> Compar
     Args:
         metric: what methods are compared by, as the trials table names it.
     """
-    trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
+    trials = _ended_trials(results)
     sweep, begun = sweep_of(results), unfinished(results)
     if sweep is None:
         found = _lines_by_alias(results, trials, bool(begun))
@@ -210,10 +213,7 @@ def owners_of(results: ResultsFolder) -> dict[str, tuple[str, ...]]:
     Empty where this installation cannot read the sweep.
     """
     sweep = sweep_of(results)
-    if sweep is None:
-        return {}
-    trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
-    return owners(standings_of(sweep, results, trials))
+    return {} if sweep is None else owners(standings_of(sweep, results))
 
 
 def failures(results: ResultsFolder) -> list[Failure]:
@@ -230,16 +230,24 @@ def failures(results: ResultsFolder) -> list[Failure]:
     return list(merged.values())
 
 
-def standings_of(sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, EndedTrial]) -> list[Standing]:
+def standings_of(
+    sweep: SweepSpec, results: ResultsFolder, trials: Mapping[str, EndedTrial] | None = None
+) -> list[Standing]:
     """How each entry of a folder's sweep stands, or of a pack's.
 
     Args:
-        trials: rows of the trials table by hash.
+        trials: rows of the trials table by hash, where they have been read.
     """
+    trials = _ended_trials(results) if trials is None else trials
     told = Told(sweep, results, trials)
     if isinstance(results, Pack):
         return packed_standings(sweep, list(trials.values()), told)
     return standings(sweep, results, told)
+
+
+def _ended_trials(results: ResultsFolder) -> dict[str, EndedTrial]:
+    """The rows of the trials table by hash."""
+    return {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
 
 
 def sweep_of(results: ResultsFolder) -> SweepSpec | None:

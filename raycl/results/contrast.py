@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from raycl.matrix import METRICS
-from raycl.results.comparison import LESS_IS_BETTER, Line, compared
+from raycl.results.comparison import Line, compared
 from raycl.results.questions import differences
-from raycl.results.reading import Folder, opened, read_trials
+from raycl.results.reading import Folder, opened
 from raycl.results.statistics import LEVEL, Difference, Interval, holm
 from raycl.results.store import ResultsFolder
 from raycl.spec.distribution import DistributionError, format_value
@@ -89,7 +89,7 @@ def contrast(first: Folder, second: Folder, metric: str = "average_accuracy") ->
     """
     found = opened(first), opened(second)
     a, b = (compared(one, metric) for one in found)
-    rows = tuple({row["trial"]: row for row in read_trials(one).to_pylist()} for one in found)
+    rows = a.trials, b.trials
     apart = tuple(differences([a.question, b.question]))
     lines = tuple({line.key: line for line in each.lines if line.interval is not None} for each in (a, b))
     common = [name for name, row in rows[0].items() if _finished(row) and _finished(rows[1].get(name, {}))]
@@ -209,6 +209,5 @@ def _of_one(key: str, a: Line, b: Line, found: tuple[Difference, bool] | None, p
     if found is None:
         return Figures(key, a.interval, b.interval)
     difference = found[0].interval
-    sign = -1 if a.metric in LESS_IS_BETTER else 1
-    better = sign * difference.mean > 0 if p < 1 - LEVEL else None
+    better = a.sign * difference.mean > 0 if p < 1 - LEVEL else None
     return Figures(key, a.interval, b.interval, difference, found[1], p, dict(a.by_seed) == dict(b.by_seed), better)

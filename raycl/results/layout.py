@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from raycl.results.baseline import Baseline
 from raycl.results.comparison import Line
 from raycl.results.searched import told
-from raycl.results.statistics import Spread
+from raycl.results.statistics import Interval, Spread
 
 HEADINGS = {
     "average_accuracy": "average\naccuracy %",
@@ -67,6 +67,11 @@ class TableColumn:
     heading: str
     cell: Callable[[Line], str]
     figures: bool = True
+
+    @property
+    def title(self) -> str:
+        """The heading on one line."""
+        return self.heading.replace("-\n", "").replace("\n", " ")
 
     def says(self, lines: Sequence[Line]) -> bool:
         return self.name in ALWAYS or any(self.cell(line).strip("-") for line in lines)
@@ -172,10 +177,17 @@ def _margin(value: float) -> str:
 
 def mean_and_margin(line: Line) -> str:
     """What a line is compared by, in per cent, with its interval: ``82.32 ± 1.83 %``."""
-    found = line.interval
-    if found is None:
-        return "-"
-    return f"{100 * found.mean:.2f}" + ("" if math.isnan(found.margin) else f" ± {100 * found.margin:.2f}") + " %"
+    return "-" if line.interval is None else f"{interval_in_percent(line.interval)} %"
+
+
+def interval_in_percent(found: Interval, sign: str = "") -> str:
+    """``82.32 ± 1.83``; the mean alone where there is no interval.
+
+    Args:
+        sign: ``+`` for a difference.
+    """
+    margin = "" if math.isnan(found.margin) else f" ± {100 * found.margin:.2f}"
+    return f"{100 * found.mean:{sign}.2f}{margin}"
 
 
 def _interval(line: Line) -> str:
@@ -193,7 +205,12 @@ def _p(line: Line, baseline: Baseline | None) -> str:
     found = baseline.against.get(line.key) if baseline else None
     if found is None:
         return ""
-    return "-" if math.isnan(found.p) else "<0.001" if found.p < 0.001 else f"{found.p:.3f}"
+    return "-" if math.isnan(found.p) else rounded_p(found.p)
+
+
+def rounded_p(p: float) -> str:
+    """A p that is defined, with three digits."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _optimism(line: Line) -> str:

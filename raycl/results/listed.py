@@ -60,7 +60,7 @@ def listed(root: str) -> list[Listed]:
 
 
 def _places(files: Files, path: str, depth: int) -> Iterator[str]:
-    below = Files.at(f"{files.uri}/{path}") if path else files
+    below = _below(files, path)
     if below.exists(HEAD) or is_pack(below):
         yield path
     elif depth:
@@ -68,13 +68,17 @@ def _places(files: Files, path: str, depth: int) -> Iterator[str]:
             yield from _places(files, f"{path}/{name}" if path else name, depth - 1)
 
 
+def _below(files: Files, path: str) -> Files:
+    return Files.at(f"{files.uri}/{path}") if path else files
+
+
 def _listed(files: Files, path: str) -> Listed:
-    uri = f"{files.uri}/{path}" if path else files.uri
-    changed = Files.at(uri).changed(CHANGING)
+    below = _below(files, path)
+    changed = below.changed(CHANGING)
     try:
-        results = opened(uri)
+        results = opened(below.uri)
         table = comparison(results)
-        state = _state(Files.at(uri), table, isinstance(results, Pack))
+        state = _state(below, table, isinstance(results, Pack))
         return Listed(path, state, results.name, len(table.failed), len(results.ended()), best_of(table), changed)
     except RayclError as error:  # the others are still worth listing
         return Listed(path, "unreadable", changed=changed, problem=shown(str(error)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from raycl.results.baseline import Baseline
-from raycl.results.comparison import LESS_IS_BETTER, Line
+from raycl.results.comparison import Line
 from raycl.results.layout import human_bytes, seeds, winner
 from raycl.results.pareto import ParetoPoint
 from raycl.results.pooled import POOLED
@@ -82,7 +82,7 @@ _HOW = f"paired t over equal seeds, {100 * (1 - LEVEL):.0f} %, Holm's correction
 def _group(found: Baseline, lines: Sequence[Line]) -> str:
     """What is told apart from a baseline, and what is not."""
     own = {line.key: line for line in lines if line.family == found.family}
-    sign = -1 if own[found.key].metric in LESS_IS_BETTER else 1
+    sign = own[found.key].sign
     apart = {key for key, against in found.against.items() if against.apart}
     tied = [own[key].name for key in found.group if key != found.key]
     better = [own[key].name for key in own if key in apart and sign * found.against[key].difference.mean > 0]

@@ -11,7 +11,7 @@ from typing import Any
 
 from raycl.results import notes
 from raycl.results.comparison import Line
-from raycl.results.layout import SPARED, TableColumn, columns, name_headings
+from raycl.results.layout import SPARED, TableColumn, columns
 from raycl.results.pareto import pareto_rows
 from raycl.results.tables import Comparison
 
@@ -55,7 +55,7 @@ def as_markdown(table: Comparison) -> str:
     """A table of Markdown, and what its figures and its bold lines mean."""
     headings, rows = _cells(table, points=table.points is not False)
     marks = ["---:" if column.figures else "---" for column in headings]
-    lines = [[_joined(column.heading) for column in headings], marks]
+    lines = [[column.title for column in headings], marks]
     for line, cells in rows:
         escaped = [re.sub(r"([\\|*_<>`\[\]])", r"\\\1", cell) for cell in cells]
         lines.append(_bold(headings, line, escaped, table, "**{}**"))
@@ -122,8 +122,7 @@ def latex_escaped(text: str) -> str:
 
 def _cells(table: Comparison, points: bool) -> tuple[list[TableColumn], list[tuple[Line, list[str]]]]:
     """The columns of a page, names first, and the cells of each line."""
-    names = {"sweep": lambda line: line.place, "variant": lambda line: line.variant, "strategy": table.named_as}
-    found = [TableColumn(name, name, names[name], figures=False) for name in name_headings(table.shown)]
+    found = table.names
     metric = table.shown[0].metric if table.shown else ""
     every = columns(table.shown, table.baselines, points)
     found += [column for column in every if column.name == metric or column.name not in UNPRINTED]
@@ -152,10 +151,6 @@ def _legend(table: Comparison) -> list[str]:
     told = notes.figures(table.shown) + notes.apart(table.differ)
     told += notes.support(table.lines, table.baselines, table.named)
     return told + notes.references(table.shown)
-
-
-def _joined(heading: str) -> str:
-    return heading.replace("-\n", "").replace("\n", " ")
 
 
 def _stacked(column: TableColumn) -> str:

@@ -169,9 +169,9 @@ class Comparison:
             pad_edge=False,
             padding=(0, 1, 0, 0),
         )
-        headings = name_headings(self.shown)
-        for name in headings:
-            table.add_column(name, no_wrap=not folded, overflow="fold")
+        names = self.names
+        for column in names:
+            table.add_column(column.heading, no_wrap=not folded, overflow="fold")
         for column in shown:
             table.add_column(column.heading, justify="right" if column.figures else "left", no_wrap=True)
         before: tuple[str, ...] = ()
@@ -179,19 +179,24 @@ class Comparison:
             group = (line.family, line.place)
             if group[:1] != before[:1]:
                 table.add_section()
-            names = {"sweep": line.place if group != before else "", "strategy": self.named_as(line)}
-            names["variant"] = line.variant if group != before else ""
+            said = () if group != before else ("sweep", "variant")
             before = group
             cells = [column.cell(line) for column in shown]
             failed = bool(line.failure) and not line.trials
             if failed:
                 cells[0] = "failed"
-            row = (*(names[name] for name in headings), *cells)
+            row = (*("" if column.name in said else column.cell(line) for column in names), *cells)
             table.add_row(*map(escape, row), style=self._style(line, failed))
         return table
 
     def _style(self, line: Line, failed: bool) -> str:
         return "dim" if line.barred else "red" if failed else "bold" if self.supported(line) else ""
+
+    @property
+    def names(self) -> list[TableColumn]:
+        """The columns that say whose line it is."""
+        cells = {"sweep": lambda line: line.place, "variant": lambda line: line.variant, "strategy": self.named_as}
+        return [TableColumn(name, name, cells[name], figures=False) for name in name_headings(self.shown)]
 
     def named_as(self, line: Line) -> str:
         """The name of a line's method with its marks."""

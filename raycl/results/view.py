@@ -220,8 +220,7 @@ class _Sweep:
 
     @cached_property
     def standings(self) -> Sequence[Standing]:
-        trials = {trial["trial"]: trial for trial in read_trials(self.folder).to_pylist()}
-        return standings_of(self.sweep, self.folder, trials)
+        return standings_of(self.sweep, self.folder)
 
     @cached_property
     def winners(self) -> Mapping[str, Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from raycl.catalog import catalog
 from raycl.errors import StoreError
 from raycl.results.comparison import standings_of
 from raycl.results.decisions import pareto
-from raycl.results.reading import Folder, opened, read_trials
+from raycl.results.reading import Folder, opened
 from raycl.results.standing import Standing
 from raycl.results.store import ResultsFolder
 from raycl.spec.blocks import SHARED_OPTIONS
@@ -69,8 +69,7 @@ def _entry(sweep: SweepSpec, strategy: str, results: ResultsFolder) -> Entry:
 
 def _standing(sweep: SweepSpec, entry: Entry, results: ResultsFolder) -> Standing:
     """How the entry stands, which has a winner."""
-    trials = {trial["trial"]: trial for trial in read_trials(results).to_pylist()}
-    found = next((one for one in standings_of(sweep, results, trials) if one.entry.key == entry.key), None)
+    found = next((one for one in standings_of(sweep, results) if one.entry.key == entry.key), None)
     if found is not None and found.winner is not None:
         return found
     if found is not None and found.failure:

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -175,7 +175,7 @@ def run_sweep(
             for beside in (*besides, listener, display):
                 beside.patience = END_SECONDS
     notes = () if options.rerun_changed else tuple(map(str, changed))
-    return replace(_ending(reason, found, results.uri, notes), report=written)
+    return _ending(reason, found, results.uri, notes, written)
 
 
 def _grow(held: ResultsFolder, sweep: SweepSpec, force: bool) -> None:
@@ -184,7 +184,7 @@ def _grow(held: ResultsFolder, sweep: SweepSpec, force: bool) -> None:
         grow(held, sweep)
 
 
-def _ending(reason: str, found: Sequence[Standing], folder: str, notes: tuple[str, ...]) -> Ending:
+def _ending(reason: str, found: Sequence[Standing], folder: str, notes: tuple[str, ...], report: str) -> Ending:
     """How a run ended that was stopped for a ``reason``, or came to its end with these standings."""
     left = [standing.entry.key for standing in found if not standing.ended]
     if left:
@@ -192,7 +192,7 @@ def _ending(reason: str, found: Sequence[Standing], folder: str, notes: tuple[st
     if reason:
         reason = reason if CONTINUES in reason.lower() else f"{reason}; {CONTINUES}"
     failed = tuple(f"{standing.entry.key}: {standing.failure}" for standing in found if standing.failure)
-    return Ending(not reason, reason, folder, failed, notes)
+    return Ending(not reason, reason, folder, failed, notes, report)
 
 
 def provenance() -> dict[str, str | float]:

@@ -160,15 +160,16 @@ def _searches(shown: Shown) -> dict[str, pa.Table]:
 
 
 def _slices(shown: Shown, title: str) -> Figure:
-    _needs(_searches(shown), "slices", NO_SEARCH)
-    return searches.slices(_searches(shown), shown.results.spaces, title)
+    found = _searches(shown)
+    _needs(found, "slices", NO_SEARCH)
+    return searches.slices(found, shown.results.spaces, title)
 
 
 def _importance(shown: Shown, title: str) -> Figure:
     found = {key: points for key, points in _searches(shown).items() if len(shown.results.spaces[key]) > 1}
     _needs(found, "importance", "no method has two searched values, among which one could matter more")
     told = ", ".join(f"{key} {len(points) - points['value'].null_count}" for key, points in found.items())
-    enough = any(searches.importances(points, shown.results.spaces[key]) for key, points in found.items())
+    enough = any(searches.tells_importance(points, shown.results.spaces[key]) for key, points in found.items())
     _needs(enough, "importance", f"too few points have finished ({told}), or all came to the same; at least "
            f"{searches.FEWEST_POINTS} are needed: raise search.trials, and continue in the folder")  # fmt: skip
     return searches.importance(found, shown.results.spaces, title)

@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from raycl.matrix import AccuracyMatrix
-from raycl.results.plots.style import INK, LABEL, NULL, SMALL, TITLE, dress, new_figure
+from raycl.results.plots.style import INK, LABEL, NULL, SMALL, dress, new_figure, new_sheet
 
 WRITTEN_OUT, SMALL_MAPS = 12, 6
 """Up to so many tasks each cell of a heat map says its figure, alone and among several."""
@@ -46,10 +46,7 @@ def heat_maps(matrices: Mapping[str, AccuracyMatrix], title: str = "", columns: 
     """:func:`heat_map` of several matrices of the same stream, small and side by side."""
     count = max(1, len(matrices))
     rows = math.ceil(count / columns)
-    figure = Figure(
-        figsize=(1.75 * min(count, columns) + 0.9, 1.95 * rows + 0.5), layout="constrained", facecolor="white"
-    )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, fontweight="bold", color=INK)
+    figure = new_sheet(title, 1.75 * min(count, columns) + 0.9, 1.95 * rows + 0.5)
     grid = figure.subplots(rows, min(count, columns), squeeze=False, sharex=True, sharey=True)
     places = list(grid.flat)
     image = None

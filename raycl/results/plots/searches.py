@@ -20,12 +20,12 @@ from raycl.results.plots.style import (
     INK,
     RULE,
     SMALL,
-    TITLE,
     WIDTH,
     dress,
     legend,
     look,
     new_figure,
+    new_sheet,
     percent,
 )
 from raycl.results.searched import told
@@ -113,17 +113,26 @@ def _range(axes: Axes, found: Distribution) -> None:
         axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 
+def tells_importance(points: pa.Table, space: Ranges) -> bool:
+    """Whether enough points have finished, and otherwise, for :func:`importances` to say anything."""
+    values = points["value"].drop_null().to_pylist()
+    return len(values) >= FEWEST_POINTS and not math.isnan(statistics.deviation(values)) and len(_always(space)) > 1
+
+
+def _always(space: Ranges) -> Ranges:
+    """What is searched whatever else is chosen."""
+    return {path: found for path, found in space.items() if not isinstance(found, Conditional)}
+
+
 def importances(points: pa.Table, space: Ranges) -> dict[str, float]:
     """What share of the variance of the validation metric over a search's space is each value's own.
 
     Optuna's functional ANOVA (Hutter et al. 2014) over the points that finished, most important first; empty where they
     are too few, or all alike. Values that are searched beside some others alone are left out: most points lack them.
     """
-    ended = points.filter(pc.is_valid(points["value"]))
-    always = {path: found for path, found in space.items() if not isinstance(found, Conditional)}
-    values = ended["value"].to_pylist()
-    if len(values) < FEWEST_POINTS or math.isnan(statistics.deviation(values)) or len(always) < 2:
+    if not tells_importance(points, space):
         return {}
+    ended, always = points.filter(pc.is_valid(points["value"])), _always(space)
     import optuna  # late: it takes a tenth of a second, and in a notebook it warns of a missing package
 
     from raycl.results.trackers.optuna_terms import frozen, new_study, optuna_space
@@ -168,8 +177,7 @@ def _grid(count: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
     """Small axes side by side."""
     across = max(1, min(count, columns))
     rows = max(1, -(-count // across))
-    figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.4), layout="constrained", facecolor="white")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, fontweight="bold", color=INK)
+    figure = new_sheet(title, WIDTH, 1.75 * rows + 0.4)
     places = list(figure.subplots(rows, across, squeeze=False).flat)
     for number, axes in enumerate(places):
         dress(axes)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import PercentFormatter
 
+from raycl.addresses import write_file
 from raycl.errors import PathError
 from raycl.results.statistics import deviation, half_width
 
@@ -51,6 +52,13 @@ def new_figure(
     axes.set_title(title, loc="left", fontsize=TITLE, fontweight="bold", color=INK, pad=8)
     dress(axes)
     return figure, axes
+
+
+def new_sheet(title: str, width: float, height: float) -> Figure:
+    """An empty figure for several small axes; sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, fontweight="bold", color=INK)
+    return figure
 
 
 def dress(axes: Axes) -> None:
@@ -145,7 +153,4 @@ def save(figure: Figure, file: str | Path) -> None:
     form = next((one for one in FORMS if path.suffix.lower() == f".{one}"), None)
     if form is None:
         raise PathError(f"{path}: a picture's file ends with {', '.join(f'.{one}' for one in FORMS)}; rename it")
-    try:
-        path.write_bytes(written(figure, form, dpi=300))
-    except OSError as error:
-        raise PathError(f"{path}: cannot be written: {error.strerror}; give another file") from error
+    write_file(path, written(figure, form, dpi=300))

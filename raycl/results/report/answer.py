@@ -31,7 +31,7 @@ def _answer(table: Comparison, family: str) -> str:
     parts = [_first(base, known), *_others(base, known), *_bounds(lines)]
     waiting = [line.name for line in lines if not line.complete]
     if waiting:
-        parts.insert(0, f"So far, as {_listed(waiting)} {'has' if len(waiting) == 1 else 'have'} not ended:")
+        parts.insert(0, f"So far, as {in_words(waiting)} {'has' if len(waiting) == 1 else 'have'} not ended:")
     return " ".join(parts)
 
 
@@ -53,19 +53,19 @@ def _others(base: Baseline, lines: dict[str, Line]) -> list[str]:
     if not rivals:
         return ["No other method was scored on the same seeds, so that there is nothing to compare it with."]
     apart = [line for line in rivals if base.against[line.key].apart]
-    better = [line.name for line in apart if base.against[line.key].difference.mean > 0]
-    worse = [line.name for line in apart if base.against[line.key].difference.mean < 0]
+    better = [line.name for line in apart if line.sign * base.against[line.key].difference.mean > 0]
+    worse = [line.name for line in apart if line.sign * base.against[line.key].difference.mean < 0]
     tested = [line.name for line in rivals if line not in apart and base.tests(line.key)]
     untested = [line.name for line in rivals if line not in apart and not base.tests(line.key)]
     told = []
     if better:
-        told.append(f"On test data it is beaten by {_listed(better)}.")
+        told.append(f"On test data it is beaten by {in_words(better)}.")
     if tested:
-        told.append(f"The seeds do not tell it apart from {_listed(tested)}: between these no rank is claimed.")
+        told.append(f"The seeds do not tell it apart from {in_words(tested)}: between these no rank is claimed.")
     if untested:
-        told.append(f"It cannot be compared with {_listed(untested)}: too few seeds in common, or equal differences.")
+        told.append(f"It cannot be compared with {in_words(untested)}: too few seeds in common, or equal differences.")
     if worse:
-        every = "all others" if len(worse) == len(rivals) > 1 else _listed(worse)
+        every = "all others" if len(worse) == len(rivals) > 1 else in_words(worse)
         told.append(f"It is told apart from {every}, which keep{'s' * (len(worse) == 1)} less.")
     count = f"{base.comparisons} comparison{'s' * (base.comparisons != 1)}"
     how = f"Paired t tests over equal seeds at {100 * (1 - LEVEL):.0f} %, with Holm's correction for {count}."
@@ -75,7 +75,7 @@ def _others(base: Baseline, lines: dict[str, Line]) -> list[str]:
 def _bounds(lines: Sequence[Line]) -> list[str]:
     """Upper bounds, which are no competitors."""
     found = [f"{line.name} {_figure(line)}" for line in lines if line.upper_bound and line.interval]
-    return [f"Upper bounds, which see data that a continual learner has not: {_listed(found)}."] if found else []
+    return [f"Upper bounds, which see data that a continual learner has not: {in_words(found)}."] if found else []
 
 
 def _figure(line: Line) -> str:
@@ -89,5 +89,6 @@ def _figure(line: Line) -> str:
     return f"{100 * interval.mean:.1f} % ({100 * LEVEL:.0f} % interval {low:.1f} to {high:.1f}, {seeds})"
 
 
-def _listed(names: Sequence[str]) -> str:
+def in_words(names: Sequence[str]) -> str:
+    """``"a, b and c"``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -17,7 +17,7 @@ from pygments.lexers.data import YamlLexer
 import raycl
 from raycl.addresses import shown
 from raycl.results.comparison import Line, failures
-from raycl.results.layout import columns, name_headings, winner
+from raycl.results.layout import columns, winner
 from raycl.results.packed import Pack
 from raycl.results.report.answer import answers
 from raycl.results.report.pictures import pictures
@@ -123,26 +123,19 @@ def _question(sweep: SweepSpec, named: bool) -> dict[str, Any]:
 
 def _table(table: Comparison) -> dict[str, Any]:
     """Headings, and for each line its cells, with how it stands to the baseline."""
-    shown_columns = columns(table.lines, table.baselines, points=False)
-    names = name_headings(table.lines)
-    own = {"sweep": lambda line: line.place, "variant": lambda line: line.variant, "strategy": _name}
-    heads = [*((name, False) for name in names), *((one.heading.replace("-\n", "").replace("\n", " "), one.figures)
-             for one in shown_columns)]  # fmt: skip
+    names = table.names
+    every = [*names, *columns(table.lines, table.baselines, points=False)]
     rows = []
     for line in table.lines:
         base = table.baselines.get(line.family)
-        tied = base is not None and line.key in base.group
+        tied = table.supported(line)
         state = "barred" if line.barred else "failed" if line.failure and not line.trials else "tied" if tied else ""
-        cells = [*(own[name](line) for name in names), *(" ".join(one.cell(line).split()) for one in shown_columns)]
+        cells = [" ".join(one.cell(line).split()) for one in every]
         if state == "failed":
             cells[len(names)] = "failed"
         first = base is not None and line.key == base.key
         rows.append({"cells": cells, "state": state, "first": first, "tied": tied and not first})
-    return {"heads": heads, "rows": rows, "names": len(names)}
-
-
-def _name(line: Line) -> str:
-    return line.alias + " †" * line.upper_bound + " (v)" * (line.scored_on == "validation")
+    return {"heads": [(one.title, one.figures) for one in every], "rows": rows, "names": len(names)}
 
 
 def _winner(line: Line, results: Results) -> Iterable[dict[str, Any]]:

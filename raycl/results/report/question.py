@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from raycl.results.report.answer import in_words
 from raycl.spec.protocols import ProtocolConfig
 from raycl.spec.seeds import RunSeeds
 from raycl.spec.sweep import SweepSpec
@@ -74,4 +75,4 @@ def _seeds(runs: Sequence[RunSeeds]) -> str:
     labels = [run.label for run in runs]
     if len(labels) > MOST_SEEDS:
         return f"{len(labels)} seeds ({labels[0]} to {labels[-1]})"
-    return f"seed {labels[0]}" if len(labels) == 1 else f"seeds {', '.join(labels[:-1])} and {labels[-1]}"
+    return f"seed{'s' * (len(labels) > 1)} {in_words(labels)}"
